@@ -1,0 +1,185 @@
+package io.usagelakehouse;
+
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonToken;
+import com.fasterxml.jackson.core.StreamReadConstraints;
+import com.fasterxml.jackson.core.StreamReadFeature;
+import java.io.IOException;
+import java.util.HashMap;
+import java.util.Map;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.GenericInternalRow;
+import org.apache.spark.sql.connector.catalog.functions.ScalarFunction;
+import org.apache.spark.sql.types.DataType;
+import org.apache.spark.sql.types.DataTypes;
+import org.apache.spark.sql.types.StructField;
+import org.apache.spark.sql.types.StructType;
+import org.apache.spark.unsafe.types.UTF8String;
+
+/**
+ * Reads one record value as one strict JSON object, in one pass.
+ *
+ * Result: struct&lt;event: the fields, problem: string, bad_fields: string, unknown_field: boolean&gt;. `problem` is NULL, or
+ * `invalid_utf8`, `empty_value`, `malformed_json`; then `event` is NULL. `bad_fields` names, comma separated, the fields
+ * whose value has the wrong type (they are NULL in `event`). Strict means what from_json does not check: nothing after
+ * the object, no duplicate keys, no NaN, numbers that fit, valid UTF-8, bounded depth.
+ */
+public final class ParseEvent implements ScalarFunction<InternalRow> {
+  private static final int MAX_DEPTH = 64;
+
+  static final JsonFactory JSON =
+      JsonFactory.builder()
+          .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+          .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(MAX_DEPTH).build())
+          .build();
+
+  private static final UTF8String INVALID_UTF8 = UTF8String.fromString("invalid_utf8");
+  private static final UTF8String EMPTY = UTF8String.fromString("empty_value");
+  private static final UTF8String MALFORMED = UTF8String.fromString("malformed_json");
+
+  private final StructType fields;
+  private final DataType[] types;
+  private final Map<String, Integer> positions = new HashMap<>();
+
+  ParseEvent(StructType fields) {
+    this.fields = fields;
+    this.types = new DataType[fields.size()];
+    for (int i = 0; i < types.length; i++) {
+      StructField field = fields.fields()[i];
+      types[i] = field.dataType();
+      positions.put(field.name(), i);
+    }
+  }
+
+  @Override
+  public DataType[] inputTypes() {
+    return new DataType[] {DataTypes.BinaryType};
+  }
+
+  @Override
+  public DataType resultType() {
+    return new StructType()
+        .add("event", fields)
+        .add("problem", DataTypes.StringType)
+        .add("bad_fields", DataTypes.StringType)
+        .add("unknown_field", DataTypes.BooleanType);
+  }
+
+  @Override
+  public String name() {
+    return "parse";
+  }
+
+  @Override
+  public String canonicalName() {
+    return "usagelakehouse.parse." + fields.catalogString();
+  }
+
+  /** Spark calls this method by its name, without boxing; see ScalarFunction. */
+  public InternalRow invoke(byte[] value) {
+    if (value == null) {
+      return problem(null);
+    }
+    if (isBlank(value)) {
+      return problem(EMPTY);
+    }
+    if (!isAscii(value) && !UTF8String.fromBytes(value).isValid()) {
+      return problem(INVALID_UTF8);
+    }
+    try (JsonParser parser = JSON.createParser(value)) {
+      return parse(parser);
+    } catch (IOException error) {
+      return problem(MALFORMED);
+    }
+  }
+
+  private InternalRow parse(JsonParser parser) throws IOException {
+    if (parser.nextToken() != JsonToken.START_OBJECT) {
+      return problem(MALFORMED);
+    }
+    Object[] event = new Object[types.length];
+    StringBuilder bad = null;
+    boolean unknown = false;
+    String name;
+    while ((name = parser.nextFieldName()) != null) {
+      JsonToken token = parser.nextToken();
+      Integer position = positions.get(name);
+      if (position == null) {
+        unknown = true;
+        parser.skipChildren();
+      } else if (token != JsonToken.VALUE_NULL) {
+        Object read = read(parser, token, types[position]);
+        if (read == null) {
+          bad = (bad == null ? new StringBuilder() : bad.append(',')).append(name);
+          parser.skipChildren();
+        }
+        event[position] = read;
+      }
+    }
+    if (parser.nextToken() != null) {
+      return problem(MALFORMED);
+    }
+    return new GenericInternalRow(
+        new Object[] {
+          new GenericInternalRow(event), null, bad == null ? null : UTF8String.fromString(bad.toString()), unknown
+        });
+  }
+
+  /** The value as Spark's internal type, or null if it is of another type or does not fit. */
+  private static Object read(JsonParser parser, JsonToken token, DataType type) throws IOException {
+    if (type.equals(DataTypes.StringType)) {
+      return token == JsonToken.VALUE_STRING ? UTF8String.fromString(parser.getText()) : null;
+    }
+    if (type.equals(DataTypes.TimestampType)) {
+      return token == JsonToken.VALUE_STRING ? Instants.microseconds(parser.getText()) : null;
+    }
+    if (type.equals(DataTypes.BooleanType)) {
+      return token == JsonToken.VALUE_TRUE || token == JsonToken.VALUE_FALSE ? parser.getBooleanValue() : null;
+    }
+    if (type.equals(DataTypes.DoubleType)) {
+      return readDouble(parser, token);
+    }
+    if (token != JsonToken.VALUE_NUMBER_INT || parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER) {
+      return null;
+    }
+    long number = parser.getLongValue();
+    if (type.equals(DataTypes.LongType)) {
+      return number;
+    }
+    return number == (int) number ? (Object) (int) number : null;
+  }
+
+  private static Object readDouble(JsonParser parser, JsonToken token) throws IOException {
+    if (token != JsonToken.VALUE_NUMBER_FLOAT && token != JsonToken.VALUE_NUMBER_INT) {
+      return null;
+    }
+    double number = parser.getDoubleValue();
+    if (!Double.isFinite(number)) {
+      // 1e400 is no number that any reader can hold: as bad as NaN.
+      throw new IOException("number out of range");
+    }
+    return number;
+  }
+
+  private static InternalRow problem(UTF8String problem) {
+    return new GenericInternalRow(new Object[] {null, problem, null, false});
+  }
+
+  private static boolean isAscii(byte[] value) {
+    int bits = 0;
+    for (byte b : value) {
+      bits |= b;
+    }
+    return bits >= 0;
+  }
+
+  private static boolean isBlank(byte[] value) {
+    for (byte b : value) {
+      if (b != ' ' && b != '\n' && b != '\r' && b != '\t') {
+        return false;
+      }
+    }
+    return true;
+  }
+}

@@ -1,0 +1,95 @@
+"""The event schema as files: `<dir>/<version>.json`; the read schema of Silver is built from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.common.errors import SettingsError
+
+FieldType = Literal["string", "int", "long", "double", "boolean", "timestamp"]
+
+
+class EventField(BaseModel):
+    """A field of one schema version; bounds are inclusive, lengths are in characters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    type: FieldType
+    required: bool
+    doc: str
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    enum: list[str] | None = None
+
+
+class EventSchema(BaseModel):
+    """One version of the event schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    subject: str
+    version: str
+    description: str
+    fields: list[EventField]
+
+
+@dataclass(frozen=True)
+class EventSchemas:
+    """All versions, by name; `fields` is their union in order of first appearance."""
+
+    versions: dict[str, EventSchema]
+    fields: dict[str, FieldType]
+
+    def ddl(self) -> str:
+        """Spark DDL of the union, all nullable: what `events.parse` reads."""
+        return ", ".join(f"`{name}` {'bigint' if kind == 'long' else kind}" for name, kind in self.fields.items())
+
+
+def read_schemas(folder: str | Path) -> EventSchemas:
+    """Read every `<version>.json` of `folder`.
+
+    Raises SettingsError where a file is no schema, its name is not its version, or two versions give a field two types.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        msg = f"The folder {folder} holds no event schema; put a file such as 1.0.json there or correct `schemas_dir`."
+        raise SettingsError(msg)
+    versions: dict[str, EventSchema] = {}
+    fields: dict[str, FieldType] = {}
+    for path in paths:
+        schema = _read(path)
+        versions[schema.version] = schema
+        for field in schema.fields:
+            known = fields.setdefault(field.name, field.type)
+            if known != field.type:
+                msg = (
+                    f"Field `{field.name}` is a {field.type} in {path.name} and a {known} in an older version; "
+                    "give the new meaning a new name."
+                )
+                raise SettingsError(msg)
+    return EventSchemas(versions, fields)
+
+
+def _read(path: Path) -> EventSchema:
+    try:
+        schema = EventSchema.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        msg = f"The event schema {path} cannot be read as JSON ({type(error).__name__}); correct the file."
+        raise SettingsError(msg) from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"The event schema {path} is wrong at `{where}`: {first['msg']}; correct the file."
+        raise SettingsError(msg) from None
+    if schema.version != path.stem:
+        msg = f"The event schema {path} says version {schema.version}, expected {path.stem} as its file name says; rename it."
+        raise SettingsError(msg)
+    return schema

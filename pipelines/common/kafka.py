@@ -1,0 +1,119 @@
+"""Where Kafka is and whether it answers; options for Spark's source and for confluent-kafka."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tenacity
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.logging import Log
+from pipelines.common.settings import EMBEDDED, Settings
+
+_LOG = Log("kafka")
+_CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic as the broker sees it: its id, and the first and next offset of each partition."""
+
+    topic: str
+    topic_id: str
+    start: Mapping[int, int]
+    end: Mapping[int, int]
+
+
+def bootstrap_servers(settings: Settings) -> str:
+    """The brokers to ask; `embedded` is looked up in the state folder.
+
+    Raises UsageError where the embedded broker does not run.
+    """
+    if settings.kafka.bootstrap_servers != EMBEDDED:
+        return settings.kafka.bootstrap_servers
+    state = Path(settings.lake.state_dir) / "kafka" / "broker.json"
+    try:
+        return str(json.loads(state.read_text(encoding="utf-8"))["bootstrap_servers"])
+    except (OSError, KeyError, ValueError):
+        msg = (
+            f"The embedded broker does not run ({state} is missing); start it with `lakehouse kafka start` "
+            "or set `kafka.bootstrap_servers`."
+        )
+        raise UsageError(msg) from None
+
+
+def client_config(settings: Settings) -> dict[str, str]:
+    """Configuration of a confluent-kafka client: brokers and the options passed through."""
+    return {**settings.kafka.options, "bootstrap.servers": bootstrap_servers(settings)}
+
+
+def source_options(settings: Settings) -> dict[str, str]:
+    """Options of Spark's Kafka source: brokers, topic, and the options passed through."""
+    return {
+        "kafka.bootstrap.servers": bootstrap_servers(settings),
+        "subscribe": settings.kafka.topic,
+        "includeHeaders": "true",
+        "failOnDataLoss": "true",
+        "kafka.isolation.level": "read_committed",
+        # The defaults fetch 500 records a poll and 1 MB a partition: half the rate on a warm broker.
+        "kafka.max.poll.records": "20000",
+        "kafka.max.partition.fetch.bytes": str(16 * 1024 * 1024),
+        "kafka.fetch.max.bytes": str(64 * 1024 * 1024),
+        "kafka.receive.buffer.bytes": str(1024 * 1024),
+        **{f"kafka.{key}": value for key, value in settings.kafka.options.items()},
+    }
+
+
+def wait_for_topic(settings: Settings) -> TopicState:
+    """Ask for the topic until the broker answers, with exponential backoff and jitter.
+
+    Raises TransientError after `kafka.startup_timeout_seconds`, UsageError where the broker has no such topic.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(KafkaException),
+        wait=tenacity.wait_exponential_jitter(initial=0.5, max=10),
+        stop=tenacity.stop_after_delay(settings.kafka.startup_timeout_seconds),
+        before_sleep=lambda state: _LOG.warning(
+            "broker does not answer, trying again", attempt=state.attempt_number, brokers=bootstrap_servers(settings)
+        ),
+    )
+    try:
+        return retrying(_describe, settings)
+    except tenacity.RetryError:
+        msg = (
+            f"No Kafka broker answered at {bootstrap_servers(settings)} within {settings.kafka.startup_timeout_seconds:g} s; "
+            "check that it runs and that `kafka.bootstrap_servers` and `kafka.options` are right."
+        )
+        raise TransientError(msg) from None
+
+
+def _describe(settings: Settings) -> TopicState:
+    silent = logging.getLogger("lakehouse.librdkafka")
+    silent.propagate = False
+    silent.addHandler(logging.NullHandler())
+    # librdkafka speaks to standard error by itself unless it is given a logger.
+    admin = AdminClient({**client_config(settings), "socket.timeout.ms": int(_CALL_SECONDS * 1000)}, logger=silent)
+    topic = settings.kafka.topic
+    metadata = admin.list_topics(timeout=_CALL_SECONDS)
+    if topic not in metadata.topics:
+        msg = f"Topic {topic} does not exist on {bootstrap_servers(settings)}; create it or correct `kafka.topic`."
+        raise UsageError(msg)
+    described = admin.describe_topics(TopicCollection([topic]))[topic].result(_CALL_SECONDS)
+    partitions = [TopicPartition(topic, part) for part in sorted(metadata.topics[topic].partitions)]
+    return TopicState(
+        topic=topic,
+        topic_id=str(described.topic_id),
+        start=_offsets(admin, partitions, OffsetSpec.earliest()),
+        end=_offsets(admin, partitions, OffsetSpec.latest()),
+    )
+
+
+def _offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
+    futures = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_CALL_SECONDS)
+    return {part.partition: future.result(_CALL_SECONDS).offset for part, future in futures.items()}
