@@ -1,0 +1,87 @@
+"""The `lakehouse` command: each subcommand lives in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from pipelines.common.errors import LakehouseError
+
+_COMMANDS = {
+    "demo": ("lakehouse.local.demo_cli", "Run the whole path on a real broker and show that every event is accounted for."),
+    "up": ("lakehouse.up_cli", "Run all streams in one process until stopped."),
+    "status": ("lakehouse.status_cli", "Show tables, last batches, offsets and lag."),
+    "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),
+    "verify": ("lakehouse.verify_cli", "Prove from the op ledger that every acknowledged record has its fate."),
+    "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),
+    "produce": ("lakehouse.local.produce_cli", "Send generated events, or an access log, to Kafka and write the op ledger."),
+    "kafka": ("lakehouse.local.kafka_cli", "Start, stop and look at the embedded Kafka broker."),
+}
+EXIT_INTERRUPTED = 130
+
+
+class _LazyGroup(TyperGroup):
+    """Lists commands by name and sentence alone, so that `--help` and a light command do not pay for pyspark's import."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # Typer's alias of the same class
+        """Return the commands in the order of the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        """Return a stand-in with the help text; `resolve_command` gives the real one."""
+        return TyperCommand(cmd_name, help=_COMMANDS[cmd_name][1]) if cmd_name in _COMMANDS else None
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """Return the command that `args` ask for, from its module."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import the command `name`: its module's `app`, or the function called like the command."""
+    module = importlib.import_module(_COMMANDS[name][0])
+    if hasattr(module, "app"):
+        return get_command(module.app)
+    single = typer.Typer(add_completion=False)
+    single.command(name)(getattr(module, name))
+    return get_command(single)
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    name="lakehouse",
+    help="A lakehouse for billed API-usage events: every record that Kafka acknowledged is accounted for.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Take the options that all commands share: none yet."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line `args` (default: the process's) and exit; a LakehouseError ends as one sentence and its code."""
+    try:
+        get_command(app)(args=args, prog_name="lakehouse")
+    except LakehouseError as error:
+        typer.echo(f"lakehouse: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say_interrupted()
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:  # Typer has caught the Ctrl-C
+            _say_interrupted()
+        raise
+
+
+def _say_interrupted() -> NoReturn:
+    typer.echo("lakehouse: interrupted", err=True)
+    sys.exit(EXIT_INTERRUPTED)

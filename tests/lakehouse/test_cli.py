@@ -1,0 +1,77 @@
+"""The `lakehouse` command itself: what it lists, how errors end, what it does not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from lakehouse import cli
+from pipelines.common.errors import LakehouseError, UsageError
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lakehouse", *args], capture_output=True, text=True, check=False)
+
+
+def exit_code(args: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(args)
+    return ended.value.code
+
+
+def set_status(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make `lakehouse status` a command that raises `error`."""
+    app = typer.Typer()
+
+    @app.command("status")
+    def status() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "load_command", lambda name: typer.main.get_command(app))
+
+
+def test_help_lists_every_command() -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(f"│ {name} " in shown.stdout for name in cli._COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(cli._COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    shown = run(name, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert f"Usage: lakehouse {name}" in shown.stdout
+
+
+def test_light_commands_do_not_import_spark() -> None:
+    code = "import sys; from lakehouse.cli import load_command; load_command('kafka'); sys.exit('pyspark' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("error", "code"), [(LakehouseError("It broke; mend it."), 1), (UsageError("No such day."), 2)])
+def test_known_error_is_one_sentence_and_its_code(
+    error: LakehouseError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_status(monkeypatch, error)
+    assert exit_code(["status"]) == code
+    assert capsys.readouterr() == ("", f"lakehouse: {error}\n")
+
+
+def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    set_status(monkeypatch, KeyboardInterrupt())
+    assert exit_code(["status"]) == 130
+    assert capsys.readouterr().err == "lakehouse: interrupted\n"
+
+
+def test_unknown_command_and_missing_settings_file_are_usage_errors(tmp_path: Path) -> None:
+    unknown = run("statsu")
+    assert unknown.returncode == 2
+    assert "No such command 'statsu'" in unknown.stderr
+    missing = run("kafka", "status", "--config", str(tmp_path / "none.yaml"))
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("lakehouse: The settings file ")
+    assert "Traceback" not in missing.stderr
