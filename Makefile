@@ -1,0 +1,54 @@
+# Knobs: set them on the command line, e.g. `make demo EVENTS=1000000`.
+EVENTS ?= 100000#         events of `make demo`
+BENCH_EVENTS ?= 5000000#  events of `make bench`
+CONFIG ?= conf/local.yaml#  settings of `make demo`
+ARGS ?=#                  more options of the command, e.g. `make test ARGS="-k kafka -x"`
+PYTHON ?=#                Python to make .venv with; empty: python3.11 and newer ones are looked for
+UV ?= uv==0.13.*#         resolver that `make lock` installs for itself
+UPGRADE ?=#               `make lock UPGRADE=--upgrade` takes newer versions
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types format bench setup lock clean
+BIN := .venv/bin
+LOCK := build/lock/bin
+
+help: ## Print this help
+	@echo 'Usage: make TARGET [KNOB=value ...]'; echo; echo 'Targets:'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@echo; echo 'Knobs:'
+	@awk -F ' [?]=|# *' '/^[A-Z_]+ [?]=.*#/ { printf "  %-13s %-16s %s\n", $$1, $$2, $$3 }' Makefile
+
+demo: setup ## Run the whole path on a real broker, and show that every event is accounted for
+	@$(BIN)/lakehouse demo --config $(CONFIG) --events $(EVENTS) $(ARGS)
+
+test: setup ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test ## Do what CI does: lint, types, tests
+
+lint: setup ## Check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: setup ## Check types
+	@$(BIN)/mypy
+
+format: setup ## Format the code and mend what the linter can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: setup ## Measure every stage against a bare consumer and a DuckDB peer; write docs/performance.md
+	@$(BIN)/python -m benchmarks --events $(BENCH_EVENTS) $(ARGS)
+
+setup: ## Make .venv and build/jars, where they are missing or out of date
+	@PYTHON='$(strip $(PYTHON))' scripts/setup.sh
+
+lock: ## Resolve requirements/*.in into lock files with hashes
+	@test -x $(LOCK)/uv || { $(or $(strip $(PYTHON)),python3) -m venv build/lock && $(LOCK)/pip install -q '$(strip $(UV))'; }
+	@cd requirements && for name in build runtime dev; do \
+	  ../$(LOCK)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    --no-emit-find-links $(UPGRADE) $$([ $$name = dev ] && echo -c runtime.txt -c build.txt) $$name.in -o $$name.txt || exit 1; done
+
+clean: ## Remove what the set-up and the tools made; the lake in .lakehouse stays
+	rm -rf .venv build jvm/*/target *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.lakehouse/*' -prune -exec rm -rf {} +
