@@ -1,0 +1,86 @@
+"""Whose a checkpoint is: a small file in it says which job, source and table it belongs to."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipelines.common import files
+from pipelines.common.errors import CheckpointError
+
+MARKER = "lakehouse.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's identity; `generation` names it in transaction ids and in the ledger."""
+
+    path: str
+    generation: str
+    job: str
+    source: str
+    target: str
+    starting: str
+    is_new: bool
+
+    def app_id(self, part: str = "") -> str:
+        """Delta's transaction app id of this checkpoint (and of one `part` of its batches)."""
+        return f"lakehouse-{self.job}{part and f'-{part}'}-{self.generation}"
+
+
+def open_checkpoint(spark: SparkSession, path: str, *, job: str, source: str, target: str, starting: str = "") -> Checkpoint:
+    """Open the checkpoint at `path`, or mark a new one; `source` and `target` are ids of topic and tables.
+
+    Raises CheckpointError where it is another job's, another table's, or was made with other starting offsets; then
+    nothing is written.
+    """
+    names = set(files.list_names(spark, path))
+    if MARKER not in names:
+        if names:
+            msg = f"The folder {path} holds files of something else, expected a checkpoint of {job} or nothing; choose a new path."
+            raise CheckpointError(msg)
+        marker = {"job": job, "generation": uuid.uuid4().hex[:12], "source": source, "target": target, "starting": starting}
+        files.write_text(spark, f"{path}/{MARKER}", json.dumps(marker))
+        return Checkpoint(path=path, is_new=True, **marker)
+    marker = json.loads(files.read_text(spark, f"{path}/{MARKER}"))
+    checkpoint = Checkpoint(path=path, is_new=not {"offsets"} & names, **marker)
+    _refuse_foreign(checkpoint, {"job": job, "source": source, "target": target}, starting)
+    return checkpoint
+
+
+def _refuse_foreign(checkpoint: Checkpoint, expected: dict[str, str], starting: str) -> None:
+    found = asdict(checkpoint)
+    for key, value in expected.items():
+        if found[key] != value:
+            msg = (
+                f"The checkpoint {checkpoint.path} belongs to {key} {found[key]}, expected {value}; "
+                "give the checkpoint of this job, or a new path for a new generation."
+            )
+            raise CheckpointError(msg)
+    if starting and starting != checkpoint.starting:
+        msg = (
+            f"The checkpoint {checkpoint.path} already knows where to go on, so --starting-offsets has no effect on it; "
+            "leave the flag out, or give a new path."
+        )
+        raise CheckpointError(msg)
+
+
+def planned_offsets(spark: SparkSession, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[int, int], dict[int, int]]:
+    """First and end (exclusive) Kafka offset for each partition of `batch_id`, as Spark planned them.
+
+    Source: Spark's offset log; batch 0 starts where `sources/0/0` says, a partition that was added starts at its
+    beginning, which the log does not tell and which is left out of the first map.
+    """
+    end = _offsets_of(spark, f"{checkpoint.path}/offsets/{batch_id}")
+    first = f"{checkpoint.path}/sources/0/0" if batch_id == 0 else f"{checkpoint.path}/offsets/{batch_id - 1}"
+    return _offsets_of(spark, first), end
+
+
+def _offsets_of(spark: SparkSession, path: str) -> dict[int, int]:
+    last_line = files.read_text(spark, path).strip().splitlines()[-1]
+    by_topic: dict[str, Any] = json.loads(last_line)
+    return {int(partition): int(offset) for offsets in by_topic.values() for partition, offset in offsets.items()}

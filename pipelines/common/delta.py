@@ -1,0 +1,173 @@
+"""Delta tables: definition, creation, idempotent append, versions and transaction ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.common import files
+from pipelines.common.errors import UsageError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import ALL_TABLES, TableName
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: name, Spark type, and what it means."""
+
+    name: str
+    type: str
+    doc: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class TableDef:
+    """A table as the project creates it."""
+
+    name: TableName
+    comment: str
+    columns: tuple[Column, ...]
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names in table order: the `select` that every writer ends with."""
+        return [column.name for column in self.columns]
+
+
+COMMON_PROPERTIES = {
+    # Readers without a JVM (status, verify, other engines) read the plain format.
+    "delta.enableDeletionVectors": "false",
+    # A log of many small commits stays quick to load, and a checkpoint is no work on every tenth live batch.
+    "delta.checkpointInterval": "50",
+}
+
+
+def is_delta_table(spark: SparkSession, path: str) -> bool:
+    """Tell whether a Delta table lies at `path`."""
+    return bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def require_table(spark: SparkSession, path: str, what: str) -> None:
+    """Raise UsageError where no Delta table lies at `path`."""
+    if not is_delta_table(spark, path):
+        msg = f"No Delta table lies at {path}, expected {what}; correct the path or run the job that writes it first."
+        raise UsageError(msg)
+
+
+def ensure_table(spark: SparkSession, table: TableDef, path: str, properties: Mapping[str, str] | None = None) -> None:
+    """Create `table` at `path` unless it is there.
+
+    Raises UsageError where other files lie at `path`.
+    """
+    if is_delta_table(spark, path):
+        return
+    if files.list_names(spark, path):
+        msg = f"The folder {path} holds files but no Delta table, expected {table.name} or nothing; choose another path."
+        raise UsageError(msg)
+    builder = DeltaTable.createIfNotExists(spark).location(path).comment(table.comment)
+    for column in table.columns:
+        builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.doc)
+    for key, value in {**COMMON_PROPERTIES, **table.properties, **(properties or {})}.items():
+        builder = builder.property(key, value)
+    builder.execute()
+
+
+def ensure_columns(spark: SparkSession, table: TableDef, path: str) -> None:
+    """Add the columns that `table` has and the table at `path` does not: an additive change of the event schema."""
+    present = set(spark.read.format("delta").load(path).columns)
+    missing = [column for column in table.columns if column.name not in present]
+    if missing:
+        columns = ", ".join(f"`{column.name}` {column.type}" for column in missing)
+        spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` ADD COLUMNS ({columns})")
+
+
+def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
+    """Make the lake's existing tables known to SQL as `layer.table`; return those that exist."""
+    found = []
+    for name in ALL_TABLES:
+        path = name.path(settings)
+        if not is_delta_table(spark, path):
+            continue
+        location = files.absolute(path)
+        spark.sql(f"CREATE DATABASE IF NOT EXISTS {name.layer}")
+        if not spark.catalog.tableExists(str(name)):
+            spark.sql(f"CREATE TABLE {name} USING DELTA LOCATION '{location}'")
+        found.append(name)
+    return found
+
+
+def append(
+    frame: DataFrame, path: str, *, app_id: str, batch_id: int, metadata: Mapping[str, Any], partitions: int | None = None
+) -> int:
+    """Append `frame` once for (`app_id`, `batch_id`) and return the table's version.
+
+    Guarantee: a second call with the same ids writes nothing (Delta's transaction identifiers). The app id has to
+    carry the checkpoint's identity: a new checkpoint counts batches from 0 again, and Delta would skip them silently.
+    `metadata` goes into the commit (`userMetadata`), so that a restart knows what the batch did.
+    """
+    if partitions is not None:
+        frame = frame.coalesce(partitions)
+    (
+        frame.write.format("delta")
+        .mode("append")
+        .option("txnAppId", app_id)
+        .option("txnVersion", str(batch_id))
+        .option("userMetadata", json.dumps(metadata))
+        .save(path)
+    )
+    return last_version(frame.sparkSession, path)
+
+
+def last_version(spark: SparkSession, path: str) -> int:
+    """Version of the table as this driver last saw it; at least that of its own last commit."""
+    return int(_delta_log(spark, path).unsafeVolatileSnapshot().version())
+
+
+def current_version(spark: SparkSession, path: str) -> int:
+    """Version of the table now, other writers' commits included."""
+    return int(_updated(spark, path).version())
+
+
+def table_id(spark: SparkSession, path: str) -> str:
+    """Id that Delta gave the table when it was made."""
+    return str(_delta_log(spark, path).unsafeVolatileSnapshot().metadata().id())
+
+
+def table_property(spark: SparkSession, path: str, key: str) -> str | None:
+    """A property of the table, None where it is not set."""
+    found = _updated(spark, path).metadata().configuration().get(key)
+    return str(found.get()) if found.isDefined() else None
+
+
+def transaction_version(spark: SparkSession, path: str, app_id: str) -> int | None:
+    """Last batch that `app_id` committed to the table, None where it never did."""
+    found = _updated(spark, path).transactions().get(app_id)
+    return int(found.get()) if found.isDefined() else None
+
+
+def batch_metadata(spark: SparkSession, path: str, batch_key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`userMetadata` of the newest commit whose metadata holds all of `batch_key`, among the last 50."""
+    rows = DeltaTable.forPath(spark, path).history(50).select("version", "userMetadata").collect()
+    for row in rows:
+        metadata = json.loads(row.userMetadata) if row.userMetadata else {}
+        if isinstance(metadata, dict) and all(metadata.get(key) == value for key, value in batch_key.items()):
+            return {**metadata, "version": row.version}
+    return None
+
+
+def _delta_log(spark: SparkSession, path: str) -> Any:
+    jvm: Any = spark._jvm
+    return jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path)
+
+
+def _updated(spark: SparkSession, path: str) -> Any:
+    log = _delta_log(spark, path)
+    none = spark._jvm.scala.Option.empty()  # type: ignore[union-attr]
+    return log.update(False, none, none)

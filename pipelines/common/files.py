@@ -1,0 +1,54 @@
+"""Small text files on any file system that Spark reads (local, s3a, hdfs), through Hadoop's FileSystem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+def _file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    jvm: Any = spark._jvm
+    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+    return hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), hadoop_path  # type: ignore[attr-defined]
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Tell whether a file or folder is there."""
+    file_system, hadoop_path = _file_system(spark, path)
+    return bool(file_system.exists(hadoop_path))
+
+
+def list_names(spark: SparkSession, folder: str) -> list[str]:
+    """List the names in `folder`; empty where it is absent."""
+    file_system, hadoop_path = _file_system(spark, folder)
+    if not file_system.exists(hadoop_path):
+        return []
+    return sorted(status.getPath().getName() for status in file_system.listStatus(hadoop_path))
+
+
+def read_text(spark: SparkSession, path: str) -> str:
+    """Read a UTF-8 file whole."""
+    file_system, hadoop_path = _file_system(spark, path)
+    stream = file_system.open(hadoop_path)
+    try:
+        jvm: Any = spark._jvm
+        return str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+    finally:
+        stream.close()
+
+
+def write_text(spark: SparkSession, path: str, text: str) -> None:
+    """Write a new UTF-8 file; the parent folders are made; an existing file is an error."""
+    file_system, hadoop_path = _file_system(spark, path)
+    stream = file_system.create(hadoop_path, False)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()
+
+
+def absolute(path: str) -> str:
+    """Give a local path from the root, a URI as it is."""
+    return path if "://" in path else str(Path(path).absolute())

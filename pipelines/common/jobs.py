@@ -1,0 +1,147 @@
+"""What the streaming jobs share: flags, triggers, the life of a query, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pyspark.errors.exceptions.base import PySparkException
+from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError
+from pipelines.common.logging import Log, setup_logging
+from pipelines.common.settings import Settings, process_settings
+
+AVAILABLE_NOW = "available-now"
+_INTERVAL = re.compile(r"\d+(\.\d+)?\s*(milliseconds?|seconds?|minutes?|hours?)")
+_LOG = Log("job")
+EXIT_INTERRUPTED = 130
+
+
+def job_parser(description: str) -> argparse.ArgumentParser:
+    """Build a parser with the flags that every streaming job takes."""
+    parser = argparse.ArgumentParser(description=description, exit_on_error=True)
+    parser.add_argument("--config", default="conf/local.yaml", help="settings file (default: %(default)s)")
+    parser.add_argument("--checkpoint-path", help="checkpoint of this run; a new path is a new generation")
+    parser.add_argument("--trigger", help="`available-now`, or an interval such as `1 second`")
+    parser.add_argument("--starting-offsets", help='where a new checkpoint begins, as JSON such as {"0":123456}')
+    return parser
+
+
+def set_trigger(writer: DataStreamWriter, trigger: str) -> DataStreamWriter:
+    """Apply a trigger given as text.
+
+    Raises UsageError where the text is neither `available-now` nor an interval.
+    """
+    if trigger == AVAILABLE_NOW:
+        return writer.trigger(availableNow=True)
+    if not _INTERVAL.fullmatch(trigger.strip()):
+        msg = f"The trigger `{trigger}` is not known; give `available-now` or an interval such as `1 second`."
+        raise UsageError(msg)
+    return writer.trigger(processingTime=trigger)
+
+
+def parse_offsets(text: str | None) -> dict[int, int] | None:
+    """Read `{"<partition>": offset, ...}`; None stays None.
+
+    Raises UsageError with one sentence where it is anything else.
+    """
+    if text is None:
+        return None
+    expected = 'expected JSON such as {"0":123456,"1":0} with whole numbers from 0'
+    try:
+        tree = json.loads(text)
+        pairs = {int(partition): offset for partition, offset in tree.items()}
+    except (ValueError, AttributeError):
+        msg = f"The value of --starting-offsets is not understood; {expected}."
+        raise UsageError(msg) from None
+    if not pairs or any(not isinstance(offset, int) or isinstance(offset, bool) or offset < 0 for offset in pairs.values()):
+        msg = f"The value of --starting-offsets has no partition, or an offset that is none; {expected}."
+        raise UsageError(msg)
+    return pairs
+
+
+def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
+    """Path of the checkpoint: as given, or the job's first generation under the settings."""
+    return (given or f"{settings.lake.checkpoints.rstrip('/')}/{job}/g1").rstrip("/")
+
+
+def await_query(query: StreamingQuery, stop: threading.Event) -> None:
+    """Wait until `query` ends or `stop` is set; then let the running batch finish before stopping.
+
+    Raises what made the query fail.
+    """
+    while query.isActive and not stop.is_set():
+        query.awaitTermination(1)
+    if query.isActive:
+        drain(query)
+    failure = query.exception()
+    if failure is not None:
+        raise failure
+
+
+def drain(query: StreamingQuery, timeout_seconds: float = 60.0) -> None:
+    """Stop between batches: wait until no batch runs, at most `timeout_seconds`, then stop."""
+    waiter = threading.Event()
+    deadline = timeout_seconds
+    while query.isActive and query.status["isTriggerActive"] and deadline > 0:
+        waiter.wait(0.05)
+        deadline -= 0.05
+    query.stop()
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set: the running batch is drained, then the process ends."""
+    stop = threading.Event()
+
+    def ask(number: int, _frame: object) -> None:
+        _LOG.info("stopping after the running batch", signal=signal.Signals(number).name)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def run_job(main: Callable[[argparse.Namespace, Settings], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Run a job's `main`: settings, logs, one sentence and an exit code for every error that is the user's or the world's."""
+    args = parser.parse_args(argv)
+    try:
+        settings = process_settings(args.config)
+        setup_logging(settings.log)
+        return main(args, settings) or 0
+    except LakehouseError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except PySparkException as error:
+        named = named_error(error)
+        sys.stderr.write(f"error: {named}\n")
+        return named.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return EXIT_INTERRUPTED
+
+
+def named_error(error: Exception) -> LakehouseError:
+    """Give one sentence for what Spark raised; a sentence of the project's own inside it wins."""
+    text = str(error)
+    own = re.search(r"pipelines\.common\.errors\.(\w+): (.+)", text)
+    if own:
+        kinds: dict[str, Any] = {kind.__name__: kind for kind in _subclasses(LakehouseError)}
+        return kinds.get(own.group(1), LakehouseError)(own.group(2).strip())
+    condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    failure = LakehouseError(f"Spark stopped with {condition}: {first[:300]}; see the log, then the playbook of the job.")
+    failure.exit_code = EXIT_FAILURE
+    return failure
+
+
+def _subclasses(kind: type[LakehouseError]) -> list[type[LakehouseError]]:
+    return [kind, *(child for direct in kind.__subclasses__() for child in _subclasses(direct))]

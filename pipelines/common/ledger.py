@@ -1,0 +1,131 @@
+"""The batch ledger: one row for each batch of each job, with the fate of every record it read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from pipelines.common.settings import Settings
+from pipelines.common.tables import LEDGER
+
+COUNTS = (
+    "rows_read",
+    "inserted",
+    "replaced",
+    "duplicate",
+    "conflict",
+    "already_present",
+    "dead_lettered",
+    "tombstone",
+    "late",
+)
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """What one batch did; counts are records.
+
+    `rows_read` = inserted + replaced + duplicate + already_present + dead_lettered + tombstone. `conflict` (same id,
+    another payload) and `late` are parts of the others.
+    """
+
+    job: str
+    generation: str
+    batch_id: int
+    offsets: Mapping[str, list[int]]
+    rows_read: int = 0
+    inserted: int = 0
+    replaced: int = 0
+    duplicate: int = 0
+    conflict: int = 0
+    already_present: int = 0
+    dead_lettered: int = 0
+    tombstone: int = 0
+    late: int = 0
+    versions: Mapping[str, int] = field(default_factory=dict)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def metadata(self) -> dict[str, Any]:
+        """The row as it stands in a commit's `userMetadata`: a batch that runs again after a crash recovers it."""
+        return {**asdict(self), "started_at": self.started_at.isoformat()}
+
+    def with_versions(self, versions: Mapping[str, int]) -> BatchRow:
+        """The same row with the table versions that were written."""
+        return replace(self, versions=versions)
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, Any]) -> BatchRow:
+        """The row that `metadata` was made from."""
+        known = {f.name: metadata[f.name] for f in fields(BatchRow) if f.name in metadata}
+        return BatchRow(**{**known, "started_at": datetime.fromisoformat(metadata["started_at"])})
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("job", pa.string(), nullable=False),
+        pa.field("generation", pa.string(), nullable=False),
+        pa.field("batch_id", pa.int64(), nullable=False),
+        pa.field("offsets", pa.string()),
+        *(pa.field(name, pa.int64()) for name in COUNTS),
+        pa.field("versions", pa.string()),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("committed_at", pa.timestamp("us", tz="UTC")),
+        pa.field("duration_ms", pa.int64()),
+    ]
+)
+
+
+class Ledger:
+    """Writes `ops.batch_ledger` without the JVM: an append costs milliseconds, not a Spark job.
+
+    Guarantee: one row for (job, generation, batch), also when a batch is run again. Several drivers may write at once:
+    the commit is conditional.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.path = LEDGER.path(settings)
+
+    def record(self, row: BatchRow) -> None:
+        """Append `row` unless the ledger has it."""
+        committed = datetime.now(UTC)
+        record = {
+            **{name: getattr(row, name) for name in ("job", "generation", "batch_id", *COUNTS)},
+            "offsets": json.dumps(row.offsets),
+            "versions": json.dumps(row.versions),
+            "started_at": row.started_at,
+            "committed_at": committed,
+            "duration_ms": int((committed - row.started_at).total_seconds() * 1000),
+        }
+        if "://" not in self.path:
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+        write_deltalake(self.path, pa.Table.from_pylist([record], SCHEMA), mode="append")
+
+    def has(self, job: str, generation: str, batch_id: int) -> bool:
+        """Tell whether the batch is in the ledger."""
+        return any(row["generation"] == generation and row["batch_id"] == batch_id for row in self._rows(job))
+
+    def end_offsets(self, job: str) -> dict[int, int]:
+        """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""
+        ends: dict[int, int] = {}
+        for row in self._rows(job):
+            for partition, (_, end) in json.loads(row["offsets"]).items():
+                ends[int(partition)] = max(end, ends.get(int(partition), 0))
+        return ends
+
+    def _rows(self, job: str) -> list[dict[str, Any]]:
+        try:
+            files = DeltaTable(self.path).file_uris()
+        except TableNotFoundError:
+            return []
+        columns = ["job", "generation", "batch_id", "offsets"]
+        rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=ds.field("job") == job).to_pylist()
+        return rows

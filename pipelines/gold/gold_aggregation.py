@@ -1,0 +1,174 @@
+"""Gold job: Silver's change feed -> `gold.api_usage_hourly` and `gold.api_usage_daily`, by recompute and MERGE."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming import StreamingQuery
+
+from pipelines.common import delta, jobs
+from pipelines.common.checkpoints import Checkpoint, open_checkpoint
+from pipelines.common.errors import UsageError
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.logging import Log
+from pipelines.common.session import build_session
+from pipelines.common.settings import Settings
+from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.gold.publish import days_of, hours_of, merge_daily, merge_hourly
+from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
+from pipelines.gold.transforms import build_daily, build_hourly
+
+JOB = "gold"
+_LOG = Log(JOB)
+
+
+def run(
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    checkpoint_path: str | None = None,
+    trigger: str | None = None,
+    starting_offsets: str | None = None,
+) -> StreamingQuery:
+    """Start the stream.
+
+    Raises UsageError (no Silver table, wrong offsets), CheckpointError; then nothing is written.
+    """
+    silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
+    delta.require_table(spark, silver, "the Silver table")
+    starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
+    delta.ensure_table(spark, HOURLY_TABLE, hourly)
+    delta.ensure_table(spark, DAILY_TABLE, daily)
+    checkpoint = open_checkpoint(
+        spark,
+        jobs.checkpoint_path(settings, JOB, checkpoint_path),
+        job=JOB,
+        source=delta.table_id(spark, silver),
+        target=delta.table_id(spark, hourly),
+        starting=starting_offsets or "",
+    )
+
+    # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.
+    changes = (
+        spark.readStream.format("delta")
+        .option("readChangeFeed", "true")
+        .option("startingVersion", starting)
+        .option("maxBytesPerTrigger", settings.gold.max_bytes_per_trigger)
+        .option("maxFilesPerTrigger", 100_000)
+        .load(silver)
+        .select("event_timestamp", "_commit_version")
+    )
+    sink = GoldSink(silver, hourly, daily, checkpoint, Ledger(settings))
+    writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
+    return jobs.set_trigger(writer, trigger or settings.gold.trigger).start()
+
+
+@dataclass(frozen=True)
+class GoldSink:
+    """Recomputes the hours that a batch of changes touches, from Silver as it is now, and merges them into Gold.
+
+    Guarantee: Gold is a function of Silver alone; a batch that runs again, or a fresh checkpoint that reads every
+    change again, ends in the same rows. Final days are left as they were billed.
+    """
+
+    silver: str
+    hourly: str
+    daily: str
+    checkpoint: Checkpoint
+    ledger: Ledger
+
+    def __call__(self, batch: DataFrame, batch_id: int) -> None:
+        """Write one batch and its ledger row."""
+        started = datetime.now(UTC)
+        spark = batch.sparkSession
+        hours, versions, rows_read = touched_hours(batch)
+        if not hours:
+            return
+        silver_version = delta.current_version(spark, self.silver)
+        table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
+        counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
+        days = days_of(hours)
+        published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin(days))
+        merge_daily(spark, self.daily, build_daily(published), days, started, silver_version=silver_version)
+        row = BatchRow(
+            job=JOB,
+            generation=self.checkpoint.generation,
+            batch_id=batch_id,
+            offsets={"silver_version": versions},
+            rows_read=rows_read,
+            inserted=counts.inserted,
+            replaced=counts.updated,
+            versions={
+                str(GOLD_HOURLY): delta.last_version(spark, self.hourly),
+                str(GOLD_DAILY): delta.last_version(spark, self.daily),
+                str(SILVER): silver_version,
+            },
+            started_at=started,
+        )
+        if not self.ledger.has(JOB, row.generation, batch_id):
+            self.ledger.record(row)
+        _LOG.info("batch written", batch=batch_id, hours=len(hours), inserted=counts.inserted, updated=counts.updated)
+
+
+def touched_hours(changes: DataFrame) -> tuple[list[datetime], list[int], int]:
+    """Hours that the changes lie in, first and last Silver version among them, and how many changes there are."""
+    groups = (
+        changes.groupBy(F.date_trunc("hour", "event_timestamp").alias("hour"))
+        .agg(F.count(F.lit(1)).alias("rows"), F.min("_commit_version").alias("first"), F.max("_commit_version").alias("last"))
+        .collect()
+    )
+    if not groups:
+        return [], [], 0
+    hours = sorted(group["hour"] for group in groups)
+    versions = [min(group["first"] for group in groups), max(group["last"] for group in groups)]
+    return hours, versions, sum(group["rows"] for group in groups)
+
+
+def in_hours(silver: DataFrame, hours: Sequence[datetime]) -> DataFrame:
+    """Silver rows of `hours`; the days, as literals, prune files."""
+    days = days_of(hours)
+    begin, end = hours_of(days[0])[0], hours_of(days[-1])[1]
+    pruned = silver.where(F.col("_event_date").isin(days)) if len(days) <= 400 else silver
+    return pruned.where(F.col("event_timestamp").between(begin, end)).where(F.date_trunc("hour", "event_timestamp").isin(list(hours)))
+
+
+def _starting_version(text: str | None, current: int) -> str:
+    """First Silver version to read: `{"silver_version": 12}`; without it, all of them."""
+    if text is None:
+        return "0"
+    try:
+        version = json.loads(text)["silver_version"]
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= current:
+        msg = f'The value of --starting-offsets is not understood, expected {{"silver_version": n}} with n from 0 to {current}.'
+        raise UsageError(msg)
+    return str(version)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job from the command line."""
+
+    def job(args: argparse.Namespace, settings: Settings) -> None:
+        stop = jobs.stop_on_signals()
+        query = run(
+            build_session(settings, JOB),
+            settings,
+            checkpoint_path=args.checkpoint_path,
+            trigger=args.trigger,
+            starting_offsets=args.starting_offsets,
+        )
+        jobs.await_query(query, stop)
+
+    return jobs.run_job(job, jobs.job_parser(__doc__ or ""), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Gold's two MERGEs: recomputed rows over what the tables hold; only rows that changed are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from delta.tables import DeltaTable
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, FINAL, HOURLY_KEYS, HOURLY_MEASURES, PROVISIONAL
+
+
+@dataclass(frozen=True)
+class MergeCounts:
+    """Rows that a MERGE inserted, updated and deleted."""
+
+    inserted: int
+    updated: int
+    deleted: int
+
+
+def merge_hourly(spark: SparkSession, path: str, rows: DataFrame, hours: Sequence[datetime], now: datetime) -> MergeCounts:
+    """Make the rows of `hours` equal to `rows` (recomputed from Silver). Idempotent: a repetition changes nothing."""
+    scope = F.col("t.hour").isin(list(hours)) if len(hours) <= 1000 else F.col("t.hour").between(min(hours), max(hours))
+    source = rows.withColumn("_updated_at", F.lit(now))
+    return _merge(spark, path, source, HOURLY_KEYS, HOURLY_MEASURES, scope)
+
+
+def merge_daily(
+    spark: SparkSession, path: str, rows: DataFrame, days: Sequence[date], now: datetime, *, silver_version: int, close: bool = False
+) -> MergeCounts:
+    """Make the open rows of `days` equal to `rows`; final ones are never touched. `close` makes them final."""
+    scope = F.col("t.day").isin(list(days))
+    source = rows.select(
+        *DAILY_KEYS,
+        *DAILY_MEASURES,
+        F.lit(FINAL if close else PROVISIONAL).alias("billing_status"),
+        F.lit(silver_version).cast("bigint").alias("silver_version"),
+        F.lit(now).alias("_updated_at"),
+    )
+    closed = spark.read.format("delta").load(path).where(F.col("billing_status") == FINAL).where(F.col("day").isin(list(days)))
+    # A closed day stays as it was billed, also for a customer who had no events then.
+    source = source.join(F.broadcast(closed.select("day").distinct()), on="day", how="left_anti").select(source.columns)
+    compared = (*DAILY_MEASURES, "billing_status")
+    return _merge(spark, path, source, DAILY_KEYS, compared, scope & (F.col("t.billing_status") != FINAL))
+
+
+def _merge(
+    spark: SparkSession,
+    path: str,
+    source: DataFrame,
+    keys: Sequence[str],
+    compared: Sequence[str],
+    scope: Column,
+) -> MergeCounts:
+    on = scope
+    for key in keys:
+        on = on & (F.col(f"t.{key}") == F.col(f"s.{key}"))
+    changed = F.lit(False)
+    for name in compared:
+        changed = changed | ~F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
+    result = (
+        DeltaTable.forPath(spark, path)
+        .alias("t")
+        .merge(source.alias("s"), on)
+        .whenMatchedUpdateAll(condition=changed)
+        .whenNotMatchedInsertAll()
+        .whenNotMatchedBySourceDelete(condition=scope)
+        .execute()
+        .collect()[0]
+    )
+    return MergeCounts(result["num_inserted_rows"], result["num_updated_rows"], result["num_deleted_rows"])
+
+
+def days_of(hours: Sequence[datetime]) -> list[date]:
+    """The days that `hours` lie in."""
+    return sorted({hour.date() for hour in hours})
+
+
+def hours_of(day: date) -> tuple[datetime, datetime]:
+    """Begin and end (exclusive) of a day, UTC, without a zone as Spark's session (UTC) takes it."""
+    begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001  # literals are read in the session's zone, UTC
+    return begin, begin + timedelta(days=1)

@@ -1,0 +1,160 @@
+"""What Silver and the dead letters hold already: the reads behind a batch's decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.silver.fates import Facts, Flags, Longs
+from pipelines.silver.recent_keys import RecentKeys
+from pipelines.silver.transforms import coordinate, payload_hash, second_key
+
+_SECOND = 1_000_000
+_HOUR = 3600 * _SECOND
+_LITERALS = 500
+"""Up to so many values are literals in the plan; more are joined by broadcast."""
+
+
+def among(frame: DataFrame, name: str, value: Column, wanted: Longs, *, keep: bool = True) -> DataFrame:
+    """Keep (or drop) the rows whose long `value` is one of `wanted`."""
+    if len(wanted) <= _LITERALS:
+        condition = value.isin(wanted.tolist()) if len(wanted) else F.lit(False)
+        return frame.where(condition if keep else ~condition)
+    values = frame.sparkSession.createDataFrame(pa.table({name: wanted}))
+    joined = frame.withColumn(name, value) if name not in frame.columns else frame
+    return joined.join(F.broadcast(values), on=name, how="left_semi" if keep else "left_anti").select(frame.columns)
+
+
+@dataclass
+class SilverLookup:
+    """Finds the rows of Silver that have the ids of a batch; exact, and as narrow as the batch allows.
+
+    A copy of an event that is not older than `recent.horizon_us` by Kafka time is known to `recent`, and so is every
+    event that came from the future. Any other copy has the same event_timestamp and so lies before the horizon: only
+    records with such an old timestamp, or that old themselves, are looked for in the table's past.
+    """
+
+    path: str
+    fields: Sequence[str]
+    window_us: int
+    skew_us: int
+    recent: RecentKeys = field(default_factory=lambda: RecentKeys(0))
+    skewed: RecentKeys = field(default_factory=lambda: RecentKeys(0))
+
+    def load(self, spark: SparkSession, oldest_kafka_us: int) -> None:
+        """Read the keys of the window before `oldest_kafka_us` from the table."""
+        horizon = oldest_kafka_us - self.window_us - _HOUR
+        self.recent, self.skewed = RecentKeys(horizon), RecentKeys(0)
+        is_skewed = F.col("_arrival_delay_seconds") < -self.skew_us / _SECOND
+        table = (
+            spark.read.format("delta")
+            .load(self.path)
+            .where((F.col("_kafka_timestamp") >= _timestamp(horizon)) | is_skewed)
+            .select("_event_key", F.unix_micros("_kafka_timestamp").alias("kafka_us"), is_skewed.alias("skewed"))
+            .toArrow()
+        )
+        keys, times = table.column("_event_key").to_numpy(), table.column("kafka_us").to_numpy()
+        self._remember(keys, times, table.column("skewed").to_numpy(zero_copy_only=False).astype(bool))
+
+    def remember(self, written: Facts) -> None:
+        """Add the rows that a batch wrote."""
+        self._remember(written.key, written.kafka_us, written.event_us > written.kafka_us + self.skew_us)
+
+    def _remember(self, keys: Longs, kafka_us: Longs, skewed: Flags) -> None:
+        self.recent.add(keys, kafka_us)
+        self.skewed.add(keys[skewed], kafka_us[skewed])
+
+    def existing(self, spark: SparkSession, first: Facts) -> Facts:
+        """The table's rows that have an id of `first`."""
+        known, span = self.recent.find(first.key)
+        known_skewed, span_skewed = self.skewed.find(first.key)
+        old = (first.event_us < self.recent.horizon_us + self.skew_us) | (first.kafka_us < self.recent.horizon_us + self.window_us)
+        suspects = known | known_skewed | old
+        if not suspects.any():
+            return _no_facts()
+        places = [_kafka_between(low * _SECOND, (high + 1) * _SECOND) for low, high in (s for s in (span, span_skewed) if s)]
+        if old.any():
+            places += self._past(first.take(old))
+        where = places[0]
+        for place in places[1:]:
+            where = where | place
+        rows = among(
+            spark.read.format("delta").load(self.path).where(where), "_event_key", F.col("_event_key"), np.unique(first.key[suspects])
+        )
+        return Facts.from_arrow(rows.select(*self._fact_columns()).toArrow())
+
+    def _past(self, old: Facts) -> list[Column]:
+        days = np.unique(old.event_us // (24 * _HOUR)).tolist()
+        return [
+            F.col("_event_date").isin([date(1970, 1, 1) + timedelta(days=day) for day in days]),
+            _kafka_between(int(old.kafka_us.min()) - self.window_us, int(old.kafka_us.max()) + self.window_us),
+        ]
+
+    def _fact_columns(self) -> list[Column]:
+        return [
+            F.col("_kafka_partition").alias("partition"),
+            F.col("_kafka_offset").alias("offset"),
+            F.unix_micros("_kafka_timestamp").alias("kafka_us"),
+            F.unix_micros("event_timestamp").alias("event_us"),
+            F.lit(0).alias("verdict"),
+            F.col("_event_key").alias("key"),
+            second_key(F.col("event_id")).alias("key2"),
+            payload_hash(self.fields).alias("payload"),
+        ]
+
+
+@dataclass
+class DeadLetterLookup:
+    """Tells dead letters that the table has from new ones; reads the table only where a range is read again."""
+
+    path: str
+    ends: dict[int, int] | None = None
+
+    def is_known(self, spark: SparkSession, rejected: Facts) -> Flags:
+        """For each rejected record whether the table has it."""
+        if self.ends is None:
+            self.ends = self._read_ends(spark)
+        ends = np.array([self.ends.get(partition, 0) for partition in rejected.partition.tolist()], dtype=np.int64)
+        again = rejected.offset < ends
+        if not again.any():
+            return again
+        low, high = int(rejected.offset[again].min()), int(rejected.offset[again].max())
+        table = spark.read.format("delta").load(self.path).where(F.col("_kafka_offset").between(low, high))
+        present = table.select(coordinate().alias("coordinate")).toArrow().column("coordinate").to_numpy()
+        return np.isin(rejected.coordinates(), present)
+
+    def remember(self, written: Facts) -> None:
+        """Note the dead letters that a batch wrote."""
+        for partition, (_, end) in written.offset_ranges().items():
+            ends = self.ends if self.ends is not None else {}
+            ends[int(partition)] = max(end, ends.get(int(partition), 0))
+            self.ends = ends
+
+    def _read_ends(self, spark: SparkSession) -> dict[int, int]:
+        table = spark.read.format("delta").load(self.path)
+        rows = table.groupBy("_kafka_partition").agg(F.max("_kafka_offset").alias("last")).collect()
+        return {row["_kafka_partition"]: row["last"] + 1 for row in rows}
+
+
+def _kafka_between(low_us: int, high_us: int) -> Column:
+    return F.col("_kafka_timestamp").between(_timestamp(low_us), _timestamp(high_us))
+
+
+def _timestamp(micros: int) -> datetime:
+    # Not before year 1, which is where Python's (and Spark's) calendar begins.
+    floor = datetime(1, 1, 2, tzinfo=UTC)
+    try:
+        return max(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros), floor)
+    except OverflowError:
+        return floor
+
+
+def _no_facts() -> Facts:
+    empty = np.zeros(0, dtype=np.int64)
+    return Facts(**dict.fromkeys(Facts.__dataclass_fields__, empty))

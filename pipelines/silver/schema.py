@@ -1,0 +1,62 @@
+"""Silver: an event once; and its dead letters, a rejected record once."""
+
+from __future__ import annotations
+
+from pipelines.common.delta import Column, TableDef
+from pipelines.common.event_schema import EventSchemas
+from pipelines.common.tables import DLQ, SILVER
+
+_SPARK_TYPES = {"long": "bigint"}
+
+_META = (
+    Column("_is_late_arriving", "boolean", "Took longer than `silver.late_after_seconds` from event_timestamp to Kafka."),
+    Column("_arrival_delay_seconds", "double", "Kafka timestamp - event_timestamp; negative where the clock was ahead."),
+    Column("_event_date", "date", "UTC date of event_timestamp: the day that is billed."),
+    Column("_quality_flags", "array<string>", "Ids of the warning rules that the event met."),
+    Column("_kafka_topic", "string", "Topic of the record that became this row."),
+    Column("_kafka_partition", "int", "Partition of that record."),
+    Column("_kafka_offset", "bigint", "Offset of that record."),
+    Column("_kafka_timestamp", "timestamp", "Kafka's timestamp of that record."),
+    Column("_processed_at", "timestamp", "When the batch that wrote the row began."),
+    Column("_event_key", "bigint", "xxhash64 of event_id: the narrow key by which copies are looked for."),
+)
+
+
+def silver_table(schemas: EventSchemas) -> TableDef:
+    """Give the Silver table: the event's fields as the schema files say, then what the pipeline knows of them."""
+    docs = {field.name: field.doc for schema in schemas.versions.values() for field in schema.fields}
+    fields = tuple(Column(name, _SPARK_TYPES.get(kind, kind), docs[name]) for name, kind in schemas.fields.items())
+    return TableDef(
+        name=SILVER,
+        comment="API usage events, one row for an event_id: the first copy by (Kafka timestamp, partition, offset).",
+        columns=fields + _META,
+        properties={
+            "delta.enableChangeDataFeed": "true",
+            "delta.dataSkippingStatsColumns": "event_timestamp,_event_date,_arrival_delay_seconds,_kafka_partition,"
+            "_kafka_offset,_kafka_timestamp,_processed_at",
+        },
+    )
+
+
+DLQ_TABLE = TableDef(
+    name=DLQ,
+    comment="Records that no event could be made of, byte for byte, each once. Rows change state, they are not deleted.",
+    columns=(
+        Column("_raw_value", "binary", "Value, byte for byte."),
+        Column("_kafka_key", "binary", "Key, byte for byte."),
+        Column("_kafka_headers", "array<struct<key:string,value:binary>>", "Headers."),
+        Column("_kafka_topic", "string", "Topic of the record."),
+        Column("_kafka_partition", "int", "Partition of the record."),
+        Column("_kafka_offset", "bigint", "Offset of the record."),
+        Column("_kafka_timestamp", "timestamp", "Kafka's timestamp of the record."),
+        Column("_quality_flags", "array<string>", "Ids of the rules that failed."),
+        Column("_error_message", "string", "What is wrong, in sentences, without payload values."),
+        Column("_stage", "string", "Job that rejected the record."),
+        Column("_dlq_date", "date", "UTC date of the Kafka timestamp."),
+        Column("_status", "string", "open, replayed or discarded."),
+        Column("_attempts", "int", "How often the record was tried."),
+        Column("_replay_id", "string", "The replay that last tried it."),
+        Column("_dead_lettered_at", "timestamp", "When the batch that rejected it began."),
+    ),
+    properties={"delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_dlq_date,_status"},
+)

@@ -1,0 +1,98 @@
+"""Bronze rows to events, dead letters, and the narrow facts by which fates are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.silver.rules import Rule, any_failed, failed_ids, failed_sentences
+from pipelines.silver.schema import DLQ_TABLE
+
+VALID, REJECTED, TOMBSTONE = 0, 1, 2
+"""The `verdict` of a record, before copies are looked for."""
+
+_OFFSET_BITS = 48
+
+
+def parse_events(records: DataFrame) -> DataFrame:
+    """Read the value: adds `event` (struct, NULL where there is none), `problem`, `bad_fields`, `unknown_field`.
+
+    A tombstone gives NULL in all of them.
+    """
+    parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)"))
+    return parsed.select(*records.columns, "parsed.*").withColumn("_arrival_delay_seconds", arrival_delay_seconds())
+
+
+def arrival_delay_seconds() -> Column:
+    """Kafka timestamp - event_timestamp; of the record's own times, so that a replay gives the same."""
+    micros = F.unix_micros("_kafka_timestamp") - F.unix_micros("event.event_timestamp")
+    return micros / F.lit(1_000_000.0)
+
+
+def coordinate() -> Column:
+    """Partition and offset in one long: narrow enough to broadcast many of them."""
+    return F.shiftleft(F.col("_kafka_partition").cast("bigint"), _OFFSET_BITS).bitwiseOR(F.col("_kafka_offset"))
+
+
+def event_key(event_id: Column) -> Column:
+    """The key that Silver stores."""
+    return F.xxhash64(event_id)
+
+
+def second_key(event_id: Column) -> Column:
+    """A second hash, independent of the first: 128 bits together tell any two ids apart."""
+    return F.xxhash64(F.lit("second"), event_id)
+
+
+def payload_hash(fields: Sequence[str], prefix: str = "") -> Column:
+    """Hash of what is billed; copies that differ in it are a conflict. A new event_timestamp alone is none."""
+    return F.xxhash64(*(F.col(f"{prefix}{name}") for name in fields if name not in ("event_id", "event_timestamp", "schema_version")))
+
+
+def build_facts(parsed: DataFrame, rejecting: list[Rule], fields: Sequence[str]) -> DataFrame:
+    """Narrow every record to 8 numbers: coordinates, times, verdict, keys and payload hash (keys 0 where not valid)."""
+    verdict = F.when(F.col("_raw_value").isNull(), TOMBSTONE).when(any_failed(rejecting), REJECTED).otherwise(VALID)
+    event_id = F.col("event.event_id")
+    return parsed.select(
+        F.col("_kafka_partition").alias("partition"),
+        F.col("_kafka_offset").alias("offset"),
+        F.unix_micros("_kafka_timestamp").alias("kafka_us"),
+        F.coalesce(F.unix_micros("event.event_timestamp"), F.lit(0)).alias("event_us"),
+        verdict.cast("tinyint").alias("verdict"),
+        event_key(event_id).alias("key"),
+        second_key(event_id).alias("key2"),
+        payload_hash(fields, "event.").alias("payload"),
+    )
+
+
+def build_silver_rows(
+    parsed: DataFrame, warnings: list[Rule], columns: Sequence[str], *, late_after_seconds: int, processed_at: datetime
+) -> DataFrame:
+    """Give valid events the columns of Silver, in its order."""
+    return parsed.select(
+        *parsed.columns,
+        "event.*",
+        (F.col("_arrival_delay_seconds") > late_after_seconds).alias("_is_late_arriving"),
+        F.to_date("event.event_timestamp").alias("_event_date"),
+        failed_ids(warnings).alias("_quality_flags"),
+        F.lit(processed_at).alias("_processed_at"),
+        event_key(F.col("event.event_id")).alias("_event_key"),
+    ).select(*columns)
+
+
+def build_dead_letters(parsed: DataFrame, rejecting: list[Rule], *, dead_lettered_at: datetime) -> DataFrame:
+    """Give rejected records the columns of the dead-letter table; the bytes stay as they are."""
+    return parsed.select(
+        *parsed.columns,
+        failed_ids(rejecting).alias("_quality_flags"),
+        failed_sentences(rejecting).alias("_error_message"),
+        F.lit("silver").alias("_stage"),
+        F.to_date("_kafka_timestamp").alias("_dlq_date"),
+        F.lit("open").alias("_status"),
+        F.lit(1).alias("_attempts"),
+        F.lit(None).cast("string").alias("_replay_id"),
+        F.lit(dead_lettered_at).alias("_dead_lettered_at"),
+    ).select(DLQ_TABLE.column_names)
