@@ -65,7 +65,7 @@ check_maven() {
   local how said version
   how="get it with \`apt-get install maven\` (Debian, Ubuntu) or \`brew install maven\` (macOS)"
   said=$(mvn -B -version 2> /dev/null) || fail "No Maven (mvn) was found on PATH, $MAVEN_NEEDED or newer is needed; $how."
-  version=$(version_in '[^0-9]*Apache Maven' "$said")
+  version=$(version_in '.*Apache Maven' "$said")
   [ "$(printf '%s\n' "$MAVEN_NEEDED" "${version:-0}" | sort -t . -k 1,1n -k 2,2n -k 3,3n | sed -n 1p)" = "$MAVEN_NEEDED" ] ||
     fail "The Maven found is version ${version:-unknown}, $MAVEN_NEEDED or newer is needed; $how."
 }
@@ -94,7 +94,7 @@ make_jars() {
   say 'building the jars into build/jars (a minute, once)'
   rm -rf $fresh jvm/*/target
   half_made=$fresh
-  mvn -q -B -Djars.dir="$PWD/$fresh" package 9>&- ||
+  mvn -q -B -Dstyle.color=never -Djars.dir="$PWD/$fresh" package 9>&- ||
     fail 'Maven could not build the jars (see above); check the network and Maven'"'"'s settings, and run it again.'
   echo "$1" > $fresh/.stamp
   # A running job keeps the files it has open.
