@@ -1,0 +1,155 @@
+"""I5: Gold equals what DuckDB computes from Silver."""
+
+# ruff: noqa: S608 - the SQL is built from constants of this package
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from lakehouse.verify.lake import Lake
+from lakehouse.verify.result import Finding, Invariant
+from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+
+_BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
+_HOUR = 3_600_000_000
+_MOST_VERSIONS = 20
+"""Old Silver versions that are read for final days; each costs a scan."""
+
+_SUMS = {
+    "event_count": "count(*)",
+    "error_count": "count(*) FILTER (WHERE status_code >= 400)",
+    "request_bytes": "sum(request_bytes)",
+    "response_bytes": "sum(response_bytes)",
+    "late_count": "count(*) FILTER (WHERE late)",
+    "distinct_api_keys": "count(DISTINCT api_key_id)",
+}
+
+
+def _buckets() -> dict[str, str]:
+    buckets = {}
+    for below, bound in zip((None, *_BOUNDS), _BOUNDS, strict=False):
+        above = "" if below is None else f" AND response_time_ms > {below}"
+        buckets[f"latency_le_{bound}"] = f"count(*) FILTER (WHERE response_time_ms <= {bound}{above})"
+    buckets[f"latency_gt_{_BOUNDS[-1]}"] = f"count(*) FILTER (WHERE response_time_ms > {_BOUNDS[-1]})"
+    return buckets
+
+
+@dataclass(frozen=True)
+class _Grain:
+    """A Gold table: its keys (`start` is the hour or day, in microseconds since the epoch) and measures over Silver."""
+
+    name: str
+    table: TableName
+    start: str
+    unit: int
+    keys: tuple[str, ...]
+    measures: dict[str, str]
+
+    @property
+    def on(self) -> str:
+        return ", ".join(("start", *self.keys))
+
+    def recompute(self, source: str) -> str:
+        """SQL of the table's content from `source`, a copy of Silver."""
+        columns = ", ".join(f"{sql} AS {name}" for name, sql in self.measures.items())
+        # Floor in integers: before 1970 a remainder is negative, and a double loses microseconds far from it.
+        floor = f"ets - ((ets % {self.unit}) + {self.unit}) % {self.unit}"
+        return f"SELECT {floor} AS start, {', '.join(self.keys)}, {columns} FROM {source} GROUP BY ALL"
+
+
+_HOURLY = _Grain("hourly", GOLD_HOURLY, "epoch_us(hour)", _HOUR, ("customer_id", "endpoint"), _SUMS | _buckets())
+_DAILY = _Grain(
+    "daily",
+    GOLD_DAILY,
+    "epoch_us(day::TIMESTAMP)",
+    24 * _HOUR,
+    ("customer_id",),
+    _SUMS | {"distinct_endpoints": "count(DISTINCT endpoint)"},
+)
+_SHOWN = "strftime(make_timestamp(start), '%Y-%m-%dT%H:%MZ') AS start"
+
+
+def check_gold(lake: Lake) -> Invariant:
+    """I5: hourly and daily Gold have the rows, and only the rows, that Silver gives.
+
+    A final day is an issued bill: it is compared with the Silver version that it was computed from.
+    """
+    result = Invariant("I5", "Gold equals a recompute from Silver, both ways")
+    grains = [grain for grain in (_HOURLY, _DAILY) if grain.table in lake.tables]
+    if not grains:
+        result.skipped = "there are no Gold tables"
+        return result
+    _note_lag(lake, result)
+    for grain in grains:
+        source = f"gold_{grain.name}"
+        lake.db.run(f"CREATE TEMP TABLE found_{grain.name} AS SELECT {grain.start} AS start, * FROM {source}")
+        lake.db.run(f"CREATE TEMP TABLE expected_{grain.name} AS {grain.recompute('silver')}")
+        if grain is _DAILY:
+            _expect_issued_bills(lake, result)
+        _compare(lake, result, grain)
+    return result
+
+
+def _compare(lake: Lake, result: Invariant, grain: _Grain) -> None:
+    found, expected, on = f"found_{grain.name}", f"expected_{grain.name}", grain.on
+    db, what = lake.db, grain.name
+    result.count(db, f"{what} rows", f"SELECT count(*) FROM {found}")
+    copies = f"SELECT {_SHOWN}, count(*) AS copies FROM {found} GROUP BY {on} HAVING count(*) > 1"
+    result.expect_none(db, f"{what} key in several rows", copies)
+    missing = f"SELECT {_SHOWN}, event_count FROM {expected} ANTI JOIN {found} USING ({on})"
+    result.expect_none(db, f"{what} row of Silver missing in Gold", missing)
+    extra = f"SELECT {_SHOWN}, event_count FROM {found} ANTI JOIN {expected} USING ({on})"
+    result.expect_none(db, f"{what} row in Gold that Silver does not give", extra)
+    tests = ", ".join(
+        f"CASE WHEN f.{name} IS DISTINCT FROM e.{name} "
+        f"THEN '{name} ' || coalesce(f.{name}::VARCHAR, 'NULL') || ' for ' || coalesce(e.{name}::VARCHAR, 'NULL') END"
+        for name in grain.measures
+    )
+    differs = f"""SELECT * FROM (SELECT {_SHOWN}, concat_ws(', ', {tests}) AS differs
+        FROM {found} f JOIN {expected} e USING ({on})) WHERE differs <> ''"""
+    result.expect_none(db, f"{what} row differs from Silver", differs)
+
+
+def _expect_issued_bills(lake: Lake, result: Invariant) -> None:
+    """Expect of final rows that Silver has moved on from what the Silver version gives that they were computed from."""
+    db, on = lake.db, _DAILY.on
+    same = " AND ".join(f"f.{name} IS NOT DISTINCT FROM e.{name}" for name in _DAILY.measures)
+    db.run(f"""CREATE OR REPLACE TEMP TABLE bills AS SELECT f.start, f.customer_id, f.silver_version
+        FROM found_daily f LEFT JOIN expected_daily e USING ({on})
+        WHERE f.billing_status = 'final' AND f.silver_version IS NOT NULL AND NOT ({same})""")
+    versions = [row[0] for row in db.rows("SELECT DISTINCT silver_version FROM bills ORDER BY ALL")]
+    if len(versions) > _MOST_VERSIONS:
+        problem = f"Silver versions with final rows that differ from Silver now; too many (over {_MOST_VERSIONS}) to read again"
+        result.findings.append(Finding(problem, len(versions)))
+        return
+    for version in versions:
+        _expect_bills_of(lake, result, version)
+
+
+def _expect_bills_of(lake: Lake, result: Invariant, version: int) -> None:
+    db, on = lake.db, _DAILY.on
+    columns = (
+        "epoch_us(event_timestamp) AS ets, _is_late_arriving AS late, customer_id, endpoint, api_key_id, "
+        "status_code, request_bytes, response_bytes"
+    )
+    lake.copy(SILVER, "silver_then", columns, version=version)
+    mine = f"SELECT {on} FROM bills WHERE silver_version = {version}"
+    db.run(f"DELETE FROM expected_daily WHERE ({on}) IN ({mine})")
+    db.run(
+        f"INSERT INTO expected_daily BY NAME SELECT * FROM ({_DAILY.recompute('silver_then')}) SEMI JOIN ({mine}) USING ({on})"
+    )
+    changed = db.number(f"SELECT count(*) FROM ({mine})")
+    result.notes.append(f"{changed} final daily rows changed in Silver after its version {version}: compared with that version")
+
+
+def _note_lag(lake: Lake, result: Invariant) -> None:
+    if LEDGER not in lake.tables:
+        return
+    rows = lake.db.rows("SELECT offsets FROM batch_ledger WHERE job = 'gold'")
+    done = max((json.loads(offsets).get("silver_version", [0, -1])[1] for (offsets,) in rows if offsets), default=None)
+    now = lake.tables[SILVER].version()
+    if done is not None and done < now:
+        result.notes.append(
+            f"Gold has processed Silver up to version {done} of {now}; if rows differ, run again when it has caught up"
+        )

@@ -1,0 +1,110 @@
+"""One consistent view of the lake's tables in a temporary DuckDB database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from lakehouse.verify.database import Database
+from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+
+EVENT_FIELDS = (
+    "event_id",
+    "customer_id",
+    "api_key_id",
+    "endpoint",
+    "method",
+    "status_code",
+    "response_time_ms",
+    "request_bytes",
+    "response_bytes",
+    "region",
+)
+"""The event's fields that are compared as they are; event_timestamp is compared as `ets`, in microseconds."""
+
+_COORDINATES = "_kafka_topic AS topic, _kafka_partition AS p, _kafka_offset AS o, epoch_us(_kafka_timestamp) AS kts"
+_COPIES = {
+    BRONZE: f"{_COORDINATES}, _raw_value IS NULL AS tombstone, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5",
+    SILVER: f"{_COORDINATES}, epoch_us(event_timestamp) AS ets, {', '.join(EVENT_FIELDS)}, schema_version, "
+    "_is_late_arriving AS late, _arrival_delay_seconds AS delay",
+    DLQ: f"{_COORDINATES}, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5, _quality_flags AS flags",
+    LEDGER: "*",
+    GOLD_HOURLY: "*",
+    GOLD_DAILY: "*",
+}
+_EMPTY_DLQ = """SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS p, NULL::BIGINT AS o, NULL::BIGINT AS kts,
+    NULL::VARCHAR AS value_md5, NULL::VARCHAR AS key_md5, NULL::VARCHAR[] AS flags WHERE false"""
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Open tables (each pinned to the version it had when opened) and a database to work in.
+
+    After `load` the database has tables `bronze`, `silver`, `dlq`; and `batch_ledger`, `gold_hourly`, `gold_daily` where
+    they exist.
+    """
+
+    db: Database
+    tables: dict[TableName, DeltaTable]
+    scratch: Path
+
+    def load(self) -> None:
+        """Copy what the checks need (coordinates, digests, event fields) out of the tables; raw bytes are not kept."""
+        names = {BRONZE: "bronze", SILVER: "silver", DLQ: "dlq", LEDGER: "batch_ledger"}
+        names |= {GOLD_HOURLY: "gold_hourly", GOLD_DAILY: "gold_daily"}
+        for table, name in names.items():
+            if table in self.tables:
+                self.copy(table, name, _COPIES[table])
+        if DLQ not in self.tables:
+            self.db.run(f"CREATE TABLE dlq AS {_EMPTY_DLQ}")
+
+    def copy(self, table: TableName, name: str, columns: str, *, version: int | None = None) -> None:
+        """Make a DuckDB table `name` of `columns` of `table`, of the pinned version or of `version`."""
+        source = self.tables[table]
+        if version is not None:
+            source = DeltaTable(source.table_uri, version=version)
+        self.db.copy(source.to_pyarrow_dataset(), name, columns)
+
+
+@contextmanager
+def open_lake(settings: Settings) -> Iterator[Lake]:
+    """Open all tables that exist, consumers before producers, so that a running stream cannot make a consumer look ahead.
+
+    Raises UsageError where Bronze or Silver is missing, LakehouseError where a table's log cannot be read.
+    """
+    tables = {}
+    for table in reversed((LEDGER, *(name for name in ALL_TABLES if name != LEDGER))):
+        opened = open_table(table.path(settings))
+        if opened is not None:
+            tables[table] = opened
+    for needed in (BRONZE, SILVER):
+        if needed not in tables:
+            at = needed.path(settings)
+            msg = f"There is no Delta table {needed} at {at}; run the {needed.layer} job first, or correct `lake.root`."
+            raise UsageError(msg)
+    with TemporaryDirectory(prefix="lakehouse-verify-") as folder:
+        db = Database(Path(folder))
+        try:
+            yield Lake(db, tables, Path(folder))
+        finally:
+            db.close()
+
+
+def open_table(path: str) -> DeltaTable | None:
+    """Open the Delta table at `path`, or return None where there is none; a log that cannot be read is a LakehouseError."""
+    try:
+        return DeltaTable(path)
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        reason = str(error).splitlines()[0]
+        msg = f"I7 violated: the Delta log of {path} cannot be read ({reason}); see the playbook on corrupt logs."
+        raise LakehouseError(msg) from None

@@ -1,0 +1,113 @@
+"""I7 and I8: logs, files and footers of every table, read without its reader where that is possible."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.fs import DeltaStorageHandler
+
+from lakehouse.verify.lake import Lake
+from lakehouse.verify.result import FIRST, Finding, Invariant
+
+_COMMIT_DIGITS = 20
+
+
+def check_storage(lake: Lake) -> Invariant:
+    """I7: versions are contiguous, every file of the current version is there in full, and its footer agrees with the log."""
+    result = Invariant("I7", "tables are sound: versions contiguous, files there, footers readable")
+    files = 0
+    for name, table in lake.tables.items():
+        storage = _storage(table)
+        versions = [version for version, _ in _commits(storage)]
+        problems = {
+            "version missing in the log": _missing_versions(storage, versions, table.version()),
+            "data file": [],
+        }
+        adds = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        problems["data file"] = [problem for add in adds if (problem := _file_problem(storage, table, add))]
+        files += len(adds)
+        for problem, offenders in problems.items():
+            if offenders:
+                result.findings.append(Finding(f"{name}: {problem}", len(offenders), tuple(offenders[:FIRST])))
+    result.counts = {"tables": len(lake.tables), "files": files}
+    return result
+
+
+def check_transactions(lake: Lake) -> Invariant:
+    """I8: for each application id the transaction version rises with every commit that carries it."""
+    result = Invariant("I8", "a sink's transaction version is monotone")
+    seen = 0
+    for name, table in lake.tables.items():
+        storage = _storage(table)
+        last: dict[str, int] = {}
+        offenders = []
+        for version, path in _commits(storage):
+            if version > table.version():
+                continue
+            for app, transaction in _transactions(storage, path):
+                seen += 1
+                if transaction <= last.get(app, -1):
+                    offenders.append(f"version={version} app={app} transaction {last[app]} -> {transaction}")
+                last[app] = transaction
+        if offenders:
+            result.findings.append(
+                Finding(f"{name}: transaction version does not rise", len(offenders), tuple(offenders[:FIRST]))
+            )
+    result.counts = {"transactions": seen}
+    return result
+
+
+def _storage(table: DeltaTable) -> pa_fs.FileSystem:
+    return pa_fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
+
+
+def _commits(storage: pa_fs.FileSystem) -> Iterator[tuple[int, str]]:
+    """Version and path of each commit file in the log, in order."""
+    for info in sorted(storage.get_file_info(pa_fs.FileSelector("_delta_log")), key=lambda info: info.base_name):
+        stem, _, suffix = info.base_name.partition(".")
+        if suffix == "json" and len(stem) == _COMMIT_DIGITS and stem.isdigit():
+            yield int(stem), info.path
+
+
+def _missing_versions(storage: pa_fs.FileSystem, versions: list[int], newest: int) -> list[str]:
+    """Versions without a commit file, from the first kept one on; that is 0 unless a checkpoint stands for the rest."""
+    first = versions[0] if versions else 0
+    if first > 0:
+        names = [info.base_name for info in storage.get_file_info(pa_fs.FileSelector("_delta_log"))]
+        checkpoints = [int(name[:_COMMIT_DIGITS]) for name in names if ".checkpoint" in name and name[:_COMMIT_DIGITS].isdigit()]
+        if not any(first - 1 <= checkpoint for checkpoint in checkpoints):
+            first = 0
+    return [f"version={version}" for version in sorted(set(range(first, newest + 1)) - set(versions))]
+
+
+def _file_problem(storage: pa_fs.FileSystem, table: DeltaTable, add: dict[str, Any]) -> str | None:
+    path = add["path"]
+    info = storage.get_file_info([path])[0]
+    if info.type != pa_fs.FileType.File:
+        return f"{path} is missing"
+    if info.size != add["size_bytes"]:
+        return f"{path} has {info.size} bytes, the log says {add['size_bytes']}"
+    try:
+        with storage.open_input_file(path) as file:
+            rows = pq.ParquetFile(file).metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        return f"{path} has no readable footer ({type(error).__name__})"
+    if add.get("num_records") is not None and rows != add["num_records"]:
+        return f"{path} has {rows} rows, the log says {add['num_records']}"
+    return None
+
+
+def _transactions(storage: pa_fs.FileSystem, path: str) -> Iterator[tuple[str, int]]:
+    with storage.open_input_stream(path) as stream:
+        text = stream.read().decode("utf-8")
+    for line in text.splitlines():
+        if '"txn"' in line:
+            transaction = json.loads(line).get("txn")
+            if transaction:
+                yield transaction["appId"], transaction["version"]
