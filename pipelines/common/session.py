@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -41,6 +43,9 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
 
     Raises LakehouseError where the project's jars are missing.
     """
+    # Python turns Spark's timestamps into the zone of the process: days must not depend on where it runs.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
     schemas = read_schemas(settings.schemas_dir)
     builder = SparkSession.builder.appName(f"usage-lakehouse {app_name}")
     conf = {**_DEFAULTS, "spark.sql.catalog.events.fields": schemas.ddl(), **settings.spark}

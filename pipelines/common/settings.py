@@ -77,7 +77,7 @@ class ReconcileSettings(_Section):
     """The daily batch."""
 
     tolerance_events: int = Field(0, ge=0, description="Gold may be off by this many events before the batch exits non-zero.")
-    grace_hours: int = Field(24, ge=0, description="A day becomes final this long after its end, by the data's own Kafka time.")
+    grace_hours: int = Field(2, ge=0, description="A day becomes final this long after its end, so that its late events are in.")
 
 
 class LogSettings(_Section):

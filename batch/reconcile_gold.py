@@ -1,0 +1,229 @@
+"""Daily batch: recompute a day of Gold from Silver, say what differed and why, repair it, close the day for billing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+
+from batch.reconciliation import TABLE, build_differences, build_pending
+from pipelines.common import delta, jobs
+from pipelines.common.errors import UsageError
+from pipelines.common.logging import Log
+from pipelines.common.session import build_session
+from pipelines.common.settings import Settings
+from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
+from pipelines.gold.publish import hours_of, merge_daily, merge_hourly
+from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, FINAL, HOURLY_KEYS, HOURLY_MEASURES, PROVISIONAL
+from pipelines.gold.transforms import build_daily, build_hourly
+
+JOB = "reconcile"
+EXIT_WAS_OFF = 3
+"""Exit code where Gold was off by more than the tolerance; it is repaired all the same (unless the day is final)."""
+
+_LOG = Log(JOB)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the batch reads and writes."""
+
+    silver: str
+    hourly: str
+    daily: str
+    reconciliation: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run found: events in Gold before and in Silver, events by which hourly rows were off, differences by cause."""
+
+    run_id: str
+    day: date
+    silver_version: int
+    events_before: int
+    events_after: int
+    events_off: int
+    differences: dict[tuple[str, str], int]
+    status: str
+    was_final: bool
+
+
+def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, now: datetime) -> Outcome:
+    """Reconcile `day`. A second run finds nothing to do; one that was killed is completed by the next.
+
+    A day that is final is compared and reported, never rewritten. Raises UsageError where a table is missing.
+    """
+    for path, what in ((paths.silver, "the Silver table"), (paths.hourly, "Gold's hourly table"), (paths.daily, "Gold's daily table")):
+        delta.require_table(spark, path, what)
+    delta.ensure_table(spark, TABLE, paths.reconciliation)
+    run_id, silver_version = uuid.uuid4().hex[:12], delta.current_version(spark, paths.silver)
+    begin, end = hours_of(day)
+    silver = (
+        spark.read.format("delta")
+        .option("versionAsOf", silver_version)
+        .load(paths.silver)
+        .where((F.col("_event_date") == F.lit(day)) & (F.col("event_timestamp") >= begin) & (F.col("event_timestamp") < end))
+    )
+    hourly = spark.read.format("delta").load(paths.hourly).where((F.col("hour") >= begin) & (F.col("hour") < end))
+    daily = spark.read.format("delta").load(paths.daily).where(F.col("day") == F.lit(day))
+    was_final = daily.where(F.col("billing_status") == FINAL).limit(1).count() > 0
+    close = was_final or now >= _end_of(day) + timedelta(hours=settings.reconcile.grace_hours)
+
+    recomputed = build_hourly(silver).persist()
+    found = _differences(silver, hourly, daily, recomputed).persist()
+    try:
+        outcome = Outcome(
+            run_id=run_id,
+            day=day,
+            silver_version=silver_version,
+            events_before=_sum(hourly, "event_count"),
+            events_after=_sum(recomputed, "event_count"),
+            events_off=_sum(found.where("grain = 'hourly' AND measure = 'event_count'"), _off()),
+            differences={(row["grain"], row["cause"]): row["count"] for row in found.groupBy("grain", "cause").count().collect()},
+            status=FINAL if close else PROVISIONAL,
+            was_final=was_final,
+        )
+        # The evidence is written first: a repair that is killed half-way has still said what it found.
+        _record(spark, paths, found, outcome, now)
+        if not was_final:
+            hours = [begin + timedelta(hours=hour) for hour in range(24)]
+            merge_hourly(spark, paths.hourly, recomputed, hours, now)
+            merge_daily(spark, paths.daily, build_daily(recomputed), [day], now, silver_version=silver_version, close=close)
+        _record_run(spark, paths, outcome, now)
+    finally:
+        found.unpersist()
+        recomputed.unpersist()
+    return outcome
+
+
+def _differences(silver: DataFrame, hourly: DataFrame, daily: DataFrame, recomputed: DataFrame) -> DataFrame:
+    keyed = silver.select(
+        F.date_trunc("hour", "event_timestamp").alias("hour"),
+        F.col("_event_date").alias("day"),
+        "customer_id",
+        "endpoint",
+        "_processed_at",
+        "_is_late_arriving",
+    )
+    by_hour = build_differences(
+        hourly, recomputed, build_pending(keyed, hourly, HOURLY_KEYS), grain="hourly", keys=HOURLY_KEYS, measures=HOURLY_MEASURES
+    )
+    by_day = build_differences(
+        daily,
+        build_daily(recomputed),
+        build_pending(keyed, daily, DAILY_KEYS),
+        grain="daily",
+        keys=DAILY_KEYS,
+        measures=DAILY_MEASURES,
+    )
+    return by_hour.unionByName(by_day)
+
+
+def _record(spark: SparkSession, paths: Paths, found: DataFrame, outcome: Outcome, now: datetime) -> None:
+    if not outcome.differences:
+        return
+    rows = _with_run(spark, paths, found, outcome, now).withColumn("gold_version_after", F.lit(None).cast("bigint"))
+    rows.select(TABLE.column_names).coalesce(1).write.format("delta").mode("append").save(paths.reconciliation)
+
+
+def _record_run(spark: SparkSession, paths: Paths, outcome: Outcome, now: datetime) -> None:
+    causes = {f"{grain}.{cause}": count for (grain, cause), count in sorted(outcome.differences.items())}
+    row = (None, "event_count", outcome.events_before, outcome.events_after, json.dumps(causes) if causes else "none", "day")
+    frame = spark.createDataFrame([row], "key string, measure string, before bigint, after bigint, cause string, grain string")
+    version = delta.last_version(spark, paths.hourly)
+    rows = _with_run(spark, paths, frame, outcome, now).withColumn("gold_version_after", F.lit(version).cast("bigint"))
+    rows.select(TABLE.column_names).coalesce(1).write.format("delta").mode("append").save(paths.reconciliation)
+
+
+def _with_run(spark: SparkSession, paths: Paths, frame: DataFrame, outcome: Outcome, now: datetime) -> DataFrame:
+    return frame.withColumns(
+        {
+            "run_id": F.lit(outcome.run_id),
+            "day": F.lit(outcome.day),
+            "reconciled_at": F.lit(now),
+            "silver_version": F.lit(outcome.silver_version).cast("bigint"),
+            "gold_version_before": F.lit(delta.last_version(spark, paths.hourly)).cast("bigint"),
+            "billing_status": F.lit(outcome.status),
+        }
+    )
+
+
+def _off() -> Column:
+    return F.abs(F.coalesce("after", F.lit(0)) - F.coalesce("before", F.lit(0)))
+
+
+def _sum(frame: DataFrame, measure: Column | str) -> int:
+    return int(frame.agg(F.sum(measure)).collect()[0][0] or 0)
+
+
+def _end_of(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Show a run as a table on standard output."""
+    table = Table(title=f"Reconciliation of {outcome.day} (run {outcome.run_id}, Silver version {outcome.silver_version})")
+    for name in ("", "value"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row("events in Gold before", f"{outcome.events_before:,}")
+    table.add_row("events in Silver", f"{outcome.events_after:,}")
+    table.add_row("events that Gold was off by", f"{outcome.events_off:,}")
+    for (grain, cause), count in sorted(outcome.differences.items()):
+        table.add_row(f"{grain} differences, {cause}", f"{count:,}")
+    table.add_row("billing status", f"{outcome.status}{' (was closed: compared, not rewritten)' if outcome.was_final else ''}")
+    Console().print(table)
+
+
+def parse_day(text: str) -> date:
+    """Read `YYYY-MM-DD`.
+
+    Raises UsageError with one sentence where it is no such date.
+    """
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        msg = f"The date `{text[:40]}` is not understood, expected a day as YYYY-MM-DD such as 2026-01-27; correct --date."
+        raise UsageError(msg) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="conf/local.yaml", help="settings file (default: %(default)s)")
+    parser.add_argument("--date", required=True, help="the day to reconcile, YYYY-MM-DD (UTC)")
+    parser.add_argument("--silver-path", help="path of the Silver table (default: the settings' lake)")
+    parser.add_argument("--gold-path", help="folder of the Gold tables (default: the settings' lake)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the batch from the command line; exit code 3 where Gold was off by more than the tolerance."""
+
+    def job(args: argparse.Namespace, settings: Settings) -> int:
+        day = parse_day(args.date)
+        gold = args.gold_path.rstrip("/") if args.gold_path else None
+        paths = Paths(
+            silver=args.silver_path or SILVER.path(settings),
+            hourly=f"{gold}/{GOLD_HOURLY.table}" if gold else GOLD_HOURLY.path(settings),
+            daily=f"{gold}/{GOLD_DAILY.table}" if gold else GOLD_DAILY.path(settings),
+            reconciliation=RECONCILIATION.path(settings),
+        )
+        outcome = reconcile(build_session(settings, JOB), settings, paths, day, datetime.now(UTC))
+        print_outcome(outcome)
+        _LOG.info("day reconciled", day=day, off=outcome.events_off, status=outcome.status)
+        return EXIT_WAS_OFF if outcome.events_off > settings.reconcile.tolerance_events else 0
+
+    return jobs.run_job(job, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What differs between Gold and a recompute of Silver, and why: pure transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.common.delta import Column, TableDef
+from pipelines.common.tables import RECONCILIATION
+
+TABLE = TableDef(
+    name=RECONCILIATION,
+    comment="What each run of the daily batch found: a row for each difference, and one of grain `day` for the run.",
+    columns=(
+        Column("run_id", "string", "The run."),
+        Column("day", "date", "The day that was reconciled."),
+        Column("reconciled_at", "timestamp", "When the run began."),
+        Column("silver_version", "bigint", "Version of Silver that was the truth."),
+        Column("gold_version_before", "bigint", "Version of the Gold table that was compared."),
+        Column("gold_version_after", "bigint", "Version after the repair; NULL in rows that were written before it."),
+        Column("grain", "string", "hourly or daily: a difference; day: the run as a whole."),
+        Column("key", "string", "Key of the row that differed, as JSON; NULL for the run."),
+        Column("measure", "string", "What differed."),
+        Column("before", "bigint", "Value in Gold; NULL where there was no row."),
+        Column("after", "bigint", "Value recomputed; NULL where there is no row."),
+        Column("cause", "string", "late_events, not_yet_aggregated, extra_in_gold, wrong_in_gold, or none."),
+        Column("billing_status", "string", "Status of the day after the run."),
+    ),
+)
+
+
+def build_differences(
+    published: DataFrame, recomputed: DataFrame, pending: DataFrame, *, grain: str, keys: Sequence[str], measures: Sequence[str]
+) -> DataFrame:
+    """Compare by key; one row for each measure that differs: grain, key (JSON), measure, before, after, cause.
+
+    `pending` (keys, pending_count, pending_late): Silver rows that came after Gold's row was written; where they
+    explain the whole difference in events, they are its cause.
+    """
+    joined = (
+        published.select(*keys, F.struct(*measures).alias("p"))
+        .join(recomputed.select(*keys, F.struct(*measures).alias("r")), on=list(keys), how="full_outer")
+        .join(pending, on=list(keys), how="left")
+        .withColumn("cause", _cause())
+    )
+    pairs = [
+        F.when(
+            ~F.col(f"p.{name}").eqNullSafe(F.col(f"r.{name}")),
+            F.struct(F.lit(name).alias("measure"), F.col(f"p.{name}").alias("before"), F.col(f"r.{name}").alias("after")),
+        )
+        for name in measures
+    ]
+    return joined.select(
+        F.lit(grain).alias("grain"),
+        F.to_json(F.struct(*keys)).alias("key"),
+        F.explode(F.array_compact(F.array(*pairs))).alias("d"),
+        "cause",
+    ).select("grain", "key", "d.*", "cause")
+
+
+def _cause() -> SparkColumn:
+    before, after = F.coalesce("p.event_count", F.lit(0)), F.coalesce("r.event_count", F.lit(0))
+    pending, late = F.coalesce("pending_count", F.lit(0)), F.coalesce("pending_late", F.lit(0))
+    explained = (pending > 0) & (before + pending == after)
+    return (
+        F.when(F.col("r").isNull(), "extra_in_gold")
+        .when(explained & (late == pending), "late_events")
+        .when(explained, "not_yet_aggregated")
+        .otherwise("wrong_in_gold")
+    )
+
+
+def build_pending(silver: DataFrame, published: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """Count, for each key, Silver rows processed after Gold's row was (keys, pending_count, pending_late).
+
+    `silver` has the keys as columns. A key that Gold does not have counts all its rows.
+    """
+    return (
+        silver.join(published.select(*keys, "_updated_at"), on=list(keys), how="left")
+        .where(F.col("_updated_at").isNull() | (F.col("_processed_at") > F.col("_updated_at")))
+        .groupBy(*keys)
+        .agg(F.count(F.lit(1)).alias("pending_count"), F.sum(F.col("_is_late_arriving").cast("bigint")).alias("pending_late"))
+    )
