@@ -28,6 +28,7 @@ _COORDINATES = [("_kafka_topic", pa.string()), ("_kafka_partition", pa.int32()),
 _COUNTS = "rows_read inserted replaced duplicate conflict already_present dead_lettered tombstone late".split()
 _BUCKETS = [*(f"latency_le_{bound}" for bound in (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)), "latency_gt_5000"]
 _MEASURES = "event_count error_count request_bytes response_bytes late_count distinct_api_keys".split()
+_DAILY_MEASURES = [*_MEASURES[:-1], "distinct_endpoints"]
 
 SCHEMAS: dict[TableName, pa.Schema] = {
     BRONZE: pa.schema(
@@ -94,7 +95,7 @@ SCHEMAS: dict[TableName, pa.Schema] = {
         [
             ("day", pa.date32()),
             ("customer_id", pa.string()),
-            *((name, pa.int64()) for name in (*_MEASURES, "distinct_endpoints")),
+            *((name, pa.int64()) for name in _DAILY_MEASURES),
             ("billing_status", pa.string()),
             ("silver_version", pa.int64()),
             ("_updated_at", _TIME),
@@ -268,8 +269,8 @@ def _hourly(hour: datetime, customer: str, endpoint: str, **measures: int) -> Ro
 
 
 def _daily(day: date, customer: str, **measures: int | str) -> Row:
-    zero = dict.fromkeys((*_MEASURES, "distinct_endpoints"), 0)
-    plain = {"event_count": 1, "request_bytes": 100, "response_bytes": 2000, "distinct_api_keys": 1, "distinct_endpoints": 1}
+    zero = dict.fromkeys(_DAILY_MEASURES, 0)
+    plain = {"event_count": 1, "request_bytes": 100, "response_bytes": 2000, "distinct_endpoints": 1}
     state = {"billing_status": "provisional", "silver_version": 0, "_updated_at": T0}
     return {"day": day, "customer_id": customer, **zero, **plain, **state, **measures}
 

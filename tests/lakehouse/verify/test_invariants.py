@@ -230,12 +230,17 @@ def test_final_day_is_compared_with_the_silver_version_it_was_billed_from(hand_l
     for row in hand_lake.rows[GOLD_DAILY]:
         row["billing_status"] = "final"
     hand_lake.write()
-    late = {**hand_lake.find(SILVER, 0, 1), "event_id": "e7"}
-    hand_lake.rows[SILVER].append(late)
+    late = hand_lake.find(SILVER, 0, 1)
+    hand_lake.rows[SILVER] += [{**late, "event_id": "e7"}, {**late, "event_id": "e8", "customer_id": "cust-new"}]
     hand_lake.write(SILVER)
     found = problems(hand_lake, "I5")
-    assert len(found) == 1
-    assert found[0].startswith("hourly row differs")
+    assert [problem.split(":")[0] for problem in found] == [
+        "hourly row of Silver missing in Gold",
+        "hourly row differs from Silver",
+    ]
+    hand_lake.rows[GOLD_DAILY][0]["event_count"] += 1
+    hand_lake.write(GOLD_DAILY)
+    assert any(problem.startswith("daily row differs") for problem in problems(hand_lake, "I5"))
 
 
 def test_records_of_other_senders_are_counted_only_when_that_is_said(hand_lake: Any) -> None:
