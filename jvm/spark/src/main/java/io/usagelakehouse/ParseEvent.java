@@ -87,6 +87,9 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
     if (!isAscii(value) && !UTF8String.fromBytes(value).isValid()) {
       return problem(INVALID_UTF8);
     }
+    if (isOtherEncoding(value)) {
+      return problem(MALFORMED);
+    }
     try (JsonParser parser = JSON.createParser(value)) {
       return parse(parser);
     } catch (IOException error) {
@@ -174,9 +177,20 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
     return bits >= 0;
   }
 
+  /** Whether Jackson would guess an encoding other than UTF-8, or skip a byte order mark: JSON has neither. */
+  private static boolean isOtherEncoding(byte[] value) {
+    return value[0] != '{' && value[0] < ' ' && !isSpace(value[0])
+        || value.length > 1 && value[1] == 0
+        || value[0] == 0;
+  }
+
+  private static boolean isSpace(byte b) {
+    return b == ' ' || b == '\n' || b == '\r' || b == '\t';
+  }
+
   private static boolean isBlank(byte[] value) {
     for (byte b : value) {
-      if (b != ' ' && b != '\n' && b != '\r' && b != '\t') {
+      if (!isSpace(b)) {
         return false;
       }
     }
