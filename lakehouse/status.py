@@ -1,0 +1,228 @@
+"""What the lake holds and how far each layer has come, read in about a second without a JVM and without table data."""
+
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import ALL_TABLES, LEDGER
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KAFKA_SECONDS = 0.8
+"""How long Kafka may take to answer; a status that waits for a dead broker is no status."""
+
+_NEWEST_FILES = 40
+"""Ledger files read for each job; streams append one for each batch."""
+
+_BATCH_COLUMNS = ["job", "generation", "batch_id", "offsets", "rows_read", "inserted", "committed_at", "duration_ms"]
+_LEDGER_STATS = ["path", "min.job", "max.job", "max.committed_at"]
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A table as its log has it; `problem` where the log cannot be read."""
+
+    name: str
+    version: int | None
+    rows: int | None
+    files: int | None
+    bytes: int | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchStatus:
+    """The last batch that a job recorded; `rows` were read, `duration_ms` is from its start to its ledger row."""
+
+    job: str
+    generation: str
+    batch_id: int
+    rows: int
+    inserted: int
+    committed_at: datetime
+    duration_ms: int
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """Next offset of a partition in Kafka, and the end (exclusive) of what Bronze and Silver have read; None: unknown."""
+
+    partition: int
+    kafka_start: int | None
+    kafka_end: int | None
+    bronze_end: int | None
+    silver_end: int | None
+
+    @property
+    def bronze_lag(self) -> int | None:
+        """Records that Kafka holds and Bronze has not read."""
+        if self.kafka_end is None:
+            return None
+        return max(0, self.kafka_end - max(self.bronze_end or 0, self.kafka_start or 0))
+
+    @property
+    def silver_lag(self) -> int | None:
+        """Offsets that Bronze has read and Silver has not."""
+        return None if self.bronze_end is None else max(0, self.bronze_end - (self.silver_end or 0))
+
+
+@dataclass(frozen=True)
+class LakeStatus:
+    """Everything that `lakehouse status` shows; `kafka` is a sentence where it gave no offsets."""
+
+    tables: list[TableStatus]
+    batches: list[BatchStatus]
+    partitions: list[PartitionStatus]
+    kafka: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        found = asdict(self)
+        for plain, partition in zip(found["partitions"], self.partitions, strict=True):
+            plain |= {"bronze_lag": partition.bronze_lag, "silver_lag": partition.silver_lag}
+        return found
+
+
+def read_status(settings: Settings) -> LakeStatus:
+    """Read tables and Kafka at the same time.
+
+    Raises UsageError where the lake has no table at all. Kafka that does not answer is part of the answer.
+    """
+    with ThreadPoolExecutor(len(ALL_TABLES) + 1) as pool:
+        kafka = pool.submit(_kafka_offsets, settings)
+        opened = dict(zip(ALL_TABLES, pool.map(lambda name: _open(name.path(settings)), ALL_TABLES), strict=True))
+        tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
+        ledger = opened[LEDGER]
+        batches = _newest_batches(ledger) if isinstance(ledger, DeltaTable) else []
+        offsets, problem = kafka.result()
+    if not tables:
+        msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
+        raise UsageError(msg)
+    return LakeStatus(tables, _last_batches(batches), _partitions(offsets, batches), problem)
+
+
+def _open(path: str) -> DeltaTable | str | None:
+    try:
+        return DeltaTable(path)
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        return str(error).splitlines()[0]
+
+
+def _table_status(name: str, table: DeltaTable | str) -> TableStatus:
+    if isinstance(table, str):
+        return TableStatus(name, None, None, None, None, table)
+    adds = _actions(table, ["num_records", "size_bytes"])
+    records = adds["num_records"].to_pylist() if "num_records" in adds.column_names else []
+    known = len(records) == adds.num_rows and None not in records
+    return TableStatus(name, table.version(), sum(records) if known else None, adds.num_rows, sum(adds["size_bytes"].to_pylist()))
+
+
+def _actions(table: DeltaTable, columns: list[str]) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
+
+    adds = pa.table(table.get_add_actions(flatten=True))
+    return adds.select([name for name in columns if name in adds.column_names])
+
+
+def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
+    """Rows of the ledger's newest files of each job; files without statistics are always read."""
+    import pyarrow.fs as pa_fs  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+    from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415
+
+    by_job: dict[Any, list[tuple[Any, str]]] = {}
+    paths = []
+    for add in _actions(ledger, _LEDGER_STATS).to_pylist():
+        if add.get("max.committed_at") is None:
+            paths.append(add["path"])
+        else:
+            by_job.setdefault((add.get("min.job"), add.get("max.job")), []).append((add["max.committed_at"], add["path"]))
+    paths += [path for files in by_job.values() for _, path in sorted(files, reverse=True)[:_NEWEST_FILES]]
+    storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(ledger._table))
+
+    def read(path: str) -> list[dict[str, Any]]:
+        with storage.open_input_file(path) as file:
+            rows: list[dict[str, Any]] = pq.ParquetFile(file).read(columns=_BATCH_COLUMNS, use_threads=False).to_pylist()
+            return rows
+
+    with ThreadPoolExecutor(8) as pool:
+        return [row for rows in pool.map(read, paths) for row in rows]
+
+
+def _last_batches(batches: list[dict[str, Any]]) -> list[BatchStatus]:
+    last = {row["job"]: row for row in sorted(batches, key=lambda row: row["committed_at"])}
+    return [
+        BatchStatus(
+            row["job"],
+            row["generation"],
+            row["batch_id"],
+            row["rows_read"],
+            row["inserted"],
+            row["committed_at"],
+            row["duration_ms"],
+        )
+        for row in sorted(last.values(), key=lambda row: _order(row["job"]))
+    ]
+
+
+def _order(job: str) -> tuple[int, str]:
+    flow = ("bronze", "silver", "gold")
+    return (flow.index(job) if job in flow else len(flow), job)
+
+
+def _partitions(kafka: dict[int, tuple[int, int]], batches: list[dict[str, Any]]) -> list[PartitionStatus]:
+    ends: dict[str, dict[int, int]] = {"bronze": {}, "silver": {}}
+    for row in batches:
+        if row["job"] in ends:
+            reached = ends[row["job"]]
+            for partition, (_, stop) in json.loads(row["offsets"] or "{}").items():
+                reached[int(partition)] = max(stop, reached.get(int(partition), 0))
+    found = []
+    for partition in sorted(kafka.keys() | ends["bronze"].keys() | ends["silver"].keys()):
+        start, end = kafka.get(partition, (None, None))
+        found.append(PartitionStatus(partition, start, end, ends["bronze"].get(partition), ends["silver"].get(partition)))
+    return found
+
+
+def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str | None]:
+    """First and next offset of each partition, or a sentence that says why there are none."""
+    from confluent_kafka import KafkaException, TopicPartition  # noqa: PLC0415
+    from confluent_kafka.admin import AdminClient, OffsetSpec  # noqa: PLC0415
+
+    from pipelines.common.kafka import bootstrap_servers, client_config  # noqa: PLC0415
+
+    try:
+        servers, config = bootstrap_servers(settings), client_config(settings)
+    except LakehouseError as error:
+        return {}, str(error)
+    topic = settings.kafka.topic
+    silent = logging.getLogger("lakehouse.librdkafka.status")
+    silent.propagate = False
+    silent.addHandler(logging.NullHandler())
+    try:
+        admin = AdminClient({**config, "socket.timeout.ms": int(KAFKA_SECONDS * 1000)}, logger=silent)
+        found = admin.list_topics(topic, timeout=KAFKA_SECONDS).topics[topic].partitions
+        partitions = [TopicPartition(topic, number) for number in found]
+        asked = [
+            admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=KAFKA_SECONDS)
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        ]
+        ends = [{part.partition: future.result(KAFKA_SECONDS).offset for part, future in answers.items()} for answers in asked]
+    except KafkaException:
+        return {}, f"Kafka at {servers} does not answer."
+    if not partitions:
+        return {}, f"Kafka at {servers} has no topic {topic}."
+    return {number: (ends[0][number], ends[1][number]) for number in sorted(ends[0])}, None

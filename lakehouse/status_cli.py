@@ -1,0 +1,75 @@
+"""`lakehouse status`: tables, last batches, offsets and lag at the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lakehouse.status import LakeStatus
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
+) -> None:
+    """Show rows and versions of the tables, the last batch of each job, and each partition's offsets and lag."""
+    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
+
+    from lakehouse.status import read_status  # noqa: PLC0415
+    from pipelines.common.settings import process_settings  # noqa: PLC0415
+
+    found = read_status(process_settings(config))
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1, default=str))
+    else:
+        _show(Console(), found)
+
+
+def _show(console: Console, found: LakeStatus) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    tables = Table(title="Tables", title_justify="left")
+    _columns(tables, ("table",), ("version", "rows", "files", "size"))
+    for table in found.tables:
+        size = None if table.bytes is None else f"{table.bytes / 1e6:,.1f} MB"
+        tables.add_row(table.name, _n(table.version), _n(table.rows), _n(table.files), size or "-")
+    console.print(tables)
+
+    batches = Table(title="Last batch of each job", title_justify="left")
+    _columns(batches, ("job", "generation"), ("batch", "read", "inserted", "took"), ("committed (UTC)",))
+    for batch in found.batches:
+        when = batch.committed_at.strftime("%m-%d %H:%M:%S")
+        took = f"{batch.duration_ms / 1000:,.1f} s"
+        batches.add_row(batch.job, batch.generation[:12], _n(batch.batch_id), _n(batch.rows), _n(batch.inserted), took, when)
+    console.print(batches)
+
+    offsets = Table(title="Next offset of each partition", title_justify="left")
+    _columns(offsets, ("partition",), ("Kafka", "Bronze", "Silver", "Bronze lag", "Silver lag"))
+    for part in found.partitions:
+        ends = (part.kafka_end, part.bronze_end, part.silver_end, part.bronze_lag, part.silver_lag)
+        offsets.add_row(str(part.partition), *(_n(end) for end in ends))
+    if found.partitions:
+        console.print(offsets)
+    for problem in [found.kafka, *(table.problem and f"{table.name}: {table.problem}" for table in found.tables)]:
+        if problem:
+            console.print(problem, style="yellow", markup=False, highlight=False)
+
+
+def _columns(table: Table, first: tuple[str, ...], numbers: tuple[str, ...], last: tuple[str, ...] = ()) -> None:
+    for heading in first:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in last:
+        table.add_column(heading, no_wrap=True)
+
+
+def _n(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
