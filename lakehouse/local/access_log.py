@@ -15,6 +15,7 @@ import secrets
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,7 +37,10 @@ _LINE = re.compile(
     rf" {_QUOTED} (?P<agent>{_QUOTED}).*)",
     re.ASCII,
 )
-_ADDRESS = re.compile(rb"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f.]{0,15})(?![\w:])")
+_ADDRESS = re.compile(rb"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|[0-9A-Fa-f.:]{2,45}(?![\w:]))")
+"""What may be an address; `ipaddress` has the last word."""
+_LEADING_CLIENT = re.compile(rb"\S+(?= \S+ [^\[]*\[\d\d/)")
+"""The client where a line starts like the format: it may be a host name."""
 
 
 def pseudonym(text: str, key: bytes) -> str:
@@ -148,7 +152,19 @@ def _milliseconds(match: re.Match[str]) -> int:
 
 
 def _without_addresses(raw: bytes, key: bytes) -> bytes:
-    return _ADDRESS.sub(lambda found: b"client-" + pseudonym(found[0].decode("ascii"), key).encode(), raw)
+    def hidden(found: re.Match[bytes]) -> bytes:
+        return b"client-" + pseudonym(found[0].decode("utf-8", "surrogateescape"), key).encode()
+
+    def hidden_if_address(found: re.Match[bytes]) -> bytes:
+        try:
+            ip_address(found[0].decode("ascii"))
+        except ValueError:
+            return found[0]
+        return hidden(found)
+
+    start = _LEADING_CLIENT.match(raw)
+    head, rest = (hidden(start), raw[start.end() :]) if start else (b"", raw)
+    return head + _ADDRESS.sub(hidden_if_address, rest)
 
 
 def _unparsed_rule(value: bytes, limits: Limits) -> str:

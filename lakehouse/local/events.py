@@ -20,7 +20,7 @@ from lakehouse.local.event_text import TEMPLATE, iso_instants
 from lakehouse.local.malformed import break_event
 from lakehouse.local.unusual import rewrite_event
 
-TEN_YEARS_MS = 10 * 31_557_600_000
+TEN_YEARS_MS = 3653 * 86_400_000
 _SLICE = 5000
 _TICK_SECONDS = 0.02
 _KINDS = {Family.ORDINARY: "ordinary", Family.OUT_OF_ORDER: "out_of_order", Family.LATE: "late", Family.SKEW: "skew"}

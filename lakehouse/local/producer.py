@@ -124,7 +124,9 @@ def ensure_destination(settings: Settings) -> None:
 
     Raises TransientError after `kafka.startup_timeout_seconds`, UsageError where an outside broker has no such topic.
     """
-    if settings.kafka.bootstrap_servers == EMBEDDED:
+    if settings.kafka.bootstrap_servers != EMBEDDED:
+        wait_for_topic(settings)
+    else:
         # Local import: the broker's own code is not needed for an outside one.
         from lakehouse.local.kafka_admin import ensure_topic  # noqa: PLC0415
 
@@ -134,7 +136,6 @@ def ensure_destination(settings: Settings) -> None:
             settings.kafka.partitions,
             timeout=settings.kafka.startup_timeout_seconds,
         )
-    wait_for_topic(settings)
 
 
 def _check_schedule(plan: ProducePlan, now: datetime) -> None:
