@@ -52,6 +52,14 @@ class EventSchemas:
         """Spark DDL of the union, all nullable: what `events.parse` reads."""
         return ", ".join(f"`{name}` {'bigint' if kind == 'long' else kind}" for name, kind in self.fields.items())
 
+    def rules(self) -> str:
+        """What each version asks of its fields, as JSON: the part of the files that `events.parse` checks."""
+        versions = {
+            version: {field.name: field.model_dump(exclude={"name", "type", "doc"}, exclude_none=True) for field in schema.fields}
+            for version, schema in self.versions.items()
+        }
+        return json.dumps(versions, separators=(",", ":"))
+
 
 def read_schemas(folder: str | Path) -> EventSchemas:
     """Read every `<version>.json` of `folder`.

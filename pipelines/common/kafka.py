@@ -77,7 +77,7 @@ def wait_for_topic(settings: Settings) -> TopicState:
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(KafkaException),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=10),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=10),
         stop=tenacity.stop_after_delay(settings.kafka.startup_timeout_seconds),
         before_sleep=lambda state: _LOG.warning(
             "broker does not answer, trying again", attempt=state.attempt_number, brokers=bootstrap_servers(settings)

@@ -48,7 +48,13 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
     time.tzset()
     schemas = read_schemas(settings.schemas_dir)
     builder = SparkSession.builder.appName(f"usage-lakehouse {app_name}")
-    conf = {**_DEFAULTS, "spark.sql.catalog.events.fields": schemas.ddl(), **settings.spark}
+    conf = {
+        **_DEFAULTS,
+        "spark.sql.catalog.events.fields": schemas.ddl(),
+        "spark.sql.catalog.events.schemas": schemas.rules(),
+        "spark.sql.catalog.events.max-bytes": str(settings.silver.max_event_bytes),
+        **settings.spark,
+    }
     if settings.environment == "local":
         if not JARS.is_dir():
             msg = f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven."

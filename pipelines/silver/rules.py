@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.common.event_schema import EventField, EventSchema, EventSchemas
 from pipelines.common.settings import SilverSettings
 
 _SECONDS_IN_TEN_YEARS = 3653 * 86_400
@@ -25,32 +23,30 @@ class Rule:
     sentence: Column
 
 
-def rejecting_rules(schemas: EventSchemas, settings: SilverSettings) -> list[Rule]:
-    """Rules whose failure makes a record a dead letter. A NULL value (tombstone) fails none of them."""
-    limit = settings.max_event_bytes
+def rejecting_rules() -> list[Rule]:
+    """Rules whose failure makes a record a dead letter. A NULL value (tombstone) fails none of them.
+
+    `events.parse` finds out; the rules give it an id and a sentence.
+    """
     return [
-        _rule("SLV-001", "oversize", "The value is small enough to be read", _oversize(limit), f"the value is larger than {limit} bytes"),
-        _rule("SLV-002", "invalid_utf8", "The value is UTF-8", _problem("invalid_utf8"), "the value is not valid UTF-8"),
-        _rule("SLV-003", "empty_value", "The value is not empty", _problem("empty_value"), "the value has no characters but white space"),
-        _rule(
+        _problem("SLV-001", "oversize", "The value is small enough to be read", "the value is larger than silver.max_event_bytes"),
+        _problem("SLV-002", "invalid_utf8", "The value is UTF-8", "the value is not valid UTF-8"),
+        _problem("SLV-003", "empty_value", "The value is not empty", "the value has no characters but white space"),
+        _problem(
             "SLV-004",
             "malformed_json",
             "The value is one JSON object",
-            _problem("malformed_json"),
             "the value is not one well-formed JSON object (cut, trailing text, a duplicate key, NaN, or nested too deep)",
         ),
-        _rule(
+        _problem(
             "SLV-005",
             "schema_not_found",
             "The schema_version has a schema",
-            _schema_not_found(schemas),
-            "field schema_version is missing or names a version that has no schema file; add conf/schemas/<version>.json and replay",
+            "field schema_version is missing or names a version that has no schema file; add the file <version>.json and replay",
         ),
-        Rule("SLV-006", "missing_field", "Every required field is there", _fields_sentence("missing or null", _missing_fields(schemas))),
-        Rule("SLV-007", "wrong_type", "Every field has its type", _fields_sentence("of the wrong type", F.col("bad_fields"))),
-        Rule(
-            "SLV-008", "out_of_range", "Every value is within its bounds", _fields_sentence("out of range", _fields_out_of_range(schemas))
-        ),
+        _fields("SLV-006", "missing_field", "Every required field is there", "missing", "these required fields are missing or null"),
+        _fields("SLV-007", "wrong_type", "Every field has its type", "wrong_type", "these fields are of the wrong type"),
+        _fields("SLV-008", "out_of_range", "Every value is within its bounds", "out_of_range", "these fields are out of range"),
     ]
 
 
@@ -78,7 +74,9 @@ def warning_rules(settings: SilverSettings) -> list[Rule]:
 
 def failed_ids(rules: list[Rule]) -> Column:
     """Ids of the rules that fail, an empty array where none does."""
-    return F.array_compact(F.array(*(F.when(rule.sentence.isNotNull(), F.lit(rule.id)) for rule in rules)))
+    ids = F.array_compact(F.array(*(F.when(rule.sentence.isNotNull(), F.lit(rule.id)) for rule in rules)))
+    # array_compact is a lambda that Spark interprets: as slow as writing the row, so only for the few that need it.
+    return F.when(any_failed(rules), ids).otherwise(F.array().cast("array<string>"))
 
 
 def failed_sentences(rules: list[Rule]) -> Column:
@@ -95,69 +93,10 @@ def _rule(rule_id: str, name: str, title: str, failed: Column, sentence: str) ->
     return Rule(rule_id, name, title, F.when(failed, F.lit(sentence)))
 
 
-def _problem(name: str) -> Column:
-    return F.col("problem") == name
+def _problem(rule_id: str, name: str, title: str, sentence: str) -> Rule:
+    return _rule(rule_id, name, title, F.col("problem") == name, sentence)
 
 
-def _oversize(limit: int) -> Column:
-    return F.length("_raw_value") > limit
-
-
-def _schema_not_found(schemas: EventSchemas) -> Column:
-    known = F.coalesce(F.col("event.schema_version").isin(list(schemas.versions)), F.lit(False))
-    return F.col("event").isNotNull() & ~known
-
-
-def _is_bad(name: str) -> Column:
-    """Whether the reader said that the field has the wrong type; then it is NULL, but not missing."""
-    return F.coalesce(F.find_in_set(F.lit(name), F.col("bad_fields")) > 0, F.lit(False))
-
-
-def _missing_fields(schemas: EventSchemas) -> Column:
-    def missing(field: EventField) -> Column | None:
-        return F.col(f"event.{field.name}").isNull() & ~_is_bad(field.name) if field.required else None
-
-    return _per_version(schemas, missing)
-
-
-def _fields_out_of_range(schemas: EventSchemas) -> Column:
-    return _per_version(schemas, lambda field: reduce(lambda left, right: left | right, bounds) if (bounds := list(_bounds(field))) else None)
-
-
-def _bounds(field: EventField) -> Iterator[Column]:
-    value = F.col(f"event.{field.name}")
-    if field.minimum is not None:
-        yield value < field.minimum
-    if field.maximum is not None:
-        yield value > field.maximum
-    if field.min_length is not None:
-        yield F.length(value) < field.min_length
-    if field.max_length is not None:
-        yield F.length(value) > field.max_length
-    if field.enum is not None:
-        yield ~value.isin(field.enum)
-
-
-def _per_version(schemas: EventSchemas, failed: Callable[[EventField], Column | None]) -> Column:
-    """Names of the fields that fail under the schema which the message's version picks; NULL where none does."""
-    cases: Column | None = None
-    for version, schema in schemas.versions.items():
-        names = _names(schema, failed)
-        if names is None:
-            continue
-        condition = F.col("event.schema_version") == version
-        cases = F.when(condition, names) if cases is None else cases.when(condition, names)
-    return cases if cases is not None else F.lit(None).cast("string")
-
-
-def _names(schema: EventSchema, failed: Callable[[EventField], Column | None]) -> Column | None:
-    conditions = [(field.name, condition) for field in schema.fields if (condition := failed(field)) is not None]
-    if not conditions:
-        return None
-    anything = reduce(lambda left, right: left | right, (F.coalesce(condition, F.lit(False)) for _, condition in conditions))
-    # The list is built only for the few rows that need it.
-    return F.when(anything, F.concat_ws(",", *(F.when(condition, F.lit(name)) for name, condition in conditions)))
-
-
-def _fields_sentence(what: str, names: Column) -> Column:
-    return F.when(names.isNotNull(), F.concat(F.lit("these fields are "), F.lit(what + ": "), names))
+def _fields(rule_id: str, name: str, title: str, column: str, sentence: str) -> Rule:
+    names = F.col(column)
+    return Rule(rule_id, name, title, F.when(names.isNotNull(), F.concat(F.lit(f"{sentence}: "), names)))

@@ -127,7 +127,7 @@ class SilverSink:
         """Write one batch and its ledger row."""
         started = datetime.now(UTC)
         spark = batch.sparkSession
-        rejecting, warnings = rejecting_rules(self.schemas, self.settings), warning_rules(self.settings)
+        rejecting, warnings = rejecting_rules(), warning_rules(self.settings)
         facts = Facts.from_arrow(build_facts(parse_events(batch), rejecting, list(self.schemas.fields)).toArrow())
         if not len(facts):
             return

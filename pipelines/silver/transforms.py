@@ -18,9 +18,8 @@ _OFFSET_BITS = 48
 
 
 def parse_events(records: DataFrame) -> DataFrame:
-    """Read the value: adds `event` (struct, NULL where there is none), `problem`, `bad_fields`, `unknown_field`.
-
-    A tombstone gives NULL in all of them.
+    """Read the value: adds `event` (struct, NULL where there is none), `problem`, `missing`, `wrong_type`,
+    `out_of_range`, `unknown_field` (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all.
     """
     parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)"))
     return parsed.select(*records.columns, "parsed.*").withColumn("_arrival_delay_seconds", arrival_delay_seconds())

@@ -1,5 +1,7 @@
 package io.usagelakehouse;
 
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
 import org.apache.spark.sql.connector.catalog.FunctionCatalog;
 import org.apache.spark.sql.connector.catalog.Identifier;
 import org.apache.spark.sql.connector.catalog.functions.BoundFunction;
@@ -11,16 +13,25 @@ import org.apache.spark.sql.util.CaseInsensitiveStringMap;
 /**
  * The SQL functions `events.parse(binary)` and `events.time(binary)`.
  *
- * Registered by `spark.sql.catalog.events`; the option `fields` holds the event schema as Spark DDL.
+ * Registered by `spark.sql.catalog.events`. Options: `fields`, the union of all schema versions' fields as Spark DDL;
+ * `schemas`, JSON with what each version asks of its fields; `max-bytes`, the largest value that is read.
  */
 public final class EventFunctions implements FunctionCatalog {
   private String name;
-  private StructType fields;
+  private ParseEvent parse;
 
   @Override
   public void initialize(String catalogName, CaseInsensitiveStringMap options) {
     name = catalogName;
-    fields = StructType.fromDDL(options.get("fields"));
+    try {
+      parse =
+          new ParseEvent(
+              StructType.fromDDL(options.get("fields")),
+              new ObjectMapper().readTree(options.get("schemas")),
+              options.getInt("max-bytes", Integer.MAX_VALUE));
+    } catch (IOException error) {
+      throw new IllegalArgumentException("Option `schemas` of catalog " + catalogName + " is no JSON.", error);
+    }
   }
 
   @Override
@@ -42,7 +53,7 @@ public final class EventFunctions implements FunctionCatalog {
   public UnboundFunction loadFunction(Identifier ident) {
     switch (ident.name()) {
       case "parse":
-        return unbound("parse", new ParseEvent(fields));
+        return unbound("parse", parse);
       case "time":
         return unbound("time", new EventTime());
       default:

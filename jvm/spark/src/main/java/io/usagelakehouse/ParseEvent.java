@@ -5,6 +5,7 @@ import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.core.StreamReadConstraints;
 import com.fasterxml.jackson.core.StreamReadFeature;
+import com.fasterxml.jackson.databind.JsonNode;
 import java.io.IOException;
 import java.util.HashMap;
 import java.util.Map;
@@ -18,12 +19,13 @@ import org.apache.spark.sql.types.StructType;
 import org.apache.spark.unsafe.types.UTF8String;
 
 /**
- * Reads one record value as one strict JSON object, in one pass.
+ * Reads one record value as one strict JSON object and holds it against the schema version that it names, in one pass.
  *
- * Result: struct&lt;event: the fields, problem: string, bad_fields: string, unknown_field: boolean&gt;. `problem` is NULL, or
- * `invalid_utf8`, `empty_value`, `malformed_json`; then `event` is NULL. `bad_fields` names, comma separated, the fields
- * whose value has the wrong type (they are NULL in `event`). Strict means what from_json does not check: nothing after
- * the object, no duplicate keys, no NaN, numbers that fit, valid UTF-8, bounded depth.
+ * Result: struct&lt;event: the fields, problem: string, missing: string, wrong_type: string, out_of_range: string,
+ * unknown_field: boolean&gt;. `problem` is NULL or one of `oversize`, `invalid_utf8`, `empty_value`, `malformed_json` (then
+ * `event` is NULL) and `schema_not_found`. `missing`, `wrong_type` and `out_of_range` name fields, comma separated, or are
+ * NULL. Strict means what from_json does not check: nothing after the object, no duplicate keys, no NaN, numbers that
+ * fit, valid UTF-8, bounded size and depth, both looked at before the parser runs into them.
  */
 public final class ParseEvent implements ScalarFunction<InternalRow> {
   private static final int MAX_DEPTH = 64;
@@ -34,22 +36,35 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
           .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(MAX_DEPTH).build())
           .build();
 
+  private static final UTF8String OVERSIZE = UTF8String.fromString("oversize");
+  private static final UTF8String SCHEMA_NOT_FOUND = UTF8String.fromString("schema_not_found");
   private static final UTF8String INVALID_UTF8 = UTF8String.fromString("invalid_utf8");
   private static final UTF8String EMPTY = UTF8String.fromString("empty_value");
   private static final UTF8String MALFORMED = UTF8String.fromString("malformed_json");
 
   private final StructType fields;
   private final DataType[] types;
+  private final int maxBytes;
+  private final int versionPosition;
   private final Map<String, Integer> positions = new HashMap<>();
+  private final Map<UTF8String, FieldRules[]> versions = new HashMap<>();
 
-  ParseEvent(StructType fields) {
+  /** `schemas`: for each version its fields by name, as the schema files write them. */
+  ParseEvent(StructType fields, JsonNode schemas, int maxBytes) {
     this.fields = fields;
+    this.maxBytes = maxBytes;
     this.types = new DataType[fields.size()];
     for (int i = 0; i < types.length; i++) {
       StructField field = fields.fields()[i];
       types[i] = field.dataType();
       positions.put(field.name(), i);
     }
+    this.versionPosition = positions.get("schema_version");
+    schemas.fields().forEachRemaining(version -> {
+      FieldRules[] rules = new FieldRules[types.length];
+      positions.forEach((name, position) -> rules[position] = new FieldRules(version.getValue().get(name)));
+      versions.put(UTF8String.fromString(version.getKey()), rules);
+    });
   }
 
   @Override
@@ -62,7 +77,9 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
     return new StructType()
         .add("event", fields)
         .add("problem", DataTypes.StringType)
-        .add("bad_fields", DataTypes.StringType)
+        .add("missing", DataTypes.StringType)
+        .add("wrong_type", DataTypes.StringType)
+        .add("out_of_range", DataTypes.StringType)
         .add("unknown_field", DataTypes.BooleanType);
   }
 
@@ -80,6 +97,9 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
   public InternalRow invoke(byte[] value) {
     if (value == null) {
       return problem(null);
+    }
+    if (value.length > maxBytes) {
+      return problem(OVERSIZE);
     }
     if (isBlank(value)) {
       return problem(EMPTY);
@@ -102,7 +122,7 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
       return problem(MALFORMED);
     }
     Object[] event = new Object[types.length];
-    StringBuilder bad = null;
+    boolean[] wrong = null;
     boolean unknown = false;
     String name;
     while ((name = parser.nextFieldName()) != null) {
@@ -114,7 +134,8 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
       } else if (token != JsonToken.VALUE_NULL) {
         Object read = read(parser, token, types[position]);
         if (read == null) {
-          bad = (bad == null ? new StringBuilder() : bad.append(',')).append(name);
+          wrong = wrong == null ? new boolean[types.length] : wrong;
+          wrong[position] = true;
           parser.skipChildren();
         }
         event[position] = read;
@@ -123,10 +144,44 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
     if (parser.nextToken() != null) {
       return problem(MALFORMED);
     }
+    return judge(event, wrong, unknown);
+  }
+
+  private InternalRow judge(Object[] event, boolean[] wrong, boolean unknown) {
+    FieldRules[] rules = event[versionPosition] == null ? null : versions.get(event[versionPosition]);
+    String missing = null;
+    String outOfRange = null;
+    String wrongType = null;
+    for (int i = 0; i < event.length; i++) {
+      boolean isWrong = wrong != null && wrong[i];
+      if (isWrong) {
+        wrongType = append(wrongType, i);
+      }
+      if (rules == null) {
+        continue;
+      }
+      if (event[i] == null) {
+        if (rules[i].isRequired() && !isWrong) {
+          missing = append(missing, i);
+        }
+      } else if (!rules[i].allows(event[i])) {
+        outOfRange = append(outOfRange, i);
+      }
+    }
     return new GenericInternalRow(
         new Object[] {
-          new GenericInternalRow(event), null, bad == null ? null : UTF8String.fromString(bad.toString()), unknown
+          new GenericInternalRow(event),
+          rules == null ? SCHEMA_NOT_FOUND : null,
+          UTF8String.fromString(missing),
+          UTF8String.fromString(wrongType),
+          UTF8String.fromString(outOfRange),
+          unknown
         });
+  }
+
+  private String append(String names, int position) {
+    String name = fields.fields()[position].name();
+    return names == null ? name : names + "," + name;
   }
 
   /** The value as Spark's internal type, or null if it is of another type or does not fit. */
@@ -166,7 +221,7 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
   }
 
   private static InternalRow problem(UTF8String problem) {
-    return new GenericInternalRow(new Object[] {null, problem, null, false});
+    return new GenericInternalRow(new Object[] {null, problem, null, null, null, false});
   }
 
   private static boolean isAscii(byte[] value) {
