@@ -11,6 +11,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from pipelines.common.errors import TransientError
 
 _IDLE_SECONDS = 30.0
+PLAIN: Mapping[str, int | str] = {}
+"""As librdkafka comes."""
 TUNED: Mapping[str, int | str] = {
     # librdkafka's defaults stop fetching at 64 MB and then wait a second before they look again.
     "queued.max.messages.kbytes": 256 * 1024,
@@ -18,6 +20,7 @@ TUNED: Mapping[str, int | str] = {
     "max.partition.fetch.bytes": 16 * 1024 * 1024,
     "fetch.queue.backoff.ms": 5,
 }
+"""With large fetches: the limit of this machine."""
 
 
 @dataclass(frozen=True)

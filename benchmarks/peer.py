@@ -42,6 +42,7 @@ class PeerResult:
     replaced: int = 0
     gold_hourly: int = 0
     gold_daily: int = 0
+    gold_events: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
@@ -84,7 +85,7 @@ def run_peer(
     result.silver, result.duplicate, result.replaced = step.silver, step.duplicate, step.replaced
     result.dead_lettered, result.tombstone = step.dead_lettered, step.tombstone
     started = time.perf_counter()
-    result.gold_hourly, result.gold_daily = build_gold(connection, lake, step.days)
+    result.gold_hourly, result.gold_daily, result.gold_events = build_gold(connection, lake, step.days)
     result.spend("gold", started)
     result.seconds = time.perf_counter() - began
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -7,6 +7,7 @@ from datetime import date
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from benchmarks.peer_lake import Lake
@@ -14,12 +15,12 @@ from benchmarks.peer_lake import Lake
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 
 
-def build_gold(connection: duckdb.DuckDBPyConnection, lake: Lake, days: Iterable[date]) -> tuple[int, int]:
-    """Recompute the hours and days of `days` from Silver, merge both tables, return their numbers of rows."""
+def build_gold(connection: duckdb.DuckDBPyConnection, lake: Lake, days: Iterable[date]) -> tuple[int, int, int]:
+    """Recompute the hours and days of `days` from Silver, merge both tables, return their numbers of rows and of events."""
     silver = DeltaTable(lake.path("silver"))
     wanted = sorted(days)
     if not wanted:
-        return 0, 0
+        return 0, 0, 0
     files = ", ".join(f"'{name}'" for name in silver.file_uris())
     listed = ", ".join(f"DATE '{day}'" for day in wanted)
     view = f"SELECT * FROM read_parquet([{files}]) WHERE _event_date IN ({listed})"  # noqa: S608
@@ -28,7 +29,7 @@ def build_gold(connection: duckdb.DuckDBPyConnection, lake: Lake, days: Iterable
     daily = connection.sql(_DAILY, params={"version": silver.version()}).to_arrow_table()
     lake.merge("gold_hourly", _plain(hourly), ["hour", "customer_id", "endpoint"])
     lake.merge("gold_daily", _plain(daily), ["day", "customer_id"])
-    return hourly.num_rows, daily.num_rows
+    return hourly.num_rows, daily.num_rows, pc.sum(hourly["event_count"]).as_py()
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -16,7 +16,6 @@ from benchmarks.peer_parse import RejectedError, fast_projection, read_strictly
 from pipelines.common.event_schema import EventSchemas
 from pipelines.common.settings import SilverSettings
 
-
 _LOSERS = """
 CREATE OR REPLACE TEMP TABLE losers AS SELECT i FROM (
   SELECT i, row_number() OVER (PARTITION BY event_id ORDER BY kafka_timestamp, kafka_partition, kafka_offset) AS nth
