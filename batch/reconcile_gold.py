@@ -63,7 +63,11 @@ def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, 
 
     A day that is final is compared and reported, never rewritten. Raises UsageError where a table is missing.
     """
-    for path, what in ((paths.silver, "the Silver table"), (paths.hourly, "Gold's hourly table"), (paths.daily, "Gold's daily table")):
+    for path, what in (
+        (paths.silver, "the Silver table"),
+        (paths.hourly, "Gold's hourly table"),
+        (paths.daily, "Gold's daily table"),
+    ):
         delta.require_table(spark, path, what)
     delta.ensure_table(spark, TABLE, paths.reconciliation)
     run_id, silver_version = uuid.uuid4().hex[:12], delta.current_version(spark, paths.silver)

@@ -18,9 +18,9 @@ from pipelines.silver import silver_processing
 _LOG = Log("up")
 
 STREAMS: dict[str, Callable[..., StreamingQuery]] = {
-    bronze_ingestion.JOB: bronze_ingestion.run,
-    silver_processing.JOB: silver_processing.run,
-    gold_aggregation.JOB: gold_aggregation.run,
+    "bronze": bronze_ingestion.run,
+    "silver": silver_processing.run,
+    "gold": gold_aggregation.run,
 }
 """The streams in the order of the data."""
 

@@ -41,7 +41,9 @@ def open_checkpoint(spark: SparkSession, path: str, *, job: str, source: str, ta
     names = set(files.list_names(spark, path))
     if MARKER not in names:
         if names:
-            msg = f"The folder {path} holds files of something else, expected a checkpoint of {job} or nothing; choose a new path."
+            msg = (
+                f"The folder {path} holds files of something else, expected a checkpoint of {job} or nothing; choose a new path."
+            )
             raise CheckpointError(msg)
         marker = {"job": job, "generation": uuid.uuid4().hex[:12], "source": source, "target": target, "starting": starting}
         files.write_text(spark, f"{path}/{MARKER}", json.dumps(marker))

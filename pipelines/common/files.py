@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 def _file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
     jvm: Any = spark._jvm
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-    return hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), hadoop_path  # type: ignore[attr-defined]
+    return hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), hadoop_path
 
 
 def exists(spark: SparkSession, path: str) -> bool:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
@@ -110,7 +109,9 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def run_job(main: Callable[[argparse.Namespace, Settings], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def run_job(
+    main: Callable[[argparse.Namespace, Settings], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
     """Run a job's `main`: settings, logs, one sentence and an exit code for every error that is the user's or the world's."""
     args = parser.parse_args(argv)
     try:
@@ -134,7 +135,7 @@ def named_error(error: Exception) -> LakehouseError:
     text = str(error)
     own = re.search(r"pipelines\.common\.errors\.(\w+): (.+)", text)
     if own:
-        kinds: dict[str, Any] = {kind.__name__: kind for kind in _subclasses(LakehouseError)}
+        kinds = {kind.__name__: kind for kind in _subclasses(LakehouseError)}
         return kinds.get(own.group(1), LakehouseError)(own.group(2).strip())
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")

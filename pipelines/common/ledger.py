@@ -113,13 +113,17 @@ class Ledger:
         """Tell whether the batch is in the ledger."""
         return any(row["generation"] == generation and row["batch_id"] == batch_id for row in self._rows(job))
 
+    def covered(self, job: str) -> dict[int, list[tuple[int, int]]]:
+        """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged."""
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for row in self._rows(job):
+            for partition, (start, end) in json.loads(row["offsets"]).items():
+                ranges.setdefault(int(partition), []).append((start, end))
+        return {partition: merge_ranges(found) for partition, found in ranges.items()}
+
     def end_offsets(self, job: str) -> dict[int, int]:
         """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""
-        ends: dict[int, int] = {}
-        for row in self._rows(job):
-            for partition, (_, end) in json.loads(row["offsets"]).items():
-                ends[int(partition)] = max(end, ends.get(int(partition), 0))
-        return ends
+        return {partition: ranges[-1][1] for partition, ranges in self.covered(job).items()}
 
     def _rows(self, job: str) -> list[dict[str, Any]]:
         try:
@@ -127,5 +131,18 @@ class Ledger:
         except TableNotFoundError:
             return []
         columns = ["job", "generation", "batch_id", "offsets"]
-        rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=ds.field("job") == job).to_pylist()
+        rows: list[dict[str, Any]] = (
+            ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=ds.field("job") == job).to_pylist()
+        )
         return rows
+
+
+def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merge ranges [start, end) that touch or overlap; sorted."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

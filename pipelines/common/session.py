@@ -14,6 +14,7 @@ from pipelines.common.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 JARS = PROJECT / "build" / "jars" / "spark"
+LOG4J = PROJECT / "conf" / "log4j2.properties"
 
 _DEFAULTS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -60,6 +61,8 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
             msg = f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven."
             raise LakehouseError(msg)
         conf.setdefault("spark.driver.extraClassPath", f"{JARS}/*")
+        # Before the session can set a level, Spark's start has already warned about this and that.
+        conf.setdefault("spark.driver.extraJavaOptions", f'"-Dlog4j2.configurationFile={LOG4J.as_uri()}"')
         conf.setdefault("spark.master", master or "local[*]")
         conf.setdefault("spark.driver.host", "127.0.0.1")
         conf.setdefault("spark.driver.bindAddress", "127.0.0.1")

@@ -33,7 +33,9 @@ class KafkaSettings(_Section):
         description="Kafka client options passed through as they are (`security.protocol`, `sasl.*`, `ssl.*`); "
         "`${NAME}` in a value is read from the environment, so that secrets stay out of files.",
     )
-    startup_timeout_seconds: float = Field(60.0, gt=0, description="How long a job retries a broker that does not answer at start.")
+    startup_timeout_seconds: float = Field(
+        60.0, gt=0, description="How long a job retries a broker that does not answer at start."
+    )
 
 
 class LakeSettings(_Section):
@@ -41,7 +43,9 @@ class LakeSettings(_Section):
 
     root: str = Field(".lakehouse/lake", min_length=1, description="Folder or URI of the tables: `<root>/<layer>/<table>`.")
     checkpoints: str = Field(
-        ".lakehouse/checkpoints", min_length=1, description="Folder or URI of the checkpoints: `<checkpoints>/<job>/<generation>`."
+        ".lakehouse/checkpoints",
+        min_length=1,
+        description="Folder or URI of the checkpoints: `<checkpoints>/<job>/<generation>`.",
     )
     state_dir: str = Field(".lakehouse", min_length=1, description="Local folder for the broker, logs and ledgers of a laptop.")
 
@@ -178,6 +182,7 @@ def _expand_secrets(kafka: KafkaSettings, environ: Mapping[str, str]) -> KafkaSe
             if name not in environ:
                 msg = f"Setting `kafka.options.{key}` refers to the environment variable {name}, which is not set; set it."
                 raise SettingsError(msg)
-            value = environ[name]
-        options[key] = value
+            options[key] = environ[name]
+        else:
+            options[key] = value
     return kafka.model_copy(update={"options": options})

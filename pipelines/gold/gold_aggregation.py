@@ -136,7 +136,9 @@ def in_hours(silver: DataFrame, hours: Sequence[datetime]) -> DataFrame:
     days = days_of(hours)
     begin, end = hours_of(days[0])[0], hours_of(days[-1])[1]
     pruned = silver.where(F.col("_event_date").isin(days)) if len(days) <= 400 else silver
-    return pruned.where(F.col("event_timestamp").between(begin, end)).where(F.date_trunc("hour", "event_timestamp").isin(list(hours)))
+    return pruned.where(F.col("event_timestamp").between(begin, end)).where(
+        F.date_trunc("hour", "event_timestamp").isin(list(hours))
+    )
 
 
 def _starting_version(text: str | None, current: int) -> str:

@@ -26,11 +26,18 @@ def merge_hourly(spark: SparkSession, path: str, rows: DataFrame, hours: Sequenc
     """Make the rows of `hours` equal to `rows` (recomputed from Silver). Idempotent: a repetition changes nothing."""
     scope = F.col("t.hour").isin(list(hours)) if len(hours) <= 1000 else F.col("t.hour").between(min(hours), max(hours))
     source = rows.withColumn("_updated_at", F.lit(now))
-    return _merge(spark, path, source, HOURLY_KEYS, HOURLY_MEASURES, scope)
+    return _merge(spark, path, source, keys=HOURLY_KEYS, compared=HOURLY_MEASURES, scope=scope)
 
 
 def merge_daily(
-    spark: SparkSession, path: str, rows: DataFrame, days: Sequence[date], now: datetime, *, silver_version: int, close: bool = False
+    spark: SparkSession,
+    path: str,
+    rows: DataFrame,
+    days: Sequence[date],
+    now: datetime,
+    *,
+    silver_version: int,
+    close: bool = False,
 ) -> MergeCounts:
     """Make the open rows of `days` equal to `rows`; final ones are never touched. `close` makes them final."""
     scope = F.col("t.day").isin(list(days))
@@ -45,13 +52,14 @@ def merge_daily(
     # A closed day stays as it was billed, also for a customer who had no events then.
     source = source.join(F.broadcast(closed.select("day").distinct()), on="day", how="left_anti").select(source.columns)
     compared = (*DAILY_MEASURES, "billing_status")
-    return _merge(spark, path, source, DAILY_KEYS, compared, scope & (F.col("t.billing_status") != FINAL))
+    return _merge(spark, path, source, keys=DAILY_KEYS, compared=compared, scope=scope & (F.col("t.billing_status") != FINAL))
 
 
 def _merge(
     spark: SparkSession,
     path: str,
     source: DataFrame,
+    *,
     keys: Sequence[str],
     compared: Sequence[str],
     scope: Column,

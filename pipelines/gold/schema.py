@@ -8,7 +8,7 @@ from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""
 
-LATENCY_COLUMNS = tuple(f"latency_le_{bound}" for bound in LATENCY_BOUNDS_MS) + (f"latency_gt_{LATENCY_BOUNDS_MS[-1]}",)
+LATENCY_COLUMNS = (*(f"latency_le_{bound}" for bound in LATENCY_BOUNDS_MS), f"latency_gt_{LATENCY_BOUNDS_MS[-1]}")
 
 TOTALS = ("event_count", "error_count", "request_bytes", "response_bytes", "late_count")
 """Measures that both tables have and that add up."""
@@ -37,7 +37,10 @@ HOURLY_TABLE = TableDef(
         Column("endpoint", "string", "What was called."),
         *_TOTAL_COLUMNS,
         Column("distinct_api_keys", "bigint", "Distinct api_key_id."),
-        *(Column(name, "bigint", "Events in this latency bucket (ms); buckets add up, percentiles would not.") for name in LATENCY_COLUMNS),
+        *(
+            Column(name, "bigint", "Events in this latency bucket (ms); buckets add up, percentiles would not.")
+            for name in LATENCY_COLUMNS
+        ),
         Column("_updated_at", "timestamp", "When the row last changed."),
     ),
     properties={"delta.dataSkippingStatsColumns": "hour,customer_id"},

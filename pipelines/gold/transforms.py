@@ -5,7 +5,15 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, HOURLY_KEYS, HOURLY_MEASURES, LATENCY_BOUNDS_MS, LATENCY_COLUMNS, TOTALS
+from pipelines.gold.schema import (
+    DAILY_KEYS,
+    DAILY_MEASURES,
+    HOURLY_KEYS,
+    HOURLY_MEASURES,
+    LATENCY_BOUNDS_MS,
+    LATENCY_COLUMNS,
+    TOTALS,
+)
 
 
 def build_hourly(silver: DataFrame) -> DataFrame:

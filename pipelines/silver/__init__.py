@@ -1,0 +1,1 @@
+"""Silver: events, each once, and dead letters."""

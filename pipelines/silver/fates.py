@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-
-from pipelines.silver.transforms import REJECTED, TOMBSTONE, VALID
 
 Longs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -59,22 +58,33 @@ def _longs(table: pa.Table, name: str) -> Longs:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Records that came after another one of their id; `conflict` flags those with another payload."""
+
+    records: Facts
+    conflict: Flags
+
+    def count(self, among: Flags) -> tuple[int, int]:
+        """How many of the flagged records there are, and how many of them are conflicts."""
+        return int(np.count_nonzero(among)), int(np.count_nonzero(self.conflict & among))
+
+
+@dataclass(frozen=True)
 class BatchSurvivors:
     """The first copy of each id in a batch, and the copies that came after it."""
 
     first: Facts
-    duplicates: Facts
-    conflicts: int
+    copies: Copies
 
 
 @dataclass(frozen=True)
 class Fates:
-    """What is to be done with the first copies of a batch."""
+    """What is to be done with the first copies of a batch; `replace` take the place of a later copy in the table."""
 
     insert: Facts
     replace: Facts
-    duplicates: int
-    conflicts: int
+    replace_conflicts: int
+    copies: Copies
     already_present: int
 
 
@@ -85,8 +95,8 @@ def split_batch(valid: Facts) -> BatchSurvivors:
     same = (ordered.key[1:] == ordered.key[:-1]) & (ordered.key2[1:] == ordered.key2[:-1])
     is_first = np.concatenate(([True], ~same)) if len(valid) else np.zeros(0, dtype=bool)
     leader = np.maximum.accumulate(np.where(is_first, np.arange(len(valid)), 0))
-    conflicts = int(np.count_nonzero(ordered.payload != ordered.payload[leader]))
-    return BatchSurvivors(ordered.take(is_first), ordered.take(~is_first), conflicts)
+    conflict = ordered.payload != ordered.payload[leader]
+    return BatchSurvivors(ordered.take(is_first), Copies(ordered.take(~is_first), conflict[~is_first]))
 
 
 def decide(first: Facts, existing: Facts) -> Fates:
@@ -96,18 +106,20 @@ def decide(first: Facts, existing: Facts) -> Fates:
     The earlier one by (Kafka timestamp, partition, offset) stays, whichever came first to the lake.
     """
     if not len(existing):
-        return Fates(first, first.take(np.zeros(len(first), dtype=bool)), 0, 0, 0)
+        none = np.zeros(len(first), dtype=bool)
+        return Fates(first, first.take(none), 0, Copies(first.take(none), none[:0]), 0)
     match = _match(first, existing)
     found = match >= 0
     row = existing.take(np.where(found, match, 0))
     own = found & (row.partition == first.partition) & (row.offset == first.offset)
     replaces = found & ~own & _earlier(first, row)
     duplicate = found & ~own & ~replaces
+    conflict = row.payload != first.payload
     return Fates(
         insert=first.take(~found),
         replace=first.take(replaces),
-        duplicates=int(np.count_nonzero(duplicate)),
-        conflicts=int(np.count_nonzero((duplicate | replaces) & (row.payload != first.payload))),
+        replace_conflicts=int(np.count_nonzero(conflict & replaces)),
+        copies=Copies(first.take(duplicate), conflict[duplicate]),
         already_present=int(np.count_nonzero(own)),
     )
 
@@ -145,7 +157,16 @@ def _earlier(left: Facts, right: Facts) -> Flags:
     return result
 
 
-def count_verdicts(facts: Facts) -> dict[str, int]:
-    """How many records are valid, rejected and tombstones."""
-    names = {"valid": VALID, "rejected": REJECTED, "tombstone": TOMBSTONE}
-    return {name: int(np.count_nonzero(facts.verdict == value)) for name, value in names.items()}
+@dataclass(frozen=True)
+class Coverage:
+    """Ranges of offsets, for each partition, whose records had their fate in an earlier run."""
+
+    ranges: Mapping[int, Sequence[tuple[int, int]]]
+
+    def has(self, records: Facts) -> Flags:
+        """Which records lie in a range [start, end)."""
+        result = np.zeros(len(records), dtype=bool)
+        for partition, ranges in self.ranges.items():
+            for start, end in ranges:
+                result |= (records.partition == partition) & (records.offset >= start) & (records.offset < end)
+        return result

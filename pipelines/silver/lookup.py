@@ -74,7 +74,9 @@ class SilverLookup:
         """The table's rows that have an id of `first`."""
         known, span = self.recent.find(first.key)
         known_skewed, span_skewed = self.skewed.find(first.key)
-        old = (first.event_us < self.recent.horizon_us + self.skew_us) | (first.kafka_us < self.recent.horizon_us + self.window_us)
+        old = (first.event_us < self.recent.horizon_us + self.skew_us) | (
+            first.kafka_us < self.recent.horizon_us + self.window_us
+        )
         suspects = known | known_skewed | old
         if not suspects.any():
             return _no_facts()
@@ -85,7 +87,10 @@ class SilverLookup:
         for place in places[1:]:
             where = where | place
         rows = among(
-            spark.read.format("delta").load(self.path).where(where), "_event_key", F.col("_event_key"), np.unique(first.key[suspects])
+            spark.read.format("delta").load(self.path).where(where),
+            "_event_key",
+            F.col("_event_key"),
+            np.unique(first.key[suspects]),
         )
         return Facts.from_arrow(rows.select(*self._fact_columns()).toArrow())
 

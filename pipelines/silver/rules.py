@@ -29,7 +29,9 @@ def rejecting_rules() -> list[Rule]:
     `events.parse` finds out; the rules give it an id and a sentence.
     """
     return [
-        _problem("SLV-001", "oversize", "The value is small enough to be read", "the value is larger than silver.max_event_bytes"),
+        _problem(
+            "SLV-001", "oversize", "The value is small enough to be read", "the value is larger than silver.max_event_bytes"
+        ),
         _problem("SLV-002", "invalid_utf8", "The value is UTF-8", "the value is not valid UTF-8"),
         _problem("SLV-003", "empty_value", "The value is not empty", "the value has no characters but white space"),
         _problem(
@@ -44,7 +46,9 @@ def rejecting_rules() -> list[Rule]:
             "The schema_version has a schema",
             "field schema_version is missing or names a version that has no schema file; add the file <version>.json and replay",
         ),
-        _fields("SLV-006", "missing_field", "Every required field is there", "missing", "these required fields are missing or null"),
+        _fields(
+            "SLV-006", "missing_field", "Every required field is there", "missing", "these required fields are missing or null"
+        ),
         _fields("SLV-007", "wrong_type", "Every field has its type", "wrong_type", "these fields are of the wrong type"),
         _fields("SLV-008", "out_of_range", "Every value is within its bounds", "out_of_range", "these fields are out of range"),
     ]
@@ -61,7 +65,13 @@ def warning_rules(settings: SilverSettings) -> list[Rule]:
             delay < -settings.skew_after_seconds,
             f"event_timestamp is more than {settings.skew_after_seconds} s after Kafka's timestamp",
         ),
-        _rule("SLV-102", "unknown_field", "Every field is in the schema", F.col("unknown_field"), "the event has a field that no schema has"),
+        _rule(
+            "SLV-102",
+            "unknown_field",
+            "Every field is in the schema",
+            F.col("unknown_field"),
+            "the event has a field that no schema has",
+        ),
         _rule(
             "SLV-103",
             "ancient_timestamp",

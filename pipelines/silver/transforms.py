@@ -18,8 +18,10 @@ _OFFSET_BITS = 48
 
 
 def parse_events(records: DataFrame) -> DataFrame:
-    """Read the value: adds `event` (struct, NULL where there is none), `problem`, `missing`, `wrong_type`,
-    `out_of_range`, `unknown_field` (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all.
+    """Read the value with `events.parse`.
+
+    Adds `event` (struct, NULL where there is none), `problem`, `missing`, `wrong_type`, `out_of_range`, `unknown_field`
+    (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all of them.
     """
     parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)"))
     return parsed.select(*records.columns, "parsed.*").withColumn("_arrival_delay_seconds", arrival_delay_seconds())
@@ -48,7 +50,9 @@ def second_key(event_id: Column) -> Column:
 
 def payload_hash(fields: Sequence[str], prefix: str = "") -> Column:
     """Hash of what is billed; copies that differ in it are a conflict. A new event_timestamp alone is none."""
-    return F.xxhash64(*(F.col(f"{prefix}{name}") for name in fields if name not in ("event_id", "event_timestamp", "schema_version")))
+    return F.xxhash64(
+        *(F.col(f"{prefix}{name}") for name in fields if name not in ("event_id", "event_timestamp", "schema_version"))
+    )
 
 
 def build_facts(parsed: DataFrame, rejecting: list[Rule], fields: Sequence[str]) -> DataFrame:

@@ -1,0 +1,109 @@
+"""Bronze's sink: each Kafka record once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.bronze.transforms import build_bronze_rows, drop_known, in_ranges
+from pipelines.common import delta
+from pipelines.common.checkpoints import Checkpoint, planned_offsets
+from pipelines.common.errors import DataLossError
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.logging import Log
+from pipelines.common.tables import BRONZE
+
+JOB = "bronze"
+_LOG = Log(JOB)
+_COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
+
+
+@dataclass
+class BronzeSink:
+    """Appends a batch of Kafka records to Bronze.
+
+    Guarantee: each (topic, partition, offset) stands once. A batch that runs again is skipped by Delta's transaction
+    id; a fresh checkpoint that reads a range again finds what the table has and drops it.
+    """
+
+    path: str
+    checkpoint: Checkpoint
+    ledger: Ledger
+    _covered: dict[int, int] | None = field(default=None)
+    """For each partition the end (exclusive) of what the table holds; read when the first batch comes."""
+
+    def __call__(self, batch: DataFrame, batch_id: int) -> None:
+        """Write one batch and its ledger row."""
+        started = datetime.now(UTC)
+        spark = batch.sparkSession
+        if self._covered is None:
+            if self._recover(spark, batch_id):
+                return
+            self._covered = self._read_coverage(spark)
+        start, end = planned_offsets(spark, self.checkpoint, batch_id)
+        row = BatchRow(
+            job=JOB,
+            generation=self.checkpoint.generation,
+            batch_id=batch_id,
+            offsets={str(partition): [start.get(partition, 0), stop] for partition, stop in sorted(end.items())},
+            started_at=started,
+        )
+        seen, written = Observation(), Observation()
+        rows = build_bronze_rows(batch, started).observe(seen, F.count(F.lit(1)).alias("rows"))
+        if any(start.get(partition, 0) < self._covered.get(partition, 0) for partition in end):
+            known = spark.read.format("delta").load(self.path).where(in_ranges(start, end)).select(_COORDINATES)
+            rows = drop_known(rows, known)
+        rows = rows.observe(written, F.count(F.lit(1)).alias("rows"))
+        version = delta.append(rows, self.path, app_id=self.checkpoint.app_id(), batch_id=batch_id, metadata=row.metadata())
+        self._record(row, seen.get["rows"], written.get["rows"], version)
+        self._covered.update({partition: max(stop, self._covered.get(partition, 0)) for partition, stop in end.items()})
+
+    def _record(self, row: BatchRow, read: int, inserted: int, version: int) -> None:
+        versions = {str(BRONZE): version}
+        self.ledger.record(replace(row, rows_read=read, inserted=inserted, already_present=read - inserted, versions=versions))
+        _LOG.info("batch written", batch=row.batch_id, rows=inserted, version=version)
+
+    def _recover(self, spark: SparkSession, batch_id: int) -> bool:
+        """Finish the ledger of a batch that was committed before a crash; True where there was one."""
+        done = delta.transaction_version(spark, self.path, self.checkpoint.app_id())
+        if done is None or done < batch_id:
+            return False
+        generation = self.checkpoint.generation
+        metadata = delta.batch_metadata(spark, self.path, {"job": JOB, "generation": generation, "batch_id": batch_id})
+        if metadata is None:
+            msg = (
+                f"Bronze says that batch {batch_id} of generation {generation} was written, but its last 50 commits do not "
+                "show it; the table was restored or the checkpoint is old: start with a new checkpoint path."
+            )
+            raise DataLossError(msg)
+        if not self.ledger.has(JOB, generation, batch_id):
+            row = BatchRow.from_metadata(metadata)
+            start = {int(partition): first for partition, (first, _) in row.offsets.items()}
+            end = {int(partition): stop for partition, (_, stop) in row.offsets.items()}
+            table = (
+                spark.read.format("delta").option("versionAsOf", metadata["version"]).load(self.path).where(in_ranges(start, end))
+            )
+            inserted = table.where(F.col("_ingested_at") == F.lit(row.started_at)).count()
+            self._record(row, table.count(), inserted, metadata["version"])
+        return True
+
+    def _read_coverage(self, spark: SparkSession) -> dict[int, int]:
+        """End of what the table holds: what the ledger says, and the rows after it, which a crash kept from the ledger."""
+        covered = self.ledger.end_offsets(JOB)
+        beyond = [
+            (F.col("_kafka_partition") == partition) & (F.col("_kafka_offset") >= end) for partition, end in covered.items()
+        ]
+        unknown = ~F.col("_kafka_partition").isin(list(covered)) if covered else F.lit(True)
+        rows = (
+            spark.read.format("delta")
+            .load(self.path)
+            .where(reduce(lambda left, right: left | right, beyond, unknown))
+            .groupBy("_kafka_partition")
+            .agg(F.max("_kafka_offset").alias("last"))
+            .collect()
+        )
+        return {**covered, **{row["_kafka_partition"]: row["last"] + 1 for row in rows}}

@@ -1,0 +1,221 @@
+"""Silver's sink: each record of a Bronze batch gets its fate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import reduce
+
+import numpy as np
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.common import delta
+from pipelines.common.checkpoints import Checkpoint
+from pipelines.common.event_schema import EventSchemas
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.logging import Log
+from pipelines.common.settings import SilverSettings
+from pipelines.common.tables import DLQ, SILVER
+from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, decide, split_batch
+from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
+from pipelines.silver.rules import rejecting_rules, warning_rules
+from pipelines.silver.schema import silver_table
+from pipelines.silver.transforms import (
+    REJECTED,
+    TOMBSTONE,
+    VALID,
+    build_dead_letters,
+    build_facts,
+    build_silver_rows,
+    coordinate,
+    parse_events,
+)
+
+JOB = "silver"
+_LOG = Log(JOB)
+_ROWS_PER_FILE = 250_000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch's records and what was decided about them."""
+
+    facts: Facts
+    survivors: BatchSurvivors
+    fates: Fates
+    rejected: Facts
+    rejected_before: Flags
+
+    @property
+    def dead_letters(self) -> Facts:
+        """The rejected records that the dead-letter table does not have yet."""
+        return self.rejected.take(~self.rejected_before)
+
+
+@dataclass
+class SilverSink:
+    """Gives each record of a Bronze batch its fate: classify narrowly, decide in the driver, write what is new.
+
+    Guarantee: one row for an event_id in Silver and one for a coordinate among the dead letters, by looking at the
+    tables; a batch that runs again after any of its writes completes the rest, and its ledger row keeps the first
+    attempt's counts. A fresh checkpoint finds what the tables have. One writer at a time.
+    """
+
+    silver: str
+    dlq: str
+    checkpoint: Checkpoint
+    ledger: Ledger
+    settings: SilverSettings
+    schemas: EventSchemas
+    lookup: SilverLookup
+    dead_letters: DeadLetterLookup
+    _version: int | None = field(default=None)
+    """Version of Silver that the lookup's memory stands for."""
+    _covered: Coverage | None = field(default=None)
+    """What earlier runs gave a fate; read when the first batch comes."""
+
+    def __call__(self, batch: DataFrame, batch_id: int) -> None:
+        """Write one batch and its ledger row."""
+        started = datetime.now(UTC)
+        spark = batch.sparkSession
+        facts = Facts.from_arrow(build_facts(parse_events(batch), rejecting_rules(), list(self.schemas.fields)).toArrow())
+        if not len(facts):
+            return
+        attempted = None
+        if self._covered is None:
+            attempted = self._attempted(spark, batch_id)
+            self._covered = Coverage(self.ledger.covered(JOB))
+        judged = self._judge(spark, facts)
+        row = self._ledger_row(batch_id, started, judged, self._covered)
+        versions = self._write(batch, row, judged)
+        if attempted is not None:
+            row = attempted
+        if attempted is None or not self.ledger.has(JOB, row.generation, batch_id):
+            self.ledger.record(row.with_versions(versions))
+        _LOG.info(
+            "batch written",
+            batch=batch_id,
+            rows=row.rows_read,
+            inserted=row.inserted,
+            duplicate=row.duplicate,
+            dead_lettered=row.dead_lettered,
+        )
+
+    def _judge(self, spark: SparkSession, facts: Facts) -> Judged:
+        version = delta.current_version(spark, self.silver)
+        if version != self._version:
+            # The first batch, or somebody else wrote: the memory of recent keys is read anew.
+            self.lookup.load(spark, int(facts.kafka_us.min()))
+            self._version = version
+        survivors = split_batch(facts.take(facts.verdict == VALID))
+        fates = decide(survivors.first, self.lookup.existing(spark, survivors.first))
+        rejected = facts.take(facts.verdict == REJECTED)
+        return Judged(facts, survivors, fates, rejected, self.dead_letters.is_known(spark, rejected))
+
+    def _ledger_row(self, batch_id: int, started: datetime, judged: Judged, covered: Coverage) -> BatchRow:
+        fates, in_batch = judged.fates, judged.survivors.copies
+        tombstones = judged.facts.take(judged.facts.verdict == TOMBSTONE)
+        # A copy or a tombstone leaves no row behind: that it had its fate before, only the ledger knows.
+        old_tombstones = covered.has(tombstones)
+        old_in_batch, old_in_table = covered.has(in_batch.records), covered.has(fates.copies.records)
+        copies_in_batch, conflicts_in_batch = in_batch.count(~old_in_batch)
+        copies_in_table, conflicts_in_table = fates.copies.count(~old_in_table)
+        old = sum(int(np.count_nonzero(flags)) for flags in (judged.rejected_before, old_tombstones, old_in_batch, old_in_table))
+        late_us = self.settings.late_after_seconds * 1_000_000
+        return BatchRow(
+            job=JOB,
+            generation=self.checkpoint.generation,
+            batch_id=batch_id,
+            offsets=judged.facts.offset_ranges(),
+            rows_read=len(judged.facts),
+            inserted=len(fates.insert),
+            replaced=len(fates.replace),
+            duplicate=copies_in_batch + copies_in_table,
+            conflict=conflicts_in_batch + conflicts_in_table + fates.replace_conflicts,
+            already_present=fates.already_present + old,
+            dead_lettered=int(np.count_nonzero(~judged.rejected_before)),
+            tombstone=int(np.count_nonzero(~old_tombstones)),
+            late=sum(int(np.count_nonzero(rows.kafka_us - rows.event_us > late_us)) for rows in (fates.insert, fates.replace)),
+            started_at=started,
+        )
+
+    def _write(self, batch: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
+        spark, fates, letters = batch.sparkSession, judged.fates, judged.dead_letters
+        versions: dict[str, int] = {}
+        if len(fates.insert):
+            rows = self._silver_rows(_only(batch, fates.insert, judged.facts), row.started_at)
+            versions[str(SILVER)] = self._append(rows, self.silver, "", row, len(fates.insert))
+        if len(fates.replace):
+            rows = self._silver_rows(_only(batch, fates.replace, judged.facts), row.started_at)
+            versions[str(SILVER)] = _replace(spark, self.silver, rows)
+        if len(letters):
+            records = parse_events(_only(batch, letters, judged.facts))
+            rows = build_dead_letters(records, rejecting_rules(), dead_lettered_at=row.started_at)
+            versions[str(DLQ)] = self._append(rows, self.dlq, "dlq", row, len(letters))
+            self.dead_letters.remember(letters)
+        self.lookup.remember(fates.insert)
+        self.lookup.remember(fates.replace)
+        self._version = versions.get(str(SILVER), self._version)
+        return versions
+
+    def _silver_rows(self, batch: DataFrame, processed_at: datetime) -> DataFrame:
+        return build_silver_rows(
+            parse_events(batch),
+            warning_rules(self.settings),
+            silver_table(self.schemas).column_names,
+            late_after_seconds=self.settings.late_after_seconds,
+            processed_at=processed_at,
+        )
+
+    def _append(self, frame: DataFrame, path: str, part: str, row: BatchRow, rows: int) -> int:
+        return delta.append(
+            frame,
+            path,
+            app_id=self.checkpoint.app_id(part),
+            batch_id=row.batch_id,
+            metadata=row.metadata(),
+            partitions=max(1, -(-rows // _ROWS_PER_FILE)),
+        )
+
+    def _attempted(self, spark: SparkSession, batch_id: int) -> BatchRow | None:
+        """The ledger row of an earlier attempt at this batch that wrote to a table and then died."""
+        key = {"job": JOB, "generation": self.checkpoint.generation, "batch_id": batch_id}
+        for path, part in ((self.silver, ""), (self.dlq, "dlq")):
+            done = delta.transaction_version(spark, path, self.checkpoint.app_id(part))
+            if done is not None and done >= batch_id:
+                metadata = delta.batch_metadata(spark, path, key)
+                if metadata is not None:
+                    return BatchRow.from_metadata(metadata)
+        return None
+
+
+def _only(batch: DataFrame, wanted: Facts, facts: Facts) -> DataFrame:
+    """The records of `wanted`, a part of the batch's `facts`; the shorter list goes to the executors."""
+    name, coordinates = "_coordinate", wanted.coordinates()
+    if len(wanted) * 2 <= len(facts):
+        return among(batch, name, coordinate(), coordinates)
+    others = np.setdiff1d(facts.coordinates(), coordinates, assume_unique=True)
+    return among(batch, name, coordinate(), others, keep=False) if len(others) else batch
+
+
+def _replace(spark: SparkSession, path: str, rows: DataFrame) -> int:
+    """Put earlier copies in the place of later ones and return the version.
+
+    Idempotent: a row that is no later than its copy stays.
+    """
+    order = ["_kafka_timestamp", "_kafka_partition", "_kafka_offset"]
+    later = reduce(
+        lambda tail, name: (F.col(f"t.{name}") > F.col(f"s.{name}")) | ((F.col(f"t.{name}") == F.col(f"s.{name}")) & tail),
+        reversed(order),
+        F.lit(False),
+    )
+    (
+        DeltaTable.forPath(spark, path)
+        .alias("t")
+        .merge(rows.alias("s"), "t._event_key = s._event_key AND t.event_id = s.event_id")
+        .whenMatchedUpdateAll(condition=later)
+        .execute()
+    )
+    return delta.last_version(spark, path)
