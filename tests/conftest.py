@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
+from pipelines.common.session import build_session
+from pipelines.common.settings import load_settings
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +17,19 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
     """A running Kafka broker for the whole session: give each test a topic of its own."""
     with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one Spark session of a test run, small: its start costs 10 to 20 s on two cores."""
+    folder = tmp_path_factory.mktemp("spark")
+    options = {
+        "spark.driver.memory": "2g",
+        "spark.master": "local[2]",
+        "spark.default.parallelism": "2",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.local.dir": str(folder / "local"),
+    }
+    session = build_session(load_settings(None, environ={}, overrides={"spark": options}), "tests")
+    yield session
+    session.stop()
