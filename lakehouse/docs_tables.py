@@ -1,0 +1,94 @@
+"""Writes docs/tables.md from the tables' definitions: `python -m lakehouse.docs_tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from batch import reconciliation
+from pipelines.bronze import schema as bronze
+from pipelines.common.delta import COMMON_PROPERTIES, TableDef
+from pipelines.common.event_schema import read_schemas
+from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
+from pipelines.common.tables import LEDGER
+from pipelines.gold import schema as gold
+from pipelines.silver import schema as silver
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGE = PROJECT / "docs" / "tables.md"
+
+_INTRO = """\
+# Tables
+
+Written from the `schema.py` of each layer by `python -m lakehouse.docs_tables`; a test fails when the two differ.
+
+All tables are Delta tables at `<lake.root>/<layer>/<table>`. Times are UTC. Names that start with `_` are the pipeline's;
+the others are the event's. No table is partitioned: file statistics prune (see decisions/0007).
+"""
+
+LEDGER_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "job": ("string", "bronze, silver or gold."),
+    "generation": ("string", "Identity of the checkpoint: a new checkpoint path is a new generation."),
+    "batch_id": ("bigint", "Spark's number of the batch; it starts at 0 in each generation."),
+    "offsets": (
+        "string",
+        'JSON. Bronze and Silver: `{"<partition>": [first, end]}`, the end exclusive. Gold: `{"silver_version": [first, last]}`.',
+    ),
+    "rows_read": (
+        "bigint",
+        "Rows of the batch; Bronze, Silver: = inserted + replaced + duplicate + already_present + dead_lettered + tombstone.",
+    ),
+    "inserted": ("bigint", "Rows that are new in the table."),
+    "replaced": ("bigint", "Silver: earlier copies that took the place of a later one. Gold: rows that were updated."),
+    "duplicate": ("bigint", "Copies of an event that has its row."),
+    "conflict": ("bigint", "Of the copies, those with another payload under the same event_id."),
+    "already_present": ("bigint", "Records that had their fate from an earlier batch or generation."),
+    "dead_lettered": ("bigint", "Records that became dead letters."),
+    "tombstone": ("bigint", "Records with a NULL value."),
+    "late": ("bigint", "Of the inserted and replacing rows, those that are late."),
+    "versions": ("string", "JSON: table versions that the batch wrote; for Gold also the Silver version that it read."),
+    "started_at": ("timestamp", "When the batch began."),
+    "committed_at": ("timestamp", "When the ledger row was written: after the tables."),
+    "duration_ms": ("bigint", "committed_at - started_at."),
+}
+"""The ledger is written without Spark, so its documentation stands here; its names are tested against its schema."""
+
+_LEDGER_COMMENT = "What each batch read and which fate each record had: one row for a batch."
+
+
+def tables_page() -> str:
+    """Give the page as Markdown: a section for each table, a row for each column."""
+    schemas = read_schemas(PROJECT / "conf" / "schemas" / "api_usage_events")
+    defined = [
+        bronze.TABLE,
+        silver.silver_table(schemas),
+        silver.DLQ_TABLE,
+        gold.HOURLY_TABLE,
+        gold.DAILY_TABLE,
+        reconciliation.TABLE,
+    ]
+    names = LEDGER_SCHEMA.names
+    ledger = _section(str(LEDGER), _LEDGER_COMMENT, ((name, *LEDGER_COLUMNS[name]) for name in names), {})
+    common = _properties("Properties of all tables but the ledger", COMMON_PROPERTIES)
+    return "\n".join([_INTRO, f"{common}\n", *(_table(table) for table in defined), ledger])
+
+
+def _table(table: TableDef) -> str:
+    rows = ((column.name, column.type, column.doc) for column in table.columns)
+    return _section(str(table.name), table.comment, rows, table.properties)
+
+
+def _section(name: str, comment: str, rows: Iterable[tuple[str, str, str]], properties: Mapping[str, str]) -> str:
+    lines = [f"## {name}", "", comment, "", "| column | type | meaning |", "|---|---|---|"]
+    lines += [f"| `{column}` | {kind} | {doc.replace('|', chr(92) + '|')} |" for column, kind, doc in rows]
+    if properties:
+        lines += ["", _properties("Properties", properties)]
+    return "\n".join(lines) + "\n"
+
+
+def _properties(title: str, properties: Mapping[str, str]) -> str:
+    return f"{title}: " + "; ".join(f"`{key}` = `{value}`" for key, value in properties.items()) + "."
+
+
+if __name__ == "__main__":
+    PAGE.write_text(tables_page(), encoding="utf-8")

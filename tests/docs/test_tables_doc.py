@@ -1,0 +1,20 @@
+"""docs/tables.md says what the tables' definitions say."""
+
+from __future__ import annotations
+
+from lakehouse.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
+from pipelines.common.ledger import SCHEMA
+from pipelines.common.tables import ALL_TABLES
+
+
+def test_page_is_what_the_definitions_give() -> None:
+    assert PAGE.read_text(encoding="utf-8") == tables_page(), "run `python -m lakehouse.docs_tables`"
+
+
+def test_page_names_every_table() -> None:
+    assert all(f"## {name}\n" in tables_page() for name in ALL_TABLES)
+
+
+def test_ledger_is_documented_as_it_is_written() -> None:
+    types = {"string": "string", "int64": "bigint", "timestamp[us, tz=UTC]": "timestamp"}
+    assert {name: kind for name, (kind, _) in LEDGER_COLUMNS.items()} == {field.name: types[str(field.type)] for field in SCHEMA}
