@@ -33,6 +33,7 @@ TOPIC = "bench-events"
 REPORT = PROJECT / "docs" / "performance.md"
 _SHARED_TOPIC = {"consumer", "peer", "stages", "chain"}
 _MARKER = ".bench"
+_FILE_WIDTH = 120
 _BUSY = 0.5
 """Load average of an idle machine, at most."""
 
@@ -118,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench from the command line."""
     args = _parser().parse_args(argv)
     console = Console(log_path=False)
+    if not console.is_terminal:
+        console = Console(log_path=False, width=_FILE_WIDTH)
     try:
         plan = _plan(args)
         load = load_average()
@@ -125,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.log(f"something else runs here (load {load:.1f}): the numbers will be too low")
         results = run_bench(args.work, plan, console)
         machine = {**describe_machine(), "Load before": f"{load:.1f}"}
-        page = markdown(results, machine, datetime.now(UTC).date(), f"make bench BENCH_EVENTS={plan.events}")
+        page = markdown(results, machine, datetime.now(UTC).date(), _command(plan, quick=args.quick))
     except LakehouseError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -135,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_report(console, results)
     whole = set(plan.parts) == set(PARTS) and not args.quick
     target = args.report or (REPORT if whole else args.work / "performance.md")
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")
     console.print(f"Written to {target}.")
     if not args.keep:
@@ -154,6 +158,13 @@ def _plan(args: argparse.Namespace) -> BenchPlan:
     if args.quick:
         events, growth, live = min(events, 200_000), GrowthPlan(50_000, 5_000, 5), LivePlan(args.live_rate, 45, 15)
     return BenchPlan(parts, events, args.peer_batch, growth, live)
+
+
+def _command(plan: BenchPlan, *, quick: bool) -> str:
+    """The command that repeats the run, without paths."""
+    if set(plan.parts) == set(PARTS) and not quick:
+        return f"make bench BENCH_EVENTS={plan.events}"
+    return f"python -m benchmarks.run --events {plan.events} --only {','.join(plan.parts)}{' --quick' if quick else ''}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -46,7 +46,7 @@ def test_each_target_is_met_or_missed_by_its_number() -> None:
 def test_page_holds_what_was_measured_and_no_host() -> None:
     page = markdown(_results(), describe_machine(), date(2026, 1, 28), "make bench")
 
-    assert "| Whole chain in one driver | 100 | 50 | 200 |" in page
+    assert "| Chain in one driver | 100 | 50 | 200 |" in page
     assert "| Chain in one driver / peer | 0.60 | >= 0.6 | met |" in page
     assert "2026-01-28" in page
     assert "Live" not in page
