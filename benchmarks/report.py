@@ -23,9 +23,9 @@ _NAMES = {
 
 _PEER_NOTE = (
     "The peer is one process of confluent-kafka, DuckDB (2 threads) and deltalake that writes the same tables: raw append, "
-    "strict parsing, dead letters, dedupe in the batch and against the table with the first copy surviving, hourly and daily aggregates "
-    "by MERGE. It reads the next batch while it works on one. It keeps no batch ledger, counts no conflicts, and after a crash "
-    "it starts again from nothing."
+    "strict parsing, dead letters, dedupe in the batch and against the table with the first copy surviving, hourly and daily "
+    "aggregates by MERGE. It reads the next batch while it works on one. It keeps no batch ledger, counts no conflicts, and "
+    "after a crash it starts again from nothing."
 )
 
 
