@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from batch.reconciliation import TABLE, build_differences, build_pending
-from pipelines.common import delta, jobs
+from pipelines.common import delta, failpoints, jobs
 from pipelines.common.errors import UsageError
 from pipelines.common.logging import Log
 from pipelines.common.session import build_session
@@ -99,10 +99,13 @@ def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, 
         )
         # The evidence is written first: a repair that is killed half-way has still said what it found.
         _record(spark, paths, found, outcome, now)
+        failpoints.reach("reconcile.after_evidence")
         if not was_final:
             hours = [begin + timedelta(hours=hour) for hour in range(24)]
             merge_hourly(spark, paths.hourly, recomputed, hours, now)
+            failpoints.reach("reconcile.after_hourly")
             merge_daily(spark, paths.daily, build_daily(recomputed), [day], now, silver_version=silver_version, close=close)
+        failpoints.reach("reconcile.after_daily")
         _record_run(spark, paths, outcome, now)
     finally:
         found.unpersist()

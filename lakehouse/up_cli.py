@@ -14,10 +14,14 @@ from pipelines.common.settings import process_settings
 def up(
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
     only: Annotated[str, typer.Option(help="Streams to run, of bronze,silver,gold.")] = "bronze,silver,gold",
-    trigger: Annotated[str | None, typer.Option(help="`available-now`: each stream to the end of what is there, then exit.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="`available-now`: each stream to the end of what is there, then exit.")
+    ] = None,
 ) -> None:
     """Run all streams in one driver until Ctrl-C or SIGTERM, which drain the running batches."""
     # Spark takes a second to import: not for --help.
+    from pyspark.errors import PySparkException  # noqa: PLC0415
+
     from lakehouse.streams import STREAMS, run_live, run_to_end  # noqa: PLC0415
     from pipelines.common import jobs  # noqa: PLC0415
     from pipelines.common.logging import setup_logging  # noqa: PLC0415
@@ -31,11 +35,15 @@ def up(
         msg = f"--only names {', '.join(unknown)}, expected some of {', '.join(STREAMS)}; correct it."
         raise UsageError(msg)
     if trigger not in (None, jobs.AVAILABLE_NOW):
-        msg = f"--trigger is {trigger}, expected available-now or nothing; intervals stand in the settings (`bronze.trigger`, ...)."
+        msg = (
+            f"--trigger is {trigger}, expected available-now or nothing; intervals stand in the settings (`bronze.trigger`, ...)."
+        )
         raise UsageError(msg)
     stop = jobs.stop_on_signals()
     spark = build_session(settings, "up")
     try:
         (run_live if trigger is None else run_to_end)(spark, settings, names, stop)
+    except PySparkException as error:
+        raise jobs.named_error(error) from None
     finally:
         spark.stop()

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.bronze.transforms import build_bronze_rows, drop_known, in_ranges
-from pipelines.common import delta
+from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint, planned_offsets
 from pipelines.common.errors import DataLossError
 from pipelines.common.ledger import BatchRow, Ledger
@@ -58,7 +58,9 @@ class BronzeSink:
             known = spark.read.format("delta").load(self.path).where(in_ranges(start, end)).select(_COORDINATES)
             rows = drop_known(rows, known)
         rows = rows.observe(written, F.count(F.lit(1)).alias("rows"))
+        failpoints.reach("bronze.before_append")
         version = delta.append(rows, self.path, app_id=self.checkpoint.app_id(), batch_id=batch_id, metadata=row.metadata())
+        failpoints.reach("bronze.after_append")
         self._record(row, seen.get["rows"], written.get["rows"], version)
         self._covered.update({partition: max(stop, self._covered.get(partition, 0)) for partition, stop in end.items()})
 

@@ -18,6 +18,11 @@ from pipelines.common.settings import EMBEDDED, Settings
 
 _LOG = Log("kafka")
 _CALL_SECONDS = 5.0
+_LOGIN_MODULES = {
+    "PLAIN": "plain.PlainLoginModule",
+    "SCRAM-SHA-256": "scram.ScramLoginModule",
+    "SCRAM-SHA-512": "scram.ScramLoginModule",
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,37 @@ def source_options(settings: Settings) -> dict[str, str]:
         "kafka.max.partition.fetch.bytes": str(16 * 1024 * 1024),
         "kafka.fetch.max.bytes": str(64 * 1024 * 1024),
         "kafka.receive.buffer.bytes": str(1024 * 1024),
-        **{f"kafka.{key}": value for key, value in settings.kafka.options.items()},
+        **{f"kafka.{key}": value for key, value in java_options(settings.kafka.options).items()},
     }
+
+
+def java_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Options of a Java client from those that librdkafka takes: login and certificates are spelled differently there.
+
+    Raises UsageError where a user name comes with a mechanism that has no login module for one.
+    """
+    found = {key: value for key, value in options.items() if key not in ("sasl.username", "sasl.password", "ssl.ca.location")}
+    if "sasl.mechanisms" in found:
+        found.setdefault("sasl.mechanism", found.pop("sasl.mechanisms"))
+    if "ssl.ca.location" in options:
+        found.update({"ssl.truststore.type": "PEM", "ssl.truststore.location": options["ssl.ca.location"]})
+    if "sasl.username" in options:
+        mechanism = found.get("sasl.mechanism", "")
+        if mechanism not in _LOGIN_MODULES:
+            msg = (
+                f"Setting `kafka.options` has sasl.username, but sasl.mechanism is {mechanism or 'missing'}, expected one of "
+                f"{', '.join(_LOGIN_MODULES)}; correct it, or leave the user name out."
+            )
+            raise UsageError(msg)
+        user, password = (_quoted(options.get(name, "")) for name in ("sasl.username", "sasl.password"))
+        module = f"org.apache.kafka.common.security.{_LOGIN_MODULES[mechanism]}"
+        found["sasl.jaas.config"] = f"{module} required username={user} password={password};"
+    return found
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def wait_for_topic(settings: Settings) -> TopicState:

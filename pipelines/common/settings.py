@@ -103,7 +103,7 @@ class Settings(_Section):
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
     log: LogSettings = Field(default_factory=LogSettings)
-    spark: dict[str, str] = Field(default_factory=dict, description="Spark options passed through as they are.")
+    spark: dict[str, str] = Field(default_factory=dict, repr=False, description="Spark options passed through as they are.")
 
 
 def load_settings(
@@ -118,9 +118,11 @@ def load_settings(
     """
     tree = _read_yaml(Path(path)) if path is not None else {}
     source = str(path) if path is not None else "the defaults"
+    if any(name.startswith(ENV_PREFIX) for name in environ):
+        source += " and the environment"
     for name, text in sorted(environ.items()):
         if name.startswith(ENV_PREFIX):
-            _assign(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), yaml.safe_load(text))
+            _assign(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), _environment_value(name, text))
     for key, value in (overrides or {}).items():
         if value is not None:
             _assign(tree, key.split("."), value)
@@ -136,11 +138,22 @@ def process_settings(path: str | Path | None, overrides: Mapping[str, Any] | Non
     return load_settings(path, environ=os.environ, overrides=overrides)
 
 
+def _environment_value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        msg = f"The environment variable {name} is not YAML; correct it, or put its value in quotes."
+        raise SettingsError(msg) from None
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"The settings file {path} cannot be read ({error.strerror}); give an existing YAML file with --config."
+        raise SettingsError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"The settings file {path} is not UTF-8; save it as UTF-8."
         raise SettingsError(msg) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

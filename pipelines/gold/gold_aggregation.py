@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.common import delta, jobs
+from pipelines.common import delta, failpoints, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import UsageError
 from pipelines.common.ledger import BatchRow, Ledger
@@ -94,9 +94,11 @@ class GoldSink:
         silver_version = delta.current_version(spark, self.silver)
         table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
         counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
+        failpoints.reach("gold.after_hourly")
         days = days_of(hours)
         published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin(days))
         merge_daily(spark, self.daily, build_daily(published), days, started, silver_version=silver_version)
+        failpoints.reach("gold.after_daily")
         row = BatchRow(
             job=JOB,
             generation=self.checkpoint.generation,

@@ -79,10 +79,11 @@ class BatchSurvivors:
 
 @dataclass(frozen=True)
 class Fates:
-    """What is to be done with the first copies of a batch; `replace` take the place of a later copy in the table."""
+    """What is to be done with the first copies of a batch; `replace` take the place of the rows `replaced`, later copies."""
 
     insert: Facts
     replace: Facts
+    replaced: Facts
     replace_conflicts: int
     copies: Copies
     already_present: int
@@ -107,7 +108,7 @@ def decide(first: Facts, existing: Facts) -> Fates:
     """
     if not len(existing):
         none = np.zeros(len(first), dtype=bool)
-        return Fates(first, first.take(none), 0, Copies(first.take(none), none[:0]), 0)
+        return Fates(first, first.take(none), existing, 0, Copies(first.take(none), none[:0]), 0)
     match = _match(first, existing)
     found = match >= 0
     row = existing.take(np.where(found, match, 0))
@@ -118,6 +119,7 @@ def decide(first: Facts, existing: Facts) -> Fates:
     return Fates(
         insert=first.take(~found),
         replace=first.take(replaces),
+        replaced=row.take(replaces),
         replace_conflicts=int(np.count_nonzero(conflict & replaces)),
         copies=Copies(first.take(duplicate), conflict[duplicate]),
         already_present=int(np.count_nonzero(own)),

@@ -62,6 +62,12 @@ class SilverLookup:
         keys, times = table.column("_event_key").to_numpy(), table.column("kafka_us").to_numpy()
         self._remember(keys, times, table.column("skewed").to_numpy(zero_copy_only=False).astype(bool))
 
+    def forget(self, oldest_kafka_us: int) -> None:
+        """Let the window follow the stream: rows too old for any record from `oldest_kafka_us` on are forgotten."""
+        horizon = oldest_kafka_us - self.window_us - _HOUR
+        if horizon > self.recent.horizon_us + _HOUR:
+            self.recent.forget_before(horizon)
+
     def remember(self, written: Facts) -> None:
         """Add the rows that a batch wrote."""
         self._remember(written.key, written.kafka_us, written.event_us > written.kafka_us + self.skew_us)
@@ -80,7 +86,7 @@ class SilverLookup:
         suspects = known | known_skewed | old
         if not suspects.any():
             return _no_facts()
-        places = [_kafka_between(low * _SECOND, (high + 1) * _SECOND) for low, high in (s for s in (span, span_skewed) if s)]
+        places = [kafka_between(low * _SECOND, (high + 1) * _SECOND) for low, high in (s for s in (span, span_skewed) if s)]
         if old.any():
             places += self._past(first.take(old))
         where = places[0]
@@ -98,7 +104,7 @@ class SilverLookup:
         days = np.unique(old.event_us // (24 * _HOUR)).tolist()
         return [
             F.col("_event_date").isin([date(1970, 1, 1) + timedelta(days=day) for day in days]),
-            _kafka_between(int(old.kafka_us.min()) - self.window_us, int(old.kafka_us.max()) + self.window_us),
+            kafka_between(int(old.kafka_us.min()) - self.window_us, int(old.kafka_us.max()) + self.window_us),
         ]
 
     def _fact_columns(self) -> list[Column]:
@@ -147,8 +153,9 @@ class DeadLetterLookup:
         return {row["_kafka_partition"]: row["last"] + 1 for row in rows}
 
 
-def _kafka_between(low_us: int, high_us: int) -> Column:
-    return F.col("_kafka_timestamp").between(_timestamp(low_us), _timestamp(high_us))
+def kafka_between(low_us: int, high_us: int, prefix: str = "") -> Column:
+    """Whether the row's Kafka time lies between two times (inclusive, microseconds): prunes files by their statistics."""
+    return F.col(f"{prefix}_kafka_timestamp").between(_timestamp(low_us), _timestamp(high_us))
 
 
 def _timestamp(micros: int) -> datetime:

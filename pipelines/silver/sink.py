@@ -11,7 +11,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common import delta
+from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.event_schema import EventSchemas
 from pipelines.common.ledger import BatchRow, Ledger
@@ -19,7 +19,7 @@ from pipelines.common.logging import Log
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import DLQ, SILVER
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, decide, split_batch
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
+from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among, kafka_between
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import silver_table
 from pipelines.silver.transforms import (
@@ -144,19 +144,24 @@ class SilverSink:
     def _write(self, batch: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
         spark, fates, letters = batch.sparkSession, judged.fates, judged.dead_letters
         versions: dict[str, int] = {}
+        failpoints.reach("silver.before_append")
         if len(fates.insert):
             rows = self._silver_rows(_only(batch, fates.insert, judged.facts), row.started_at)
             versions[str(SILVER)] = self._append(rows, self.silver, "", row, len(fates.insert))
+        failpoints.reach("silver.after_append")
         if len(fates.replace):
             rows = self._silver_rows(_only(batch, fates.replace, judged.facts), row.started_at)
-            versions[str(SILVER)] = _replace(spark, self.silver, rows)
+            versions[str(SILVER)] = _replace(spark, self.silver, rows, fates.replaced)
+        failpoints.reach("silver.after_replace")
         if len(letters):
             records = parse_events(_only(batch, letters, judged.facts))
             rows = build_dead_letters(records, rejecting_rules(), dead_lettered_at=row.started_at)
             versions[str(DLQ)] = self._append(rows, self.dlq, "dlq", row, len(letters))
             self.dead_letters.remember(letters)
+        failpoints.reach("silver.after_dead_letters")
         self.lookup.remember(fates.insert)
         self.lookup.remember(fates.replace)
+        self.lookup.forget(int(judged.facts.kafka_us.min()))
         self._version = versions.get(str(SILVER), self._version)
         return versions
 
@@ -200,8 +205,8 @@ def _only(batch: DataFrame, wanted: Facts, facts: Facts) -> DataFrame:
     return among(batch, name, coordinate(), others, keep=False) if len(others) else batch
 
 
-def _replace(spark: SparkSession, path: str, rows: DataFrame) -> int:
-    """Put earlier copies in the place of later ones and return the version.
+def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -> int:
+    """Put earlier copies in the place of the rows `replaced` and return the version.
 
     Idempotent: a row that is no later than its copy stays.
     """
@@ -214,7 +219,13 @@ def _replace(spark: SparkSession, path: str, rows: DataFrame) -> int:
     (
         DeltaTable.forPath(spark, path)
         .alias("t")
-        .merge(rows.alias("s"), "t._event_key = s._event_key AND t.event_id = s.event_id")
+        # Literal bounds: the MERGE opens the files of these rows, not the whole table.
+        .merge(
+            rows.alias("s"),
+            kafka_between(int(replaced.kafka_us.min()), int(replaced.kafka_us.max()), "t.")
+            & (F.col("t._event_key") == F.col("s._event_key"))
+            & (F.col("t.event_id") == F.col("s.event_id")),
+        )
         .whenMatchedUpdateAll(condition=later)
         .execute()
     )

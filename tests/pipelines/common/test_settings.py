@@ -117,6 +117,29 @@ def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, kind: str
     assert f"holds a {kind}, expected a mapping of sections" in sentence(tmp_path, text)
 
 
+def test_file_that_is_no_utf8_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"kafka: {topic: \xff}")
+    with pytest.raises(SettingsError, match=r"The settings file .* is not UTF-8; save it as UTF-8\.$"):
+        load_settings(path, environ={})
+
+
+@pytest.mark.parametrize("text", ["a: b: c", "{"])
+def test_environment_that_is_no_yaml_is_one_sentence_without_the_value(text: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_settings(None, environ={"LAKEHOUSE__KAFKA__TOPIC": text})
+    expected = "The environment variable LAKEHOUSE__KAFKA__TOPIC is not YAML; correct it, or put its value in quotes."
+    assert str(raised.value) == expected
+
+
+def test_mistake_of_the_environment_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    assert "settings.yaml and the environment is unknown" in sentence(tmp_path, "", {"LAKEHOUSE__KAFKA__TPIC": "x"})
+
+
+def test_secret_of_spark_is_in_no_repr(tmp_path: Path) -> None:
+    assert "hunter2" not in repr(load(tmp_path, "spark: {spark.hadoop.fs.s3a.secret.key: hunter2}"))
+
+
 def test_secret_comes_from_the_environment(tmp_path: Path) -> None:
     settings = load(tmp_path, "kafka: {options: {sasl.password: '${PASSWORD}', acks: all}}", {"PASSWORD": "hunter2"})
     assert settings.kafka.options == {"sasl.password": "hunter2", "acks": "all"}

@@ -1,0 +1,45 @@
+"""Named points beside each durable step where tests kill the driver; off, and free, unless `LAKEHOUSE_FAIL_AT` is set.
+
+`LAKEHOUSE_FAIL_AT=silver.after_append:2` kills this process and its JVM with SIGKILL the second time that point is passed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+from pyspark import SparkContext
+
+VARIABLE = "LAKEHOUSE_FAIL_AT"
+
+POINTS = (
+    "bronze.before_append",
+    "bronze.after_append",
+    "silver.before_append",
+    "silver.after_append",
+    "silver.after_replace",
+    "silver.after_dead_letters",
+    "gold.after_hourly",
+    "gold.after_daily",
+    "reconcile.after_evidence",
+    "reconcile.after_hourly",
+    "reconcile.after_daily",
+)
+
+_TARGET, _, _TIMES = os.environ.get(VARIABLE, "").partition(":")
+_passed: Counter[str] = Counter()
+
+
+def reach(point: str) -> None:
+    """Die here if this is the point, and the time, that was asked for."""
+    if point != _TARGET:
+        return
+    _passed[point] += 1
+    if _passed[point] == int(_TIMES or 1):
+        # The JVM first: it must not get to finish what it is doing.
+        gateway = SparkContext._gateway
+        process = getattr(gateway, "proc", None)
+        if process is not None:
+            os.kill(process.pid, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,75 @@
+"""A lake of its own for a test: topic, settings file, events with an op ledger."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lakehouse.local.event_plan import ProducePlan
+from lakehouse.local.kafka_admin import ensure_topic
+from lakehouse.local.kafka_broker import EmbeddedBroker
+from lakehouse.local.producer import produce_events
+from lakehouse.verify.runner import VerifyOptions, verify
+from pipelines.common.failpoints import VARIABLE
+from pipelines.common.settings import Settings, load_settings
+
+PROJECT = Path(__file__).resolve().parents[2]
+DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class LakeCase:
+    """A topic with acknowledged events, and the lake that is to be made of them."""
+
+    folder: Path
+    config: Path
+    settings: Settings
+
+    def run(self, script: str, *args: str, fail_at: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a job as a process of its own, to be killed at `fail_at`."""
+        environ = {**os.environ, "PYTHONPATH": str(PROJECT), VARIABLE: fail_at}
+        command = [sys.executable, str(PROJECT / script), "--config", str(self.config), *args]
+        return subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
+
+    def with_checkpoints(self, name: str) -> Settings:
+        """The settings with other checkpoints: a new generation over the same lake."""
+        lake = self.settings.lake.model_copy(update={"checkpoints": str(self.folder / name)})
+        return self.settings.model_copy(update={"lake": lake})
+
+    def verdicts(self, **options: Any) -> dict[str, str]:
+        """Verdict of each invariant, by the independent checker."""
+        return {result.id: result.verdict for result in verify(self.settings, VerifyOptions(**options))}
+
+
+@pytest.fixture
+def lake_case(broker: EmbeddedBroker, tmp_path: Path) -> Callable[[int], LakeCase]:
+    """Make a case with so many events on a topic of its own."""
+
+    def make(events: int) -> LakeCase:
+        topic = f"events-{tmp_path.name}"
+        ensure_topic(broker.bootstrap_servers, topic, 3, {"retention.ms": "-1"})
+        tree = {
+            "kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": topic},
+            "lake": {"root": str(tmp_path / "lake"), "checkpoints": str(tmp_path / "checkpoints"), "state_dir": str(tmp_path)},
+            "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
+            # Small batches, so that there is a second one to be killed in.
+            "bronze": {"max_offsets_per_trigger": max(events // 3, 1)},
+            "silver": {"max_bytes_per_trigger": "100k"},
+            "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
+        }
+        config = tmp_path / "settings.yaml"
+        config.write_text(yaml.safe_dump(tree))
+        settings = load_settings(config, environ={})
+        produce_events(settings, ProducePlan(count=events, seed=events, start_time=DAY, span_seconds=4 * 3600.0), tmp_path / "op_ledger")
+        return LakeCase(tmp_path, config, settings)
+
+    return make
