@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,11 @@ from deltalake import DeltaTable, write_deltalake
 
 from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyspark.sql import SparkSession
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOPIC = "api-usage-events"
@@ -234,7 +239,7 @@ def _silver_row(event: Row, partition: int, offset: int) -> Row:
         "_event_date": sent.date(),
         "_quality_flags": [],
         **_coordinates(partition, offset, at),
-        "_processed_at": T0 + timedelta(hours=1),
+        "_processed_at": T0,
         "_event_key": int(event["event_id"][1:]),
     }
 
@@ -328,3 +333,38 @@ def hand_lake(tmp_path: Path) -> HandLake:
         batch("gold", 0, {"silver_version": [0, 0]}),
     ]
     return lake
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The process's Spark session, for statements on a few rows."""
+    from pipelines.common.session import build_session  # noqa: PLC0415 - most tests here need no Spark
+
+    warehouse = str(tmp_path_factory.mktemp("warehouse"))
+    overrides = {"schemas_dir": str(PROJECT / "conf/schemas/api_usage_events"), "spark": {"spark.sql.warehouse.dir": warehouse}}
+    spark = build_session(load_settings(None, environ={}, overrides=overrides), "tests")
+    # Compiling a plan costs more than running it on nine rows.
+    interpreted = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    before = {name: str(spark.conf.get(name)) for name in interpreted}
+    for name, value in interpreted.items():
+        spark.conf.set(name, value)
+    yield spark
+    for name, value in before.items():
+        spark.conf.set(name, value)
+
+
+@pytest.fixture
+def tables(session: SparkSession) -> Iterator[Callable[[HandLake], None]]:
+    """Makes a lake's tables known to the session by name until the test ends."""
+    from pipelines.common.delta import register_tables  # noqa: PLC0415
+
+    def forget() -> None:
+        for layer in ("bronze", "silver", "gold", "ops"):
+            session.sql(f"DROP DATABASE IF EXISTS {layer} CASCADE")
+
+    def register(lake: HandLake) -> None:
+        forget()
+        register_tables(session, lake.settings)
+
+    yield register
+    forget()

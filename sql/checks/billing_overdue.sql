@@ -1,0 +1,16 @@
+-- id: billing_overdue
+-- title: Days are closed in time
+-- severity: info
+-- grain: a day
+-- parameters: date (optional, YYYY-MM-DD), grace_hours (optional, default 24)
+-- playbook: billing
+-- description: Days that could be final (Kafka's time has passed their end by the grace and one more day), but the daily batch
+--   has not closed them.
+
+SELECT day, count(*) AS customers, sum(event_count) AS events
+FROM gold.api_usage_daily CROSS JOIN (SELECT max(_kafka_timestamp) AS newest FROM silver.api_usage_events)
+WHERE billing_status <> 'final'
+    AND newest > timestampadd(HOUR, CAST(coalesce(CAST(nullif('${grace_hours}', '') AS BIGINT), 24) AS INT) + 48, CAST(day AS TIMESTAMP))
+    AND day = coalesce(CAST(nullif('${date}', '') AS DATE), day)
+GROUP BY day
+ORDER BY day;

@@ -1,0 +1,30 @@
+-- id: ledger_totals
+-- title: The batches' sums are what the tables hold
+-- severity: error
+-- grain: a table
+-- parameters: none
+-- playbook: conservation
+-- description: Rows of batches that are not in the ledger yet (running now) are left out.
+
+WITH sums AS (
+    SELECT
+        coalesce(sum(inserted) FILTER (WHERE job = 'bronze'), 0) AS bronze,
+        coalesce(sum(inserted) FILTER (WHERE job = 'silver'), 0) AS silver,
+        coalesce(sum(dead_lettered) FILTER (WHERE job = 'silver'), 0) AS dead_letters,
+        max(started_at) FILTER (WHERE job = 'bronze') AS bronze_started,
+        max(started_at) FILTER (WHERE job = 'silver') AS silver_started
+    FROM ops.batch_ledger
+),
+held AS (
+    SELECT 'bronze.api_usage_events' AS table_name, bronze AS ledger,
+        (SELECT count(*) FROM bronze.api_usage_events WHERE _ingested_at <= bronze_started) AS rows FROM sums
+    UNION ALL
+    SELECT 'silver.api_usage_events', silver,
+        (SELECT count(*) FROM silver.api_usage_events WHERE _processed_at <= silver_started) FROM sums
+    UNION ALL
+    SELECT 'bronze.api_usage_events_dlq', dead_letters,
+        (SELECT count(*) FROM bronze.api_usage_events_dlq WHERE _dead_lettered_at <= silver_started) FROM sums
+)
+SELECT table_name, ledger, rows, rows - ledger AS difference
+FROM held
+WHERE NOT rows <=> ledger;
