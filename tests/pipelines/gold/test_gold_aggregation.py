@@ -1,0 +1,76 @@
+"""The Gold job behind Silver: it follows every change of Silver, and a replay ends in the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipelines.common.errors import UsageError
+from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER
+from pipelines.gold import gold_aggregation
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import Lake
+
+Row = dict[str, Any]
+T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
+
+
+def _counts(lake: Lake) -> dict[tuple[int, int], int]:
+    return {(row["hour"].day, row["hour"].hour): row["event_count"] for row in lake.rows(GOLD_HOURLY)}
+
+
+def test_gold_follows_an_event_that_moves_and_a_replay_changes_nothing(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(
+        make_record(make_event(event_timestamp="2026-01-28T10:00:00Z"), 0, at=T0 + timedelta(hours=2)),
+        make_record(make_event(event_id="e2"), 1),
+    )
+    lake.run_silver()
+    lake.run_gold()
+    assert _counts(lake) == {(28, 10): 2}
+    # An earlier copy with another timestamp takes the row's place: an update that moves it to the day before.
+    lake.append(make_record(make_event(event_timestamp="2026-01-27T23:10:00Z"), 0, partition=1, at=T0))
+    lake.run_silver()
+    lake.run_gold()
+
+    assert _counts(lake) == {(27, 23): 1, (28, 10): 1}
+    assert {row["day"].day: row["event_count"] for row in lake.rows(GOLD_DAILY)} == {27: 1, 28: 1}
+    gold, times = lake.gold(), lake.rows(GOLD_HOURLY, "hour", "_updated_at")
+    lake.run_gold("g2")
+
+    assert lake.gold() == gold
+    assert lake.rows(GOLD_HOURLY, "hour", "_updated_at") == times
+    assert len({row["generation"] for row in lake.rows(LEDGER) if row["job"] == "gold"}) == 2
+
+
+def test_event_at_the_ends_of_an_hour_is_counted_in_it(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    texts = ["2026-01-28T00:00:00Z", "2026-01-28T23:59:59.999999Z", "2026-01-28T10:59:59.999999Z", "2026-01-28T11:00:00Z"]
+    lake.append(*(make_record(make_event(event_id=f"e{n}", event_timestamp=text), n) for n, text in enumerate(texts)))
+    lake.run_silver()
+    lake.run_gold()
+
+    assert _counts(lake) == {(28, 0): 1, (28, 10): 1, (28, 11): 1, (28, 23): 1}
+
+
+@pytest.mark.parametrize("text", ["x", "{}", "[]", '{"silver_version": -1}', '{"silver_version": 8}', '{"silver_version": true}'])
+def test_wrong_starting_version_is_one_sentence(text: str) -> None:
+    with pytest.raises(UsageError, match="with n from 0 to 7"):
+        gold_aggregation._starting_version(text, 7)
+
+
+def test_starting_version_is_the_given_one_or_the_first() -> None:
+    assert gold_aggregation._starting_version('{"silver_version": 7}', 7) == "7"
+    assert gold_aggregation._starting_version(None, 7) == "0"
+
+
+def test_gold_without_silver_is_one_sentence(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="expected the Silver table"):
+        lake.run_gold()
+    assert not (lake.folder / "lake").exists()

@@ -1,0 +1,245 @@
+"""The Silver job on real Delta tables without Kafka: each Bronze record ends with one fate, however batches are cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pyspark.errors import StreamingQueryException
+
+from pipelines.common import delta
+from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.event_schema import read_schemas
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.silver import silver_processing, sink, transforms
+from pipelines.silver.schema import silver_table
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import Lake
+
+Row = dict[str, Any]
+T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
+WHEN = ("_processed_at", "_dead_lettered_at")
+
+
+def _minute(minutes: float) -> datetime:
+    return T0 + timedelta(minutes=minutes)
+
+
+def _instant(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def _survivors(lake: Lake) -> dict[str, tuple[int, int]]:
+    rows = lake.rows(SILVER, "event_id", "_kafka_partition", "_kafka_offset")
+    assert len({row["event_id"] for row in rows}) == len(rows)
+    return {row["event_id"]: (row["_kafka_partition"], row["_kafka_offset"]) for row in rows}
+
+
+def _content(lake: Lake) -> list[list[Row]]:
+    return [lake.rows(table, without=WHEN) for table in (SILVER, DLQ)]
+
+
+def test_every_record_has_one_fate_and_a_replay_changes_nothing(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(
+        make_record(make_event(), 0),
+        make_record(make_event(), 1),
+        make_record(None, 2),
+        make_record(b"{", 3),
+        make_record(make_event(event_id="e2", event_timestamp=_instant(T0 - timedelta(days=40))), 4),
+    )
+    lake.run_silver()
+    lake.append(
+        make_record(make_event(), 5, at=_minute(2)),
+        make_record(make_event(status_code=500), 6, at=_minute(2)),
+        make_record(b"{", 7, at=_minute(2)),
+        make_record(make_event(event_id="e2", event_timestamp=_instant(T0 - timedelta(days=40))), 8, at=_minute(2)),
+        make_record(make_event(event_id="e3"), 0, partition=1, at=_minute(2)),
+    )
+    lake.run_silver()
+
+    assert _survivors(lake) == {"e1": (0, 0), "e2": (0, 4), "e3": (1, 0)}
+    assert sorted(row["_kafka_offset"] for row in lake.rows(DLQ)) == [3, 7]
+    late = {"rows_read": 10, "inserted": 3, "duplicate": 4, "conflict": 1, "dead_lettered": 2, "tombstone": 1, "late": 1}
+    assert lake.counts() == late
+
+    content, versions = _content(lake), [lake.version(table) for table in (SILVER, DLQ)]
+    lake.run_silver("g2")
+
+    assert _content(lake) == content
+    assert [lake.version(table) for table in (SILVER, DLQ)] == versions
+    assert lake.counts() == {**late, "rows_read": 20, "already_present": 10}
+
+
+def test_earlier_copy_that_comes_later_takes_the_place_once(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(
+        make_record(make_event(status_code=500), 5, at=_minute(5)),
+        make_record(make_event(event_id="e2"), 6, at=_minute(5)),
+    )
+    lake.run_silver()
+    lake.append(
+        make_record(make_event(), 1, partition=1, at=_minute(1)),
+        make_record(make_event(event_id="e2"), 2, partition=1, at=_minute(6)),
+        make_record(make_event(), 3, partition=1, at=_minute(3)),
+    )
+    lake.run_silver()
+
+    assert _survivors(lake) == {"e1": (1, 1), "e2": (0, 6)}
+    assert {row["event_id"]: row["status_code"] for row in lake.rows(SILVER)} == {"e1": 200, "e2": 200}
+    assert lake.counts() == {"rows_read": 5, "inserted": 2, "replaced": 1, "duplicate": 2, "conflict": 1}
+    version, content = lake.version(SILVER), _content(lake)
+    lake.run_silver("g2")
+
+    assert _content(lake) == content
+    assert lake.version(SILVER) == version
+
+
+def test_late_event_behind_the_watermark_is_kept_and_flagged(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    day = timedelta(days=1)
+    for offset in range(3):
+        at = T0 + offset * day
+        lake.append(make_record(make_event(event_id=f"now-{offset}", event_timestamp=_instant(at)), 2 * offset, at=at))
+        lake.run_silver()
+    lake.append(make_record(make_event(event_id="late", event_timestamp=_instant(T0 - 3 * day)), 6, at=T0 + 2 * day))
+    lake.run_silver()
+
+    assert {row["event_id"]: row["_is_late_arriving"] for row in lake.rows(SILVER)} == {
+        "now-0": False,
+        "now-1": False,
+        "now-2": False,
+        "late": True,
+    }
+
+
+def test_new_schema_version_adds_its_column_and_keeps_old_rows(
+    lake: Lake, tmp_path: Path, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(make_record(make_event(), 0))
+    lake.run_silver()
+    first = json.loads((Path("conf/schemas/api_usage_events/1.0.json")).read_text(encoding="utf-8"))
+    second = {**first, "version": "1.1", "fields": [*first["fields"]]}
+    second["fields"].append({"name": "cached", "type": "boolean", "required": False, "doc": "Served from a cache."})
+    folder = tmp_path / "schemas"
+    folder.mkdir()
+    for schema in (first, second):
+        (folder / f"{schema['version']}.json").write_text(json.dumps(schema), encoding="utf-8")
+    before = lake.rows(SILVER)
+    delta.ensure_columns(lake.spark, silver_table(read_schemas(folder)), lake.path(SILVER))
+    table = lake.spark.read.format("delta").load(lake.path(SILVER))
+
+    assert table.dtypes[-1] == ("cached", "boolean")
+    assert [row["cached"] for row in table.collect()] == [None]
+    assert lake.rows(SILVER, *before[0]) == before
+    version = lake.version(SILVER)
+    delta.ensure_columns(lake.spark, silver_table(read_schemas(folder)), lake.path(SILVER))
+    assert lake.version(SILVER) == version
+
+
+class _Killed(RuntimeError):  # not an error of ours: the power went out
+    pass
+
+
+class _DiesOnce(Ledger):
+    """A ledger whose first record never comes: the process died after the tables were written."""
+
+    died = False
+
+    def record(self, row: BatchRow) -> None:
+        if not type(self).died:
+            type(self).died = True
+            raise _Killed
+        super().record(row)
+
+
+def test_batch_that_died_before_its_ledger_row_keeps_its_counts(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append(
+        make_record(make_event(), 0),
+        make_record(make_event(), 1),
+        make_record(b"{", 2),
+        make_record(None, 3),
+        make_record(make_event(event_id="e2"), 4),
+    )
+    monkeypatch.setattr(_DiesOnce, "died", False)
+    monkeypatch.setattr(silver_processing, "Ledger", _DiesOnce)
+    with pytest.raises(StreamingQueryException):
+        lake.run_silver()
+    assert not Path(lake.path(LEDGER)).exists()
+    content, versions = _content(lake), [lake.version(table) for table in (SILVER, DLQ)]
+    lake.run_silver()
+
+    assert _content(lake) == content
+    assert [lake.version(table) for table in (SILVER, DLQ)] == versions
+    assert lake.counts() == {"rows_read": 5, "inserted": 2, "duplicate": 1, "dead_lettered": 1, "tombstone": 1}
+    lake.run_silver()
+
+    assert len(lake.rows(LEDGER)) == 1
+    assert [lake.version(table) for table in (SILVER, DLQ)] == versions
+
+
+def test_batch_that_died_between_its_tables_writes_the_rest(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append(make_record(make_event(), 0), make_record(b"{", 1), make_record(make_event(), 2))
+    whole = transforms.build_dead_letters
+
+    def die(*_args: Any, **_options: Any) -> None:
+        raise _Killed
+
+    monkeypatch.setattr(sink, "build_dead_letters", die)
+    with pytest.raises(StreamingQueryException):
+        lake.run_silver()
+    assert (len(lake.rows(SILVER)), len(lake.rows(DLQ))) == (1, 0)
+    monkeypatch.setattr(sink, "build_dead_letters", whole)
+    lake.run_silver()
+
+    assert (len(lake.rows(SILVER)), len(lake.rows(DLQ))) == (1, 1)
+    assert lake.counts() == {"rows_read": 3, "inserted": 1, "duplicate": 1, "dead_lettered": 1}
+
+
+def test_order_and_cut_of_batches_do_not_change_silver(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
+) -> None:
+    records = [make_record(make_event(event_id=f"e{n % 3}", status_code=200 + n), n, at=_minute(9 - n)) for n in range(6)]
+    records += [make_record(make_event(event_id=f"e{n}"), n, partition=1, at=_minute(5)) for n in range(2)]
+    other = type(lake)(lake.spark, tmp_path / "other")
+    lake.append(*records)
+    lake.run_silver()
+    other.append(*records[4:])
+    other.run_silver()
+    other.append(*records[:4])
+    other.run_silver()
+
+    assert _content(other) == _content(lake)
+    assert _survivors(lake) == {"e0": (1, 0), "e1": (0, 4), "e2": (0, 5)}
+
+
+def test_missing_bronze_is_one_sentence_and_writes_nothing(lake: Lake) -> None:
+    with pytest.raises(UsageError, match=r"No Delta table lies at .*, expected the Bronze table"):
+        lake.run_silver()
+
+    assert not Path(lake.settings.lake.root).exists()
+    assert not Path(lake.settings.lake.checkpoints).exists()
+
+
+def test_checkpoint_of_gold_is_refused(lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]) -> None:
+    lake.append(make_record(make_event(), 0))
+    lake.run_silver()
+    lake.run_gold()
+    gold = f"{lake.settings.lake.checkpoints}/gold/g1"
+
+    with pytest.raises(CheckpointError, match="belongs to job gold, expected silver"):
+        silver_processing.run(lake.spark, lake.settings, checkpoint_path=gold, trigger="available-now")
+    assert lake.version(BRONZE) == 0
