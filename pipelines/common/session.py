@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
         if not JARS.is_dir():
             msg = f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven."
             raise LakehouseError(msg)
+        # Spark would start the `python3` of the PATH for its workers: another version, without pyspark, on a laptop.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         conf.setdefault("spark.driver.extraClassPath", f"{JARS}/*")
         # Before the session can set a level, Spark's start has already warned about this and that.
         conf.setdefault("spark.driver.extraJavaOptions", f'"-Dlog4j2.configurationFile={LOG4J.as_uri()}"')
