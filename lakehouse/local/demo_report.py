@@ -88,13 +88,13 @@ def show_bills(console: Console, day: date, bills: list[Bill], outcome: Outcome)
         table.add_row(f"{len(rest):,} others", f"{sum(bill.events for bill in rest):,}", style="dim")
     console.print()
     console.print(table)
-    closed = "was closed before: compared, not rewritten" if outcome.was_final else f"is now {outcome.status}"
+    closed = "closed before, so compared only" if outcome.was_final else f"the day is now {outcome.status}"
     good = outcome.events_off == 0
     style = "bold green" if good else "yellow"
     console.print(
         Text(f"\n{'✓' if good else '!'} Gold was off by {outcome.events_off:,} of {outcome.events_after:,} events", style=style)
     )
-    console.print(f"  against a recompute from Silver version {outcome.silver_version}; the day {closed}.")
+    console.print(f"  against a recompute from Silver version {outcome.silver_version}; {closed}.")
 
 
 def show_checks(console: Console, results: list[CheckResult]) -> None:
