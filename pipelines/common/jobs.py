@@ -19,7 +19,7 @@ from pipelines.common.logging import Log, setup_logging
 from pipelines.common.settings import Settings, process_settings
 
 AVAILABLE_NOW = "available-now"
-_INTERVAL = re.compile(r"\d+(\.\d+)?\s*(milliseconds?|seconds?|minutes?|hours?)")
+_INTERVAL = re.compile(r"\d+\s*(milliseconds?|seconds?|minutes?|hours?)")
 _LOG = Log("job")
 EXIT_INTERRUPTED = 130
 
