@@ -1,0 +1,66 @@
+"""Checkpoints know whose they are, and refuse everybody else before anything is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.common.checkpoints import MARKER, open_checkpoint, planned_offsets
+from pipelines.common.errors import EXIT_USAGE, CheckpointError
+
+OWN = {"job": "silver", "source": "bronze-id", "target": "silver-id"}
+
+
+def test_checkpoint_keeps_its_generation(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    first = open_checkpoint(spark, path, **OWN)
+    again = open_checkpoint(spark, path, **OWN)
+    other = open_checkpoint(spark, str(tmp_path / "b"), **OWN)
+
+    assert first.is_new
+    assert (again.generation, again.app_id()) == (first.generation, first.app_id())
+    assert other.generation != first.generation
+    (tmp_path / "a" / "offsets").mkdir()
+    assert not open_checkpoint(spark, path, **OWN).is_new
+
+
+@pytest.mark.parametrize("key", ["job", "source", "target"])
+def test_checkpoint_of_somebody_else_is_refused(spark: SparkSession, tmp_path: Path, key: str) -> None:
+    open_checkpoint(spark, str(tmp_path), **OWN)
+    before = (tmp_path / MARKER).read_bytes()
+
+    with pytest.raises(CheckpointError, match=f"belongs to {key} {OWN[key]}, expected other") as caught:
+        open_checkpoint(spark, str(tmp_path), **{**OWN, key: "other"})
+    assert caught.value.exit_code == EXIT_USAGE
+    assert (tmp_path / MARKER).read_bytes() == before
+
+
+def test_starting_offsets_on_a_used_checkpoint_are_refused_unless_its_own(spark: SparkSession, tmp_path: Path) -> None:
+    open_checkpoint(spark, str(tmp_path), **OWN, starting='{"0":5}')
+
+    assert open_checkpoint(spark, str(tmp_path), **OWN, starting='{"0":5}').starting == '{"0":5}'
+    assert open_checkpoint(spark, str(tmp_path), **OWN).starting == '{"0":5}'
+    with pytest.raises(CheckpointError, match="--starting-offsets has no effect"):
+        open_checkpoint(spark, str(tmp_path), **OWN, starting='{"0":6}')
+
+
+def test_folder_of_something_else_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x", encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match="holds files of something else, expected a checkpoint of silver"):
+        open_checkpoint(spark, str(tmp_path), **OWN)
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_planned_offsets_are_read_from_sparks_log(spark: SparkSession, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(spark, str(tmp_path), **OWN)
+    for path, offsets in (("sources/0/0", [5, 7]), ("offsets/0", [10, 7]), ("offsets/1", [12, 9, 4])):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        by_partition = {str(partition): offset for partition, offset in enumerate(offsets)}
+        (tmp_path / path).write_text("v1\n{}\n" + json.dumps({"topic": by_partition}) + "\n", encoding="utf-8")
+
+    assert planned_offsets(spark, checkpoint, 0) == ({0: 5, 1: 7}, {0: 10, 1: 7})
+    assert planned_offsets(spark, checkpoint, 1) == ({0: 10, 1: 7}, {0: 12, 1: 9, 2: 4})

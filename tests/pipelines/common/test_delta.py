@@ -1,0 +1,104 @@
+"""Delta tables: appends that happen once, tables that are refused, metadata that a restart finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.bronze.schema import TABLE as BRONZE_TABLE
+from pipelines.bronze.schema import TOPIC_ID_PROPERTY
+from pipelines.common import delta
+from pipelines.common.checkpoints import open_checkpoint
+from pipelines.common.delta import Column, TableDef
+from pipelines.common.errors import UsageError
+from pipelines.common.tables import BRONZE
+
+SMALL = TableDef(BRONZE, "A table.", (Column("id", "bigint", "An id."), Column("name", "string", "A name.")))
+
+
+def _append(spark: SparkSession, path: str, ids: list[int], app_id: str, batch_id: int) -> int:
+    frame = spark.createDataFrame([(number, None) for number in ids], "id bigint, name string")
+    return delta.append(
+        frame, path, app_id=app_id, batch_id=batch_id, metadata={"batch_id": batch_id, "app": app_id}, partitions=1
+    )
+
+
+def _ids(spark: SparkSession, path: str) -> list[int]:
+    return sorted(row["id"] for row in spark.read.format("delta").load(path).collect())
+
+
+@pytest.fixture
+def table(spark: SparkSession, tmp_path: Path) -> str:
+    path = str(tmp_path / "table")
+    delta.ensure_table(spark, SMALL, path, {"lakehouse.x": "y"})
+    return path
+
+
+def test_append_with_the_same_ids_writes_once(spark: SparkSession, table: str) -> None:
+    version = _append(spark, table, [1, 2], "a", 0)
+
+    assert _append(spark, table, [1, 2], "a", 0) == version
+    assert _ids(spark, table) == [1, 2]
+    assert _append(spark, table, [3], "a", 1) == version + 1
+    assert _append(spark, table, [2, 1], "a", 0) == version + 1
+    assert _ids(spark, table) == [1, 2, 3]
+
+
+def test_new_checkpoint_that_counts_from_0_again_loses_nothing(spark: SparkSession, table: str, tmp_path: Path) -> None:
+    checkpoints = [open_checkpoint(spark, str(tmp_path / name), job="silver", source="s", target="t") for name in ("g1", "g2")]
+    ids = [checkpoint.app_id() for checkpoint in checkpoints]
+    _append(spark, table, [1], ids[0], 0)
+    _append(spark, table, [2], ids[0], 1)
+    _append(spark, table, [3], ids[1], 0)
+
+    assert _ids(spark, table) == [1, 2, 3]
+    assert [delta.transaction_version(spark, table, app_id) for app_id in (*ids, "other")] == [1, 0, None]
+    assert checkpoints[0].app_id("dlq") not in ids
+
+
+def test_metadata_of_a_batch_is_found_with_its_version(spark: SparkSession, table: str) -> None:
+    versions = [_append(spark, table, [n], "a", n) for n in range(3)]
+
+    assert delta.batch_metadata(spark, table, {"batch_id": 1}) == {"batch_id": 1, "app": "a", "version": versions[1]}
+    assert delta.batch_metadata(spark, table, {"batch_id": 1, "app": "b"}) is None
+    assert (delta.last_version(spark, table), delta.current_version(spark, table)) == (versions[2], versions[2])
+
+
+def test_table_is_made_once_with_its_properties(spark: SparkSession, table: str) -> None:
+    before = delta.current_version(spark, table)
+    delta.ensure_table(spark, SMALL, table)
+
+    assert delta.current_version(spark, table) == before
+    assert delta.table_property(spark, table, "lakehouse.x") == "y"
+    assert delta.table_property(spark, table, "delta.enableDeletionVectors") == "false"
+    assert delta.table_property(spark, table, "nothing") is None
+
+
+def test_folder_with_other_files_is_refused_and_untouched(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(UsageError, match=r"holds files but no Delta table, expected bronze\.api_usage_events or nothing"):
+        delta.ensure_table(spark, SMALL, str(tmp_path))
+    with pytest.raises(UsageError, match="No Delta table lies at"):
+        delta.require_table(spark, str(tmp_path), "the Bronze table")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_bronze_is_append_only_and_knows_its_topic(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "bronze")
+    delta.ensure_table(spark, BRONZE_TABLE, path, {TOPIC_ID_PROPERTY: "id-1"})
+
+    assert delta.table_property(spark, path, "delta.appendOnly") == "true"
+    assert delta.table_property(spark, path, TOPIC_ID_PROPERTY) == "id-1"
+    assert spark.read.format("delta").load(path).columns == BRONZE_TABLE.column_names
+
+
+def test_columns_that_are_missing_are_added_at_the_end(spark: SparkSession, table: str) -> None:
+    _append(spark, table, [1], "a", 0)
+    wider = TableDef(BRONZE, "A table.", (Column("more", "boolean", "More."), *SMALL.columns))
+    delta.ensure_columns(spark, wider, table)
+
+    assert spark.read.format("delta").load(table).dtypes == [("id", "bigint"), ("name", "string"), ("more", "boolean")]
+    assert _ids(spark, table) == [1]

@@ -1,0 +1,97 @@
+"""What users give the jobs: offsets and triggers that are understood, and one sentence for those that are not."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from pyspark.errors import AnalysisException
+from pyspark.sql import SparkSession
+
+from pipelines.common import jobs
+from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
+from pipelines.common.settings import Settings, load_settings
+
+
+def test_offsets_are_read_by_partition() -> None:
+    assert jobs.parse_offsets('{"0": 123456, "1": 0}') == {0: 123456, 1: 0}
+    assert jobs.parse_offsets(None) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "{", "[]", "5", "null", "{}", '{"0": -1}', '{"0": 1.5}', '{"0": "5"}', '{"0": true}', '{"a": 1}', '{"0": null}'],
+)
+def test_offsets_that_are_none_are_one_sentence(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--starting-offsets .*expected JSON such as") as caught:
+        jobs.parse_offsets(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "now", "availableNow", "1", "1 parsec", "-1 second", "1 second; 2", "1.5 minutes"])
+def test_trigger_that_is_not_known_is_one_sentence(spark: SparkSession, text: str) -> None:
+    writer = spark.readStream.format("rate").load().writeStream
+
+    with pytest.raises(UsageError, match="give `available-now` or an interval"):
+        jobs.set_trigger(writer, text)
+
+
+@pytest.mark.parametrize("text", ["available-now", "1 second", "500 milliseconds", " 2 hours ", "10 seconds"])
+def test_triggers_that_are_known_are_taken(spark: SparkSession, text: str) -> None:
+    writer = spark.readStream.format("rate").load().writeStream
+
+    assert jobs.set_trigger(writer, text) is writer
+
+
+def test_checkpoint_path_is_the_given_one_or_the_first_generation() -> None:
+    settings = load_settings(None, environ={}, overrides={"lake.checkpoints": "s3a://bucket/points/"})
+
+    assert jobs.checkpoint_path(settings, "silver", None) == "s3a://bucket/points/silver/g1"
+    assert jobs.checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("Found a."), 2),
+        (CheckpointError("Found b."), 2),
+        (TransientError("Found c."), 1),
+        (DataLossError("Found d."), 1),
+    ],
+)
+def test_own_errors_end_a_job_with_their_sentence_and_code(
+    error: Exception, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.yaml").write_text("", encoding="utf-8")
+
+    def main(_args: argparse.Namespace, _settings: Settings) -> None:
+        raise error
+
+    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "empty.yaml")]) == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_missing_settings_file_is_one_sentence_with_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_args: argparse.Namespace, _settings: Settings) -> None:
+        raise AssertionError
+
+    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "none.yaml")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_own_sentence_inside_sparks_error_wins() -> None:
+    text = "Py4JException: trace\n  File x\npipelines.common.errors.DataLossError: Bronze says so.\n at java"
+    named = jobs.named_error(RuntimeError(text))
+
+    assert (type(named), str(named)) == (DataLossError, "Bronze says so.")
+
+
+def test_sparks_error_is_one_sentence_with_its_condition(spark: SparkSession) -> None:
+    with pytest.raises(AnalysisException) as caught:
+        spark.sql("SELECT nothing FROM nowhere")
+    named = jobs.named_error(caught.value)
+
+    assert "TABLE_OR_VIEW_NOT_FOUND" in str(named)
+    assert "\n" not in str(named)
+    assert named.exit_code == 1
