@@ -1,0 +1,76 @@
+"""The way to Kafka: a real broker, one that is absent, and topics that are not there."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse.local.kafka_admin import ensure_topic
+from lakehouse.local.kafka_broker import EmbeddedBroker
+from pipelines.common import kafka
+from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.settings import Settings, load_settings
+
+
+def _settings(**overrides: Any) -> Settings:
+    tree = {"kafka.startup_timeout_seconds": 2.0, **{name.replace("__", "."): value for name, value in overrides.items()}}
+    return load_settings(None, environ={}, overrides=tree)
+
+
+def test_broker_that_is_down_is_named_after_the_timeout() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{free.getsockname()[1]}"
+    began = time.monotonic()
+
+    with pytest.raises(TransientError, match=f"No Kafka broker answered at {server} within 2 s") as caught:
+        kafka.wait_for_topic(_settings(kafka__bootstrap_servers=server))
+    assert 1.5 < time.monotonic() - began < 30
+    assert caught.value.exit_code == 1
+
+
+def test_topic_is_described_by_id_and_offsets(broker: EmbeddedBroker) -> None:
+    ensure_topic(broker.bootstrap_servers, "common-kafka", 3)
+    settings = _settings(kafka__bootstrap_servers=broker.bootstrap_servers, kafka__topic="common-kafka")
+    state = kafka.wait_for_topic(settings)
+
+    assert (state.start, state.end) == ({0: 0, 1: 0, 2: 0}, {0: 0, 1: 0, 2: 0})
+    assert state.topic_id == kafka.wait_for_topic(settings).topic_id != ""
+
+
+def test_unknown_topic_is_not_waited_for(broker: EmbeddedBroker) -> None:
+    settings = _settings(
+        kafka__bootstrap_servers=broker.bootstrap_servers, kafka__topic="no-such", kafka__startup_timeout_seconds=300.0
+    )
+
+    with pytest.raises(UsageError, match="Topic no-such does not exist"):
+        kafka.wait_for_topic(settings)
+
+
+def test_embedded_broker_is_looked_up_in_the_state_folder(tmp_path: Path) -> None:
+    settings = _settings(lake__state_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="start it with `lakehouse kafka start`"):
+        kafka.bootstrap_servers(settings)
+    state = tmp_path / "kafka" / "broker.json"
+    state.parent.mkdir()
+    state.write_text(json.dumps({"pid": 1, "bootstrap_servers": "127.0.0.1:1"}), encoding="utf-8")
+
+    assert kafka.bootstrap_servers(settings) == "127.0.0.1:1"
+    state.write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match="does not run"):
+        kafka.bootstrap_servers(settings)
+
+
+def test_options_pass_through_to_both_clients() -> None:
+    options = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN"}
+    settings = _settings(kafka__bootstrap_servers="b:1", kafka__topic="t", kafka__options=options)
+    source = kafka.source_options(settings)
+
+    assert kafka.client_config(settings) == {**options, "bootstrap.servers": "b:1"}
+    assert {f"kafka.{name}": value for name, value in options.items()}.items() <= source.items()
+    assert (source["subscribe"], source["failOnDataLoss"], source["kafka.bootstrap.servers"]) == ("t", "true", "b:1")
