@@ -7,7 +7,8 @@ from typing import Any
 
 import duckdb
 
-MEMORY_LIMIT = "3GB"
+MEMORY_LIMIT = "2GB"
+"""Beside it stand Arrow's buffers and the rebuild's processes: together under 4 GB for five million records."""
 
 
 class Database:

@@ -146,6 +146,10 @@ def _number(double: bool, low: float, high: float) -> Check:
     return check
 
 
+_FIRST_SECOND = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH).days * 86_400
+_END_SECOND = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).days * 86_400
+
+
 def microseconds(value: Any) -> int:
     """Microseconds since the epoch of an ISO 8601 instant with Z or an offset up to 18 h; a longer fraction is cut."""
     match = _INSTANT.fullmatch(value) if type(value) is str else None
@@ -159,4 +163,7 @@ def microseconds(value: Any) -> int:
             raise ValueError
         offset = (int(hours) * 3600 + int(minutes) * 60) * (1 if sign == "+" else -1)
     micros = int((fraction or "0").ljust(6, "0")[:6])
-    return (elapsed.days * 86_400 + elapsed.seconds - offset) * 1_000_000 + micros
+    instant = elapsed.days * 86_400 + elapsed.seconds - offset
+    if not _FIRST_SECOND <= instant < _END_SECOND:
+        raise ValueError
+    return instant * 1_000_000 + micros

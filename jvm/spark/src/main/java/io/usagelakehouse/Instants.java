@@ -1,9 +1,11 @@
 package io.usagelakehouse;
 
-/** ISO 8601 instants, strictly: `2026-01-28T10:15:30[.fraction](Z|+hh:mm|-hh:mm)`, years 0001 to 9999. */
+/** ISO 8601 instants, strictly: `2026-01-28T10:15:30[.fraction](Z|+hh:mm|-hh:mm)`, from 0001-01-03 to 9999-12-30, UTC. */
 final class Instants {
   private static final int[] DAYS = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
   private static final int SECONDS_END = 19;
+  private static final long FIRST = daysSinceEpoch(1, 1, 3) * 86_400L;
+  private static final long END = daysSinceEpoch(9999, 12, 31) * 86_400L;
 
   private Instants() {}
 
@@ -46,7 +48,8 @@ final class Instants {
       return null;
     }
     long seconds = daysSinceEpoch(year, month, day) * 86_400L + hour * 3600L + minute * 60L + second - offset;
-    return seconds * 1_000_000L + micros;
+    // Two days inside what calendars of years 1 to 9999 hold: hours, days and windows around it can be reckoned.
+    return seconds < FIRST || seconds >= END ? null : (Long) (seconds * 1_000_000L + micros);
   }
 
   private static int offsetSeconds(String text, int at) {
