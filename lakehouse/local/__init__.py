@@ -1,0 +1,1 @@
+"""What a laptop needs: a broker, a generator of events, the demo."""
