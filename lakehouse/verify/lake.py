@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import duckdb
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -73,10 +74,15 @@ class Lake:
         if version is not None:
             source = DeltaTable(source.table_uri, version=version)
         dataset = source.to_pyarrow_dataset()
-        needed = None if columns == "*" else [name for name in dataset.schema.names if re.search(rf"\\b{name}\\b", columns)]
+        needed = None if columns == "*" else [name for name in dataset.schema.names if re.search(rf"\b{name}\b", columns)]
         # Arrow's default reads 16 batches of 4 files ahead: gigabytes of raw values.
         scanner = dataset.scanner(columns=needed, batch_size=32_768, batch_readahead=4, fragment_readahead=2)
-        self.db.copy(scanner.to_reader(), name, columns)
+        try:
+            self.db.copy(scanner.to_reader(), name, columns)
+        except (duckdb.Error, OSError) as error:
+            reason = str(error).splitlines()[0]
+            msg = f"I7 violated: the data of {table} cannot be read ({reason}); restore the file or rebuild the table."
+            raise LakehouseError(msg) from None
 
 
 @contextmanager

@@ -303,6 +303,15 @@ def test_damaged_footer_is_named(hand_lake: Any) -> None:
     assert "footer" in problems(hand_lake, "I7")[0]
 
 
+def test_damaged_data_behind_a_sound_footer_is_named(hand_lake: Any) -> None:
+    hand_lake.write()
+    file = Path(hand_lake.delta(BRONZE).file_uris()[0])
+    data = file.read_bytes()
+    file.write_bytes(data[:4] + bytes(byte ^ 255 for byte in data[4:600]) + data[600:])
+    with pytest.raises(LakehouseError, match="I7 violated: the data of bronze"):
+        verify(hand_lake.settings, VerifyOptions())
+
+
 def test_hole_in_the_versions_is_named(hand_lake: Any) -> None:
     hand_lake.write()
     hand_lake.write(SILVER)
