@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE
+from pipelines.common.session import instant
 
 
 def build_bronze_rows(records: DataFrame, ingested_at: datetime) -> DataFrame:
@@ -24,7 +25,7 @@ def build_bronze_rows(records: DataFrame, ingested_at: datetime) -> DataFrame:
         F.col("headers").alias("_kafka_headers"),
         F.col("value").alias("_raw_value"),
         F.length("value").alias("_raw_size"),
-        F.lit(ingested_at).alias("_ingested_at"),
+        instant(ingested_at).alias("_ingested_at"),
         F.to_date("timestamp").alias("_event_date"),
     ).select(TABLE.column_names)
 

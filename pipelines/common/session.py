@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.common.errors import LakehouseError
 from pipelines.common.event_schema import read_schemas
@@ -74,3 +76,9 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def instant(moment: datetime) -> Column:
+    """Give a moment (with a zone) that changes with each batch, without a literal in the generated code: see InstantOf.java."""
+    text = moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return F.call_function("events.instant", F.lit(text))

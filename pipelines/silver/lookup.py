@@ -17,6 +17,8 @@ from pipelines.silver.transforms import coordinate, payload_hash, second_key
 
 _SECOND = 1_000_000
 _HOUR = 3600 * _SECOND
+_PADDING = tuple(range(-16, 0))
+"""No coordinates; as keys they cost nothing but their place in the set."""
 _LITERALS = 500
 """Up to so many values are literals in the plan; more are joined by broadcast."""
 
@@ -24,7 +26,8 @@ _LITERALS = 500
 def among(frame: DataFrame, name: str, value: Column, wanted: Longs, *, keep: bool = True) -> DataFrame:
     """Keep (or drop) the rows whose long `value` is one of `wanted`."""
     if len(wanted) <= _LITERALS:
-        condition = value.isin(wanted.tolist()) if len(wanted) else F.lit(False)
+        # A longer list is a set that generated code refers to; a short one would be part of the code, compiled anew each time.
+        condition = value.isin([*wanted.tolist(), *_PADDING])
         return frame.where(condition if keep else ~condition)
     values = frame.sparkSession.createDataFrame(pa.table({name: wanted}))
     joined = frame.withColumn(name, value) if name not in frame.columns else frame

@@ -8,6 +8,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.common.session import instant
 from pipelines.silver.rules import Rule, any_failed, failed_ids, failed_sentences
 from pipelines.silver.schema import DLQ_TABLE
 
@@ -81,7 +82,7 @@ def build_silver_rows(
         (F.col("_arrival_delay_seconds") > late_after_seconds).alias("_is_late_arriving"),
         F.to_date("event.event_timestamp").alias("_event_date"),
         failed_ids(warnings).alias("_quality_flags"),
-        F.lit(processed_at).alias("_processed_at"),
+        instant(processed_at).alias("_processed_at"),
         event_key(F.col("event.event_id")).alias("_event_key"),
     ).select(*columns)
 
@@ -97,5 +98,5 @@ def build_dead_letters(parsed: DataFrame, rejecting: list[Rule], *, dead_lettere
         F.lit("open").alias("_status"),
         F.lit(1).alias("_attempts"),
         F.lit(None).cast("string").alias("_replay_id"),
-        F.lit(dead_lettered_at).alias("_dead_lettered_at"),
+        instant(dead_lettered_at).alias("_dead_lettered_at"),
     ).select(DLQ_TABLE.column_names)

@@ -69,9 +69,9 @@ def lake_case(broker: EmbeddedBroker, tmp_path: Path) -> Callable[[int], LakeCas
         config = tmp_path / "settings.yaml"
         config.write_text(yaml.safe_dump(tree))
         settings = load_settings(config, environ={})
-        produce_events(
-            settings, ProducePlan(count=events, seed=events, start_time=DAY, span_seconds=4 * 3600.0), tmp_path / "op_ledger"
-        )
+        if events:
+            plan = ProducePlan(count=events, seed=events, start_time=DAY, span_seconds=4 * 3600.0)
+            produce_events(settings, plan, tmp_path / "op_ledger")
         return LakeCase(tmp_path, config, settings)
 
     return make
