@@ -25,13 +25,13 @@ Day = tuple[date, int, int, int]
 
 def _from_file(path: Path) -> tuple[int, int, list[Day]]:
     """Lines, lines that are no request, and for each day requests, errors and bytes: by regular expression, in SQL."""
-    pattern = r'^\S+ \S+ \S+ \[([^\]]+)\] "([A-Z]+) (\S+) HTTP/[0-9.]+" ([0-9]{3}) ([0-9]+|-) "[^"]*" "[^"]*"$'
-    db = duckdb.connect(config={"TimeZone": "UTC"})
+    pattern = r'^\S+ \S+ \S+ \[([^\] ]+) \+0000\] "([A-Z]+) (\S+) HTTP/[0-9.]+" ([0-9]{3}) ([0-9]+|-) "[^"]*" "[^"]*"$'
+    db = duckdb.connect()
     reader = "read_csv(?, header=false, columns={'line': 'VARCHAR'}, delim='\x01', quote='', escape='')"
-    db.execute(f"CREATE TABLE lines AS SELECT line FROM {reader}", [str(path)])
+    db.execute(f"CREATE TABLE lines AS SELECT line FROM {reader}", [str(path)])  # noqa: S608
     db.execute(
         f"""CREATE TABLE requests AS
-        SELECT strptime(regexp_extract(line, '{pattern}', 1), '%d/%b/%Y:%H:%M:%S %z')::DATE AS day,
+        SELECT strptime(regexp_extract(line, '{pattern}', 1), '%d/%b/%Y:%H:%M:%S')::DATE AS day,
                regexp_extract(line, '{pattern}', 4)::INT AS status,
                coalesce(try_cast(regexp_extract(line, '{pattern}', 5) AS BIGINT), 0) AS bytes
         FROM lines WHERE regexp_matches(line, '{pattern}')"""  # noqa: S608
