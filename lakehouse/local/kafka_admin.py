@@ -52,7 +52,7 @@ def ensure_topic(
     options: Mapping[str, str] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> int:
-    """Create `topic` with `partitions` and `config` (default: kept forever) if it is absent, and wait until it has leaders.
+    """Create `topic` with `partitions` and `config` (default: kept forever) if it is absent, and wait until they serve it.
 
     A topic that exists is left as it is. Returns the number of its partitions.
     Raises UsageError when the broker refuses the topic, TransientError when it does not answer in time.
@@ -69,11 +69,22 @@ def ensure_topic(
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         found = cluster_metadata(admin, bootstrap_servers, timeout).topics.get(topic)
-        if found is not None and found.partitions and all(part.leader >= 0 for part in found.partitions.values()):
+        if found is not None and found.partitions and _serves(admin, topic, list(found.partitions), timeout):
             return len(found.partitions)
         time.sleep(_POLL_SECONDS)
-    msg = f"The topic {topic} at {bootstrap_servers} has no leader after {timeout:g} s; see the broker's log."
+    msg = f"The topic {topic} at {bootstrap_servers} is not served after {timeout:g} s; see the broker's log."
     raise TransientError(msg)
+
+
+def _serves(admin: AdminClient, topic: str, partitions: list[int], timeout: float) -> bool:
+    """Whether every partition answers: metadata names a leader before that leader takes requests."""
+    wanted = {TopicPartition(topic, part): OffsetSpec.latest() for part in partitions}
+    try:
+        for answer in admin.list_offsets(wanted, request_timeout=timeout).values():
+            answer.result(timeout)
+    except KafkaException:
+        return False
+    return True
 
 
 def topic_offsets(

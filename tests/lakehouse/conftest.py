@@ -18,7 +18,7 @@ from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -354,17 +354,23 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 @pytest.fixture
-def tables(session: SparkSession) -> Iterator[Callable[[HandLake], None]]:
-    """Makes a lake's tables known to the session by name until the test ends."""
+def tables(session: SparkSession) -> Iterator[Callable[[HandLake, Collection[str]], None]]:
+    """Makes a lake's tables (those named; none: all) known to the session by name until the test ends."""
     from pipelines.common.delta import register_tables  # noqa: PLC0415
 
     def forget() -> None:
         for layer in ("bronze", "silver", "gold", "ops"):
             session.sql(f"DROP DATABASE IF EXISTS {layer} CASCADE")
 
-    def register(lake: HandLake) -> None:
+    def register(lake: HandLake, names: Collection[str] = ()) -> None:
         forget()
-        register_tables(session, lake.settings)
+        if not names:
+            register_tables(session, lake.settings)
+        for name in names:
+            layer, table = name.split(".")
+            if (Path(lake.settings.lake.root) / layer / table).exists():
+                session.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
+                session.sql(f"CREATE TABLE {name} USING DELTA LOCATION '{lake.settings.lake.root}/{layer}/{table}'")
 
     yield register
     forget()
