@@ -111,13 +111,13 @@ def test_a_second_run_of_the_same_seed_is_all_duplicates(make_settings: MakeSett
     assert assert_ledger_equals_topic(settings, tmp_path) == 4000
 
 
-def test_records_of_a_customer_lie_in_one_partition_and_null_keys_are_spread(make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_records_of_a_customer_lie_in_one_partition(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings()
     produce_events(settings, replace(PLAN, mix=Mix.clean()), tmp_path)
     where: dict[bytes | None, set[int]] = {}
     for part, _, _, key, _ in consume(settings):
         where.setdefault(key, set()).add(part)
-    assert len(where.pop(None)) > 1
+    assert where.pop(None), "some records have no key; where these go is for the client to decide, batch by batch"
     assert all(len(parts) == 1 for parts in where.values())
 
 
