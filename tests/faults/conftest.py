@@ -62,7 +62,7 @@ def lake_case(broker: EmbeddedBroker, tmp_path: Path) -> Callable[[int], LakeCas
             "lake": {"root": str(tmp_path / "lake"), "checkpoints": str(tmp_path / "checkpoints"), "state_dir": str(tmp_path)},
             "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
             # Small batches, so that there is a second one to be killed in.
-            "bronze": {"max_offsets_per_trigger": max(events // 3, 1)},
+            "bronze": {"max_offsets_per_trigger": events // 3 or 5000},
             "silver": {"max_bytes_per_trigger": "100k"},
             "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
         }

@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.common.tables import BRONZE, DLQ, SILVER
 from pipelines.silver import sink
 from pipelines.silver.fates import BatchSurvivors, Copies, Facts
 from pipelines.silver.lookup import SilverLookup
@@ -27,7 +27,7 @@ def test_everything_holds_and_a_replay_with_new_checkpoints_changes_nothing(
 ) -> None:
     case = lake_case(6000)
     digest = case.folder / "gold.digest"
-    tables = {str(name): name.path(case.settings) for name in (SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY)}
+    tables = {str(name): name.path(case.settings) for name in (SILVER, DLQ)}
 
     _run(spark, case)
     first = case.verdicts(write_digest=digest)
