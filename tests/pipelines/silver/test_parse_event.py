@@ -90,6 +90,7 @@ def test_json_that_from_json_lets_pass_is_malformed(spark: SparkSession, make_ev
         "comment": b"/* x */" + text,
         "trailing comma": body + b",}",
         "control character in a string": text.replace(b"eu-1", b"eu\x01"),
+        "half a surrogate pair": text.replace(b"eu-1", b"eu\\ud800"),
         "array": b"[" + text + b"]",
         "string": b'"x"',
         "number": b"1",

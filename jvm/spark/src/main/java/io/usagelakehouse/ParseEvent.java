@@ -187,7 +187,7 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
   /** The value as Spark's internal type, or null if it is of another type or does not fit. */
   private static Object read(JsonParser parser, JsonToken token, DataType type) throws IOException {
     if (type.equals(DataTypes.StringType)) {
-      return token == JsonToken.VALUE_STRING ? UTF8String.fromString(parser.getText()) : null;
+      return token == JsonToken.VALUE_STRING ? UTF8String.fromString(wellFormed(parser.getText())) : null;
     }
     if (type.equals(DataTypes.TimestampType)) {
       return token == JsonToken.VALUE_STRING ? Instants.microseconds(parser.getText()) : null;
@@ -206,6 +206,19 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
       return number;
     }
     return number == (int) number ? (Object) (int) number : null;
+  }
+
+  /** The text, unless it has half a surrogate pair: no UTF-8 can hold it, and two such ids would become the same. */
+  private static String wellFormed(String text) throws IOException {
+    for (int i = 0; i < text.length(); i++) {
+      char c = text.charAt(i);
+      if (Character.isHighSurrogate(c) && i + 1 < text.length() && Character.isLowSurrogate(text.charAt(i + 1))) {
+        i++;
+      } else if (Character.isSurrogate(c)) {
+        throw new IOException("half a surrogate pair");
+      }
+    }
+    return text;
   }
 
   private static Object readDouble(JsonParser parser, JsonToken token) throws IOException {
