@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from pipelines.common import delta, jobs, kafka
 from pipelines.common.checkpoints import open_checkpoint
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.ledger import Ledger
-from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -94,19 +92,7 @@ def _refuse_new_topic(spark: SparkSession, path: str, topic: kafka.TopicState) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-
-    def job(args: argparse.Namespace, settings: Settings) -> None:
-        stop = jobs.stop_on_signals()
-        query = run(
-            build_session(settings, JOB),
-            settings,
-            checkpoint_path=args.checkpoint_path,
-            trigger=args.trigger,
-            starting_offsets=args.starting_offsets,
-        )
-        jobs.await_query(query, stop)
-
-    return jobs.run_job(job, jobs.job_parser(__doc__ or ""), argv)
+    return jobs.run_stream(run, JOB, __doc__ or "", argv)
 
 
 if __name__ == "__main__":

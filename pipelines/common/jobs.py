@@ -16,6 +16,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError
 from pipelines.common.logging import Log, setup_logging
+from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, process_settings
 
 AVAILABLE_NOW = "available-now"
@@ -107,6 +108,23 @@ def stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     return stop
+
+
+def run_stream(run: Callable[..., StreamingQuery], name: str, description: str, argv: Sequence[str] | None) -> int:
+    """Run a streaming job from the command line until it ends or a signal drains it; return the exit code."""
+
+    def job(args: argparse.Namespace, settings: Settings) -> None:
+        stop = stop_on_signals()
+        query = run(
+            build_session(settings, name),
+            settings,
+            checkpoint_path=args.checkpoint_path,
+            trigger=args.trigger,
+            starting_offsets=args.starting_offsets,
+        )
+        await_query(query, stop)
+
+    return run_job(job, job_parser(description), argv)
 
 
 def run_job(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import UsageError
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
-from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
 from pipelines.gold.publish import days_of, hours_of, merge_daily, merge_hourly
@@ -159,19 +157,7 @@ def _starting_version(text: str | None, current: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-
-    def job(args: argparse.Namespace, settings: Settings) -> None:
-        stop = jobs.stop_on_signals()
-        query = run(
-            build_session(settings, JOB),
-            settings,
-            checkpoint_path=args.checkpoint_path,
-            trigger=args.trigger,
-            starting_offsets=args.starting_offsets,
-        )
-        jobs.await_query(query, stop)
-
-    return jobs.run_job(job, jobs.job_parser(__doc__ or ""), argv)
+    return jobs.run_stream(run, JOB, __doc__ or "", argv)
 
 
 if __name__ == "__main__":

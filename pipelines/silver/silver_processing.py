@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +13,6 @@ from pipelines.common import delta, jobs
 from pipelines.common.checkpoints import open_checkpoint
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import Ledger
-from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
@@ -84,19 +82,7 @@ def run(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-
-    def job(args: argparse.Namespace, settings: Settings) -> None:
-        stop = jobs.stop_on_signals()
-        query = run(
-            build_session(settings, JOB),
-            settings,
-            checkpoint_path=args.checkpoint_path,
-            trigger=args.trigger,
-            starting_offsets=args.starting_offsets,
-        )
-        jobs.await_query(query, stop)
-
-    return jobs.run_job(job, jobs.job_parser(__doc__ or ""), argv)
+    return jobs.run_stream(run, JOB, __doc__ or "", argv)
 
 
 if __name__ == "__main__":
