@@ -172,20 +172,23 @@ def test_fresh_demo_refuses_to_pull_the_data_from_under_a_running_broker(tmp_pat
     kafka = kafka_folder(tmp_path)
     kafka.mkdir()
     mark = str(kafka / "server.properties")
-    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", mark])
-    try:
+    # It speaks once it is Python: just after the fork its command line is still this process's own.
+    program = "import time; print('up', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, mark], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
         (kafka / "broker.json").write_text(
             f'{{"pid": {holder.pid}, "bootstrap_servers": "127.0.0.1:1", "log": "x", "config": "{mark}"}}'
         )
-        with (
-            folder.claim(),
-            pytest.raises(UsageError, match=r"kafka stop --config .*demo\.yaml`, or add to its lake with --keep"),
-        ):
-            folder.prepare(Settings(), keep=False)
-        assert kafka.exists()
-    finally:
-        holder.kill()
-        holder.wait()
+        try:
+            with (
+                folder.claim(),
+                pytest.raises(UsageError, match=r"kafka stop --config .*demo\.yaml`, or add to its lake with --keep"),
+            ):
+                folder.prepare(Settings(), keep=False)
+            assert kafka.exists()
+        finally:
+            holder.kill()
 
 
 @pytest.mark.parametrize("hour", [0, 1, 2, 3, 12, 23])
