@@ -19,6 +19,7 @@ from pipelines.common.tables import BRONZE
 
 JOB = "bronze"
 _LOG = Log(JOB)
+_ROWS_IN_ONE_FILE = 20_000
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
 
 
@@ -58,6 +59,9 @@ class BronzeSink:
             known = spark.read.format("delta").load(self.path).where(in_ranges(start, end)).select(_COORDINATES)
             rows = drop_known(rows, known)
         rows = rows.observe(written, F.count(F.lit(1)).alias("rows"))
+        if sum(stop - start.get(partition, 0) for partition, stop in end.items()) <= _ROWS_IN_ONE_FILE:
+            # Live, a task and a file for each Kafka partition would be most of the batch's time, and of Silver's.
+            rows = rows.coalesce(1)
         failpoints.reach("bronze.before_append")
         version = delta.append(rows, self.path, app_id=self.checkpoint.app_id(), batch_id=batch_id, metadata=row.metadata())
         failpoints.reach("bronze.after_append")

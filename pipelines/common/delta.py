@@ -103,26 +103,15 @@ def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
     return found
 
 
-def append(
-    frame: DataFrame, path: str, *, app_id: str, batch_id: int, metadata: Mapping[str, Any], partitions: int | None = None
-) -> int:
+def append(frame: DataFrame, path: str, *, app_id: str, batch_id: int, metadata: Mapping[str, Any]) -> int:
     """Append `frame` once for (`app_id`, `batch_id`) and return the table's version.
 
-    Guarantee: a second call with the same ids writes nothing (Delta's transaction identifiers). The app id has to
-    carry the checkpoint's identity: a new checkpoint counts batches from 0 again, and Delta would skip them silently.
-    `metadata` goes into the commit (`userMetadata`), so that a restart knows what the batch did.
+    Guarantee: a second call with the same ids writes nothing (Delta's transaction identifiers, see DeltaAppend.java).
+    The app id has to carry the checkpoint's identity: a new checkpoint counts batches from 0 again, and its writes would
+    silently be skipped. `metadata` goes into the commit (`userMetadata`), so that a restart knows what the batch did.
     """
-    if partitions is not None:
-        frame = frame.coalesce(partitions)
-    (
-        frame.write.format("delta")
-        .mode("append")
-        .option("txnAppId", app_id)
-        .option("txnVersion", str(batch_id))
-        .option("userMetadata", json.dumps(metadata))
-        .save(path)
-    )
-    return last_version(frame.sparkSession, path)
+    jvm: Any = frame.sparkSession._jvm
+    return int(jvm.io.usagelakehouse.DeltaAppend.append(frame._jdf, path, app_id, batch_id, json.dumps(metadata)))
 
 
 def last_version(spark: SparkSession, path: str) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from pyspark.sql import functions as F
 
 from pipelines.silver.fates import Facts, Flags, Longs
 from pipelines.silver.recent_keys import RecentKeys
+from pipelines.silver.silver_files import Places, SilverFiles
 from pipelines.silver.transforms import coordinate, payload_hash, second_key
 
 _SECOND = 1_000_000
@@ -50,6 +52,11 @@ class SilverLookup:
     recent: RecentKeys = field(default_factory=lambda: RecentKeys(0))
     skewed: RecentKeys = field(default_factory=lambda: RecentKeys(0))
 
+    @cached_property
+    def files(self) -> SilverFiles:
+        """The table's files."""
+        return SilverFiles(self.path)
+
     def load(self, spark: SparkSession, oldest_kafka_us: int) -> None:
         """Read the keys of the window before `oldest_kafka_us` from the table."""
         horizon = oldest_kafka_us - self.window_us - _HOUR
@@ -81,34 +88,28 @@ class SilverLookup:
 
     def existing(self, spark: SparkSession, first: Facts) -> Facts:
         """The table's rows that have an id of `first`."""
-        known, span = self.recent.find(first.key)
-        known_skewed, span_skewed = self.skewed.find(first.key)
+        known, seconds = self.recent.find(first.key)
+        known_skewed, seconds_skewed = self.skewed.find(first.key)
         old = (first.event_us < self.recent.horizon_us + self.skew_us) | (
             first.kafka_us < self.recent.horizon_us + self.window_us
         )
         suspects = known | known_skewed | old
         if not suspects.any():
             return _no_facts()
-        places = [kafka_between(low * _SECOND, (high + 1) * _SECOND) for low, high in (s for s in (span, span_skewed) if s)]
-        if old.any():
-            places += self._past(first.take(old))
-        where = places[0]
-        for place in places[1:]:
-            where = where | place
-        rows = among(
-            spark.read.format("delta").load(self.path).where(where),
-            "_event_key",
-            F.col("_event_key"),
-            np.unique(first.key[suspects]),
-        )
-        return Facts.from_arrow(rows.select(*self._fact_columns()).toArrow())
+        places = self._places(np.concatenate((seconds, seconds_skewed)), first.take(old))
+        rows = self.files.read(np.unique(first.key[suspects]), places, self._columns())
+        if not rows.num_rows:
+            return _no_facts()
+        return Facts.from_arrow(spark.createDataFrame(rows).select(*self._fact_columns()).toArrow())
 
-    def _past(self, old: Facts) -> list[Column]:
-        days = np.unique(old.event_us // (24 * _HOUR)).tolist()
-        return [
-            F.col("_event_date").isin([date(1970, 1, 1) + timedelta(days=day) for day in days]),
-            kafka_between(int(old.kafka_us.min()) - self.window_us, int(old.kafka_us.max()) + self.window_us),
-        ]
+    def _places(self, seconds: Longs, old: Facts) -> Places:
+        if not len(old):
+            return Places(seconds, np.zeros(0, dtype=np.int64))
+        low, high = int(old.kafka_us.min()) - self.window_us, int(old.kafka_us.max()) + self.window_us
+        return Places(seconds, np.unique(old.event_us // (24 * _HOUR)), [(low // _SECOND, high // _SECOND)])
+
+    def _columns(self) -> list[str]:
+        return ["_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_event_key", *self.fields]
 
     def _fact_columns(self) -> list[Column]:
         return [

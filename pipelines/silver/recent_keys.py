@@ -35,10 +35,10 @@ class RecentKeys:
             (keys_a, times_a), (keys_b, times_b) = self._runs.pop(), self._runs.pop()
             self._runs.append(_sorted_run(np.concatenate((keys_a, keys_b)), np.concatenate((times_a, times_b))))
 
-    def find(self, keys: Longs) -> tuple[Flags, tuple[int, int] | None]:
-        """Which keys are known, and the first and last Kafka second of the rows that they may meet."""
+    def find(self, keys: Longs) -> tuple[Flags, Longs]:
+        """Which keys are known, and the Kafka seconds of the rows that they may meet (sorted, each once)."""
         known = np.zeros(len(keys), dtype=bool)
-        times: list[int] = []
+        times = [np.zeros(0, dtype=np.int64)]
         order = np.argsort(keys)
         wanted = keys[order]
         for run, seconds in self._runs:
@@ -47,11 +47,12 @@ class RecentKeys:
             hits = run[at] == wanted
             known[order[hits]] = True
             if hits.any():
-                # Equal keys stand side by side in a run: their times lie between the first and the last of them.
-                last = np.searchsorted(run, wanted[hits], side="right") - 1
-                spans = np.concatenate((seconds[at[hits]], seconds[last]))
-                times += [int(spans.min()), int(spans.max())]
-        return known, (min(times), max(times)) if times else None
+                # Equal keys stand side by side in a run; mostly there is one.
+                first, end = at[hits], np.searchsorted(run, wanted[hits], side="right")
+                times.append(seconds[first])
+                several = end - first > 1
+                times += [seconds[low:high] for low, high in zip(first[several], end[several], strict=True)]
+        return known, np.unique(np.concatenate(times).astype(np.int64))
 
     def forget_before(self, horizon_us: int) -> None:
         """Drop rows older than `horizon_us`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 
 import numpy as np
@@ -15,8 +15,10 @@ from pyspark.sql import functions as F
 from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.event_schema import EventSchemas
+from pipelines.common.kept_rows import kept
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
+from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import DLQ, SILVER
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, decide, split_batch
@@ -30,6 +32,7 @@ from pipelines.silver.transforms import (
     build_dead_letters,
     build_facts,
     build_silver_rows,
+    classify,
     coordinate,
     parse_events,
 )
@@ -80,8 +83,13 @@ class SilverSink:
     def __call__(self, batch: DataFrame, batch_id: int) -> None:
         """Write one batch and its ledger row."""
         started = datetime.now(UTC)
-        spark = batch.sparkSession
-        facts = Facts.from_arrow(build_facts(parse_events(batch), rejecting_rules(), list(self.schemas.fields)).toArrow())
+        # Parsed once: to judge the records, to write the events and to write the dead letters.
+        with kept(classify(parse_events(batch), rejecting_rules())) as records:
+            self._write_batch(records, batch_id, started)
+
+    def _write_batch(self, records: DataFrame, batch_id: int, started: datetime) -> None:
+        spark = records.sparkSession
+        facts = Facts.from_arrow(build_facts(records, list(self.schemas.fields)).toArrow())
         if not len(facts):
             return
         attempted = None
@@ -90,7 +98,7 @@ class SilverSink:
             self._covered = Coverage(self.ledger.covered(JOB))
         judged = self._judge(spark, facts)
         row = self._ledger_row(batch_id, started, judged, self._covered)
-        versions = self._write(batch, row, judged)
+        versions = self._write(records, row, judged)
         if attempted is not None:
             row = attempted
         if attempted is None or not self.ledger.has(JOB, row.generation, batch_id):
@@ -142,12 +150,12 @@ class SilverSink:
             started_at=started,
         )
 
-    def _write(self, batch: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
+    def _write(self, records: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
         failpoints.reach("silver.before_append")
         # Two tables, each write idempotent alone: side by side, the fixed cost of a commit is paid once.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            letters = pool.submit(self._write_dead_letters, batch, row, judged)
-            versions = self._write_events(batch, row, judged)
+            letters = pool.submit(self._write_dead_letters, records, row, judged)
+            versions = self._write_events(records, row, judged)
             versions |= letters.result()
         failpoints.reach("silver.after_dead_letters")
         self.dead_letters.remember(judged.dead_letters)
@@ -157,43 +165,44 @@ class SilverSink:
         self._version = versions.get(str(SILVER), self._version)
         return versions
 
-    def _write_events(self, batch: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
+    def _write_events(self, records: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
         fates, versions = judged.fates, dict[str, int]()
-        if len(fates.insert):
-            rows = self._silver_rows(_only(batch, fates.insert, judged.facts), row.started_at)
-            versions[str(SILVER)] = self._append(rows, self.silver, "", row, len(fates.insert))
-        failpoints.reach("silver.after_append")
+        valid, known = records.where(F.col("verdict") == VALID), judged.facts.take(judged.facts.verdict == VALID)
+        # Before the append: the MERGE has this batch's own files not to look at.
         if len(fates.replace):
-            rows = self._silver_rows(_only(batch, fates.replace, judged.facts), row.started_at)
-            versions[str(SILVER)] = _replace(batch.sparkSession, self.silver, rows, fates.replaced)
+            rows = self._silver_rows(_only(valid, fates.replace, known), row.started_at)
+            versions[str(SILVER)] = _replace(records.sparkSession, self.silver, rows, fates.replaced)
         failpoints.reach("silver.after_replace")
+        if len(fates.insert):
+            rows = self._silver_rows(_only(valid, fates.insert, known), row.started_at)
+            versions[str(SILVER)] = self._append(_in_files(rows, fates.insert), self.silver, "", row)
+        failpoints.reach("silver.after_append")
         return versions
 
-    def _write_dead_letters(self, batch: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
+    def _write_dead_letters(self, records: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
         letters = judged.dead_letters
         if not len(letters):
             return {}
-        records = parse_events(_only(batch, letters, judged.facts))
-        rows = build_dead_letters(records, rejecting_rules(), dead_lettered_at=row.started_at)
-        return {str(DLQ): self._append(rows, self.dlq, "dlq", row, len(letters))}
+        rejected = _only(records.where(F.col("verdict") == REJECTED), letters, judged.rejected)
+        rows = build_dead_letters(rejected, rejecting_rules(), dead_lettered_at=row.started_at)
+        return {str(DLQ): self._append(rows.coalesce(1), self.dlq, "dlq", row)}
 
-    def _silver_rows(self, batch: DataFrame, processed_at: datetime) -> DataFrame:
+    def _silver_rows(self, records: DataFrame, processed_at: datetime) -> DataFrame:
         return build_silver_rows(
-            parse_events(batch),
+            records,
             warning_rules(self.settings),
             silver_table(self.schemas).column_names,
             late_after_seconds=self.settings.late_after_seconds,
             processed_at=processed_at,
         )
 
-    def _append(self, frame: DataFrame, path: str, part: str, row: BatchRow, rows: int) -> int:
+    def _append(self, frame: DataFrame, path: str, part: str, row: BatchRow) -> int:
         return delta.append(
             frame,
             path,
             app_id=self.checkpoint.app_id(part),
             batch_id=row.batch_id,
             metadata=row.metadata(),
-            partitions=max(1, -(-rows // _ROWS_PER_FILE)),
         )
 
     def _attempted(self, spark: SparkSession, batch_id: int) -> BatchRow | None:
@@ -208,13 +217,34 @@ class SilverSink:
         return None
 
 
-def _only(batch: DataFrame, wanted: Facts, facts: Facts) -> DataFrame:
-    """The records of `wanted`, a part of the batch's `facts`; the shorter list goes to the executors."""
+def _only(records: DataFrame, wanted: Facts, facts: Facts) -> DataFrame:
+    """The records of `wanted`, a part of the `facts` of `records`; the shorter list goes to the executors."""
     name, coordinates = "_coordinate", wanted.coordinates()
     if len(wanted) * 2 <= len(facts):
-        return among(batch, name, coordinate(), coordinates)
+        return among(records, name, coordinate(), coordinates)
     others = np.setdiff1d(facts.coordinates(), coordinates, assume_unique=True)
-    return among(batch, name, coordinate(), others, keep=False) if len(others) else batch
+    return among(records, name, coordinate(), others, keep=False) if len(others) else records
+
+
+def _in_files(rows: DataFrame, inserted: Facts) -> DataFrame:
+    """Few files; of a large batch the last rows by Kafka time in one of their own.
+
+    A copy that comes in a later batch and is the earlier one replaces a row, and that rewrites the row's file: nearly
+    always one of the batch's last rows, since copies follow each other closely.
+    """
+    files = max(1, -(-len(inserted) // _ROWS_PER_FILE))
+    if files == 1:
+        return rows.coalesce(1)
+    # The same moment with each value of a batch: a literal would be compiled anew.
+    is_last = F.col("_kafka_timestamp") >= instant(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=_frontier(inserted)))
+    return rows.where(~is_last).coalesce(files).union(rows.where(is_last).coalesce(1))
+
+
+def _frontier(rows: Facts) -> int:
+    """Kafka time (microseconds) up to which all partitions have been read; 2 to 50 % of the rows come after it."""
+    ends = [rows.kafka_us[rows.partition == partition].max() for partition in np.unique(rows.partition)]
+    low, high = np.quantile(rows.kafka_us, (0.5, 0.98), method="lower")
+    return int(np.clip(min(ends), low, high))
 
 
 def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -> int:

@@ -15,6 +15,7 @@ from pipelines.silver.schema import DLQ_TABLE
 VALID, REJECTED, TOMBSTONE = 0, 1, 2
 """The `verdict` of a record, before copies are looked for."""
 
+_BYTES = ("_raw_value", "_kafka_key", "_kafka_headers")
 _OFFSET_BITS = 48
 
 
@@ -26,6 +27,13 @@ def parse_events(records: DataFrame) -> DataFrame:
     """
     parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)"))
     return parsed.select(*records.columns, "parsed.*").withColumn("_arrival_delay_seconds", arrival_delay_seconds())
+
+
+def classify(parsed: DataFrame, rejecting: list[Rule]) -> DataFrame:
+    """Add `verdict`, and leave the record's bytes to the rejected ones: nobody else needs them any more."""
+    rejected = any_failed(rejecting)
+    verdict = F.when(F.col("_raw_value").isNull(), TOMBSTONE).when(rejected, REJECTED).otherwise(VALID)
+    return parsed.withColumns({"verdict": verdict.cast("tinyint"), **{name: F.when(rejected, F.col(name)) for name in _BYTES}})
 
 
 def arrival_delay_seconds() -> Column:
@@ -56,16 +64,15 @@ def payload_hash(fields: Sequence[str], prefix: str = "") -> Column:
     )
 
 
-def build_facts(parsed: DataFrame, rejecting: list[Rule], fields: Sequence[str]) -> DataFrame:
+def build_facts(classified: DataFrame, fields: Sequence[str]) -> DataFrame:
     """Narrow every record to 8 numbers: coordinates, times, verdict, keys and payload hash (keys 0 where not valid)."""
-    verdict = F.when(F.col("_raw_value").isNull(), TOMBSTONE).when(any_failed(rejecting), REJECTED).otherwise(VALID)
     event_id = F.col("event.event_id")
-    return parsed.select(
+    return classified.select(
         F.col("_kafka_partition").alias("partition"),
         F.col("_kafka_offset").alias("offset"),
         F.unix_micros("_kafka_timestamp").alias("kafka_us"),
         F.coalesce(F.unix_micros("event.event_timestamp"), F.lit(0)).alias("event_us"),
-        verdict.cast("tinyint").alias("verdict"),
+        F.col("verdict"),
         event_key(event_id).alias("key"),
         second_key(event_id).alias("key2"),
         payload_hash(fields, "event.").alias("payload"),

@@ -20,9 +20,7 @@ SMALL = TableDef(BRONZE, "A table.", (Column("id", "bigint", "An id."), Column("
 
 def _append(spark: SparkSession, path: str, ids: list[int], app_id: str, batch_id: int) -> int:
     frame = spark.createDataFrame([(number, None) for number in ids], "id bigint, name string")
-    return delta.append(
-        frame, path, app_id=app_id, batch_id=batch_id, metadata={"batch_id": batch_id, "app": app_id}, partitions=1
-    )
+    return delta.append(frame.coalesce(1), path, app_id=app_id, batch_id=batch_id, metadata={"batch_id": batch_id, "app": app_id})
 
 
 def _ids(spark: SparkSession, path: str) -> list[int]:

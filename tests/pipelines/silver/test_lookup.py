@@ -20,7 +20,7 @@ from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import DLQ_TABLE, silver_table
-from pipelines.silver.transforms import build_dead_letters, build_facts, build_silver_rows, parse_events
+from pipelines.silver.transforms import build_dead_letters, build_facts, build_silver_rows, classify, parse_events
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -78,7 +78,7 @@ def _instant(at: datetime) -> str:
 
 
 def _facts(parsed: DataFrame) -> Facts:
-    return Facts.from_arrow(build_facts(parsed, rejecting_rules(), FIELDS).toArrow())
+    return Facts.from_arrow(build_facts(classify(parsed, rejecting_rules()), FIELDS).toArrow())
 
 
 def _lookup(lake: Lake, first: Facts) -> SilverLookup:

@@ -22,6 +22,7 @@ from pipelines.silver.transforms import (
     build_dead_letters,
     build_facts,
     build_silver_rows,
+    classify,
     coordinate,
     parse_events,
     payload_hash,
@@ -108,7 +109,7 @@ def test_facts_give_each_record_its_verdict(
 ) -> None:
     values = [make_event(), None, b"", make_event(status_code=1), make_event(event_id="e2")]
     parsed = _parsed(spark, [make_record(value, n, partition=n % 2, at=T0) for n, value in enumerate(values)])
-    facts = Facts.from_arrow(build_facts(parsed, rejecting_rules(), list(SCHEMAS.fields)).toArrow())
+    facts = Facts.from_arrow(build_facts(classify(parsed, rejecting_rules()), list(SCHEMAS.fields)).toArrow())
     keys = parsed.select(coordinate().alias("c"), second_key(F.col("event.event_id")).alias("k")).collect()
 
     assert facts.verdict.tolist() == [VALID, TOMBSTONE, REJECTED, REJECTED, VALID]

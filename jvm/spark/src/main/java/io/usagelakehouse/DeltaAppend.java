@@ -1,0 +1,83 @@
+package io.usagelakehouse;
+
+import org.apache.spark.sql.Row;
+import org.apache.spark.sql.SaveMode;
+import org.apache.spark.sql.catalyst.util.CaseInsensitiveMap;
+import org.apache.spark.sql.classic.Dataset;
+import org.apache.spark.sql.delta.DeltaLog;
+import org.apache.spark.sql.delta.DeltaOperations;
+import org.apache.spark.sql.delta.DeltaOptions;
+import org.apache.spark.sql.delta.OptimisticTransaction;
+import org.apache.spark.sql.delta.actions.Action;
+import org.apache.spark.sql.delta.actions.SetTransaction;
+import org.apache.spark.sql.delta.commands.WriteIntoDelta;
+import scala.Option;
+import scala.collection.immutable.Map$;
+import scala.collection.immutable.Nil$;
+import scala.collection.immutable.Seq;
+
+/**
+ * An append that happens once for (application id, batch): what the options txnAppId and txnVersion do.
+ *
+ * To look up the id, those options rebuild the table's whole state by a query, after every commit: more than half of a
+ * small append's time. Here the id is read from the checksum file that Delta writes beside each commit, and from the
+ * state only where there is none. All else is Delta's own: schema check, files, statistics, conflicts, commit.
+ */
+public final class DeltaAppend {
+  private DeltaAppend() {}
+
+  /**
+   * Append `rows` unless the table has this or a later batch of `appId`; returns the table's version.
+   *
+   * Fails as any write does: another schema, or a rival that committed the same id meanwhile.
+   */
+  public static long append(Dataset<Row> rows, String path, String appId, long batch, String userMetadata) {
+    DeltaLog log = DeltaLog.forTable(rows.sparkSession(), path);
+    return (Long) log.withNewTransaction(txn -> (Object) write(txn, log, rows, appId, batch, userMetadata));
+  }
+
+  private static long write(
+      OptimisticTransaction txn, DeltaLog log, Dataset<Row> rows, String appId, long batch, String userMetadata) {
+    // Noted as read: Delta then refuses the commit if a rival has written this id since.
+    txn.readTxn().$plus$eq(appId);
+    if (lastBatch(txn, appId) >= batch) {
+      return txn.snapshot().version();
+    }
+    var none = Map$.MODULE$.<String, String>empty();
+    var options = new DeltaOptions(new CaseInsensitiveMap<>(none), rows.sparkSession().sessionState().conf());
+    var command =
+        new WriteIntoDelta(
+            log, SaveMode.Append, options, emptySeq(), none, rows, Option.empty(), Option.empty(), false);
+    var data = command.writeAndReturnCommitData(txn, rows.sparkSession(), Option.empty(), false);
+    Object now = System.currentTimeMillis();
+    Action done = new SetTransaction(appId, batch, Option.apply(now));
+    @SuppressWarnings("unchecked")
+    Seq<Action> actions = (Seq<Action>) data.actions().$colon$plus(done);
+    return txn.commit(actions, operation(userMetadata), data.stringTags());
+  }
+
+  private static long lastBatch(OptimisticTransaction txn, String appId) {
+    var checksum = txn.snapshot().checksumOpt();
+    var known = checksum.isDefined() ? checksum.get().setTransactions() : Option.<Seq<SetTransaction>>empty();
+    var all = known.isDefined() ? known.get() : txn.snapshot().setTransactions();
+    return (long) all.find(one -> one.appId().equals(appId)).map(one -> (Object) one.version()).getOrElse(() -> -1L);
+  }
+
+  private static DeltaOperations.Write operation(String userMetadata) {
+    return new DeltaOperations.Write(
+        SaveMode.Append,
+        Option.apply(emptySeq()),
+        Option.empty(),
+        Option.apply(userMetadata),
+        Option.empty(),
+        Option.empty(),
+        Option.empty(),
+        Option.empty(),
+        Option.empty());
+  }
+
+  @SuppressWarnings("unchecked")
+  private static Seq<String> emptySeq() {
+    return (Seq<String>) (Seq<?>) Nil$.MODULE$;
+  }
+}
