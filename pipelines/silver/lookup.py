@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.common.errors import LakehouseError
 from pipelines.silver.fates import Facts, Flags, Longs
 from pipelines.silver.recent_keys import RecentKeys
 from pipelines.silver.silver_files import Places, SilverFiles
@@ -100,13 +101,20 @@ class SilverLookup:
         rows = self.files.read(np.unique(first.key[suspects]), places, self._columns())
         if not rows.num_rows:
             return _no_facts()
-        return Facts.from_arrow(spark.createDataFrame(rows).select(*self._fact_columns()).toArrow())
+        existing = Facts.from_arrow(spark.createDataFrame(rows).select(*self._fact_columns()).toArrow())
+        if len(existing) != rows.num_rows:
+            msg = f"Spark gave {len(existing)} of {rows.num_rows} Silver rows back; stopped, since copies would be let in."
+            raise LakehouseError(msg)
+        return existing
 
     def _places(self, seconds: Longs, old: Facts) -> Places:
-        if not len(old):
-            return Places(seconds, np.zeros(0, dtype=np.int64))
-        low, high = int(old.kafka_us.min()) - self.window_us, int(old.kafka_us.max()) + self.window_us
-        return Places(seconds, np.unique(old.event_us // (24 * _HOUR)), [(low // _SECOND, high // _SECOND)])
+        days = np.unique(old.event_us // (24 * _HOUR))
+        # The window around a record of today is in `recent`; only a replay reads records from before.
+        replayed = old.kafka_us[old.kafka_us < self.recent.horizon_us + self.window_us]
+        if not len(replayed):
+            return Places(seconds, days)
+        low, high = int(replayed.min()) - self.window_us, int(replayed.max()) + self.window_us
+        return Places(seconds, days, [(low // _SECOND, high // _SECOND)])
 
     def _columns(self) -> list[str]:
         return ["_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_event_key", *self.fields]

@@ -50,8 +50,16 @@ class SilverFiles:
         if not names:
             return wanted.empty_table().select(list(columns))
         system, root = fs.FileSystem.from_uri(files.absolute(self.path))
-        found = ds.dataset([f"{root}/{unquote(name)}" for name in names], schema=wanted, format="parquet", filesystem=system)
-        return found.to_table(columns=list(columns), filter=pc.field("_event_key").isin(pa.array(keys)))
+
+        def among(paths: Sequence[str], columns: Sequence[str]) -> pa.Table:
+            found = ds.dataset(list(paths), schema=wanted, format="parquet", filesystem=system)
+            return found.to_table(columns=list(columns), filter=pc.field("_event_key").isin(pa.array(keys)))
+
+        # Most files hold none of the keys: one narrow column tells.
+        hits = among([f"{root}/{unquote(name)}" for name in names], ["__filename"])
+        paths = hits.column("__filename").unique().to_pylist()
+        # In one chunk: Spark 4.2 stops reading an Arrow table at its first empty one, and a row group without a match is one.
+        return among(paths, columns).combine_chunks() if paths else wanted.empty_table().select(list(columns))
 
     def _newest(self) -> DeltaTable:
         if self._table is None:

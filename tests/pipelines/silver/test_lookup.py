@@ -141,6 +141,15 @@ def test_known_id_opens_only_files_of_its_time(lake: Lake, past: Past) -> None:
     assert lookup.existing(lake.spark, batch).offset.tolist() == [1]
 
 
+def test_rows_are_found_in_all_files_though_some_hold_none(lake: Lake, past: Past) -> None:
+    names = ["e0", "other", "e2", "another", "e4"]
+    for number, name in enumerate(names):
+        past.write((name, HOUR, HOUR), first=number)
+    batch = past.facts(*((name, HOUR, 2 * HOUR) for name in names if name.startswith("e")))
+
+    assert sorted(_lookup(lake, batch).existing(lake.spark, batch).offset.tolist()) == [0, 2, 4]
+
+
 def test_dead_letters_are_known_by_coordinate(lake: Lake, past: Past, make_record: Callable[..., Row]) -> None:
     delta.ensure_table(lake.spark, DLQ_TABLE, lake.path(DLQ))
     letters = [make_record(b"{", offset, partition=offset % 2) for offset in (0, 1, 4, 5)]
