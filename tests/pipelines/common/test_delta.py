@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql import SparkSession
 
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
@@ -42,6 +45,46 @@ def test_append_with_the_same_ids_writes_once(spark: SparkSession, table: str) -
     assert _append(spark, table, [3], "a", 1) == version + 1
     assert _append(spark, table, [2, 1], "a", 0) == version + 1
     assert _ids(spark, table) == [1, 2, 3]
+
+
+def test_append_writes_once_without_checksum_files_too(spark: SparkSession, table: str) -> None:
+    version = _append(spark, table, [1], "a", 0)
+    found = list(Path(table, "_delta_log").glob("*.crc"))
+    for checksum in found:
+        checksum.unlink()
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+
+    assert found
+    assert _append(spark, table, [1], "a", 0) == version
+    assert _append(spark, table, [2], "a", 1) == version + 1
+    assert _ids(spark, table) == [1, 2]
+
+
+def test_rivals_with_the_same_ids_write_once_together(spark: SparkSession, table: str) -> None:
+    start = threading.Barrier(2)
+
+    def write() -> bool:
+        start.wait()
+        try:
+            _append(spark, table, [1, 2], "a", 0)
+        except PySparkException as error:
+            assert "concurrent" in str(error).lower()  # noqa: PT017  # the other one may have come first: then there is none
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result() for future in [pool.submit(write), pool.submit(write)]]
+
+    assert any(done)
+    assert _ids(spark, table) == [1, 2]
+
+
+def test_rows_of_another_schema_are_refused(spark: SparkSession, table: str) -> None:
+    frame = spark.createDataFrame([(1, "x", True)], "id bigint, name string, more boolean")
+
+    with pytest.raises(PySparkException, match=r"(?i)schema mismatch"):
+        delta.append(frame, table, app_id="a", batch_id=0, metadata={})
+    assert _ids(spark, table) == []
 
 
 def test_new_checkpoint_that_counts_from_0_again_loses_nothing(spark: SparkSession, table: str, tmp_path: Path) -> None:
