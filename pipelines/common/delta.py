@@ -45,7 +45,7 @@ COMMON_PROPERTIES = {
     # Readers without a JVM (status, verify, other engines) read the plain format.
     "delta.enableDeletionVectors": "false",
     # A log of many small commits stays quick to load, and a checkpoint is no work on every tenth live batch.
-    "delta.checkpointInterval": "50",
+    "delta.checkpointInterval": "200",
 }
 
 
