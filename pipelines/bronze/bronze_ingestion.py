@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
@@ -12,9 +15,11 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.common import delta, jobs, kafka
-from pipelines.common.checkpoints import open_checkpoint
+from pipelines.common.checkpoints import Checkpoint, open_checkpoint, planned_offsets
 from pipelines.common.errors import DataLossError, UsageError
+from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
+from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -37,14 +42,10 @@ def run(
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
     _refuse_new_topic(spark, path, topic)
-    checkpoint = open_checkpoint(
-        spark,
-        jobs.checkpoint_path(settings, JOB, checkpoint_path),
-        job=JOB,
-        source=topic.topic_id,
-        target=delta.table_id(spark, path),
-        starting=starting_offsets or "",
-    )
+    checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
+    if checkpoint.is_new and checkpoint.starting and not starting_offsets:
+        # Made from what the table holds, after the old one was lost.
+        starting = _starting(checkpoint.starting, topic)
 
     records = (
         spark.readStream.format("kafka")
@@ -56,9 +57,96 @@ def run(
     writer = (
         records.writeStream.queryName(JOB)
         .option("checkpointLocation", checkpoint.path)
-        .foreachBatch(BronzeSink(path, checkpoint, Ledger(settings)))
+        .foreachBatch(_sink(settings, path, checkpoint, lambda batch_id: planned_offsets(spark, checkpoint, batch_id)))
     )
     return jobs.set_trigger(writer, trigger or settings.bronze.trigger).start()
+
+
+def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
+    """Read a part of the topic again; records that Bronze has are dropped, so that only what is missing is written.
+
+    A crashed replay is gone on with by the same flags. Raises UsageError (offsets or days that Kafka does not have, a
+    checkpoint that is another's), DataLossError (the topic was made anew); then nothing is written.
+    """
+    selection = selection_of(args)
+    topic = kafka.wait_for_topic(settings)
+    selection.refuse_unknown({part: (topic.start[part], topic.end[part]) for part in topic.start}, "Kafka")
+    ranges = _selected(settings, topic, selection)
+    records = sum(end - first for first, end in ranges.values())
+    if not records:
+        raise UsageError(NOTHING_THERE.format("Kafka"))
+    plan = Plan(cut(ranges, records), records)
+    sys.stderr.write(f"replay of {plan}\n")
+    if not args.dry_run:
+        fill(spark, settings, topic, plan, checkpoint_path=args.checkpoint_path, what=selection.text(), stop=stop)
+
+
+def fill(
+    spark: SparkSession,
+    settings: Settings,
+    topic: kafka.TopicState,
+    plan: Plan,
+    *,
+    checkpoint_path: str,
+    what: str,
+    stop: threading.Event,
+) -> None:
+    """Read the ranges of `plan` from Kafka and write the records that Bronze lacks; `what` is kept in the checkpoint."""
+    path = BRONZE.path(settings)
+    delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
+    _refuse_new_topic(spark, path, topic)
+    checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, what)
+    plan = open_plan(spark, checkpoint, plan)
+    spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
+    sink = _sink(settings, path, checkpoint, lambda number: (spans[number][0], spans[number][1]))
+
+    def read_again(ranges: Ranges, number: int) -> None:
+        start, end = spans[number]
+        options = {key: value for key, value in kafka.source_options(settings).items() if key != "subscribe"}
+        batch = (
+            spark.read.format("kafka")
+            .options(**options)
+            .option("assign", json.dumps({topic.topic: sorted(ranges)}))
+            .option("startingOffsets", json.dumps({topic.topic: {str(part): offset for part, offset in start.items()}}))
+            .option("endingOffsets", json.dumps({topic.topic: {str(part): offset for part, offset in end.items()}}))
+            .load()
+        )
+        sink(batch, number)
+
+    run_plan(spark, checkpoint, plan, read_again, stop)
+
+
+def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
+    named = {*(selection.starting or {}), *(selection.ending or {})} or set(topic.start)
+    first = {part: (selection.starting or {}).get(part, topic.start[part]) for part in named}
+    end = {part: (selection.ending or {}).get(part, topic.end[part]) for part in named}
+    if selection.from_date is not None:
+        begin = kafka.offsets_at(settings, topic, selection.from_date)
+        first = {part: max(offset, begin[part]) for part, offset in first.items()}
+    if selection.to_date is not None:
+        after = kafka.offsets_at(settings, topic, selection.to_date + timedelta(days=1))
+        end = {part: min(offset, after[part]) for part, offset in end.items()}
+    return {part: (first[part], end[part]) for part in sorted(named) if first[part] < end[part]}
+
+
+def _open_checkpoint(
+    spark: SparkSession, settings: Settings, topic: kafka.TopicState, path: str | None, starting: str
+) -> Checkpoint:
+    return open_checkpoint(
+        spark,
+        jobs.checkpoint_path(settings, JOB, path),
+        job=JOB,
+        source=topic.topic_id,
+        target=delta.table_id(spark, BRONZE.path(settings)),
+        starting=starting,
+    )
+
+
+def _sink(
+    settings: Settings, path: str, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
+) -> BronzeSink:
+    lease = lease_of(settings, "bronze", job=JOB, run=checkpoint.generation)
+    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned)
 
 
 def _starting(text: str | None, topic: kafka.TopicState) -> str:
@@ -92,7 +180,7 @@ def _refuse_new_topic(spark: SparkSession, path: str, topic: kafka.TopicState) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-    return jobs.run_stream(run, JOB, __doc__ or "", argv)
+    return jobs.run_stream(run, replay, JOB, jobs.job_parser(__doc__ or ""), argv)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -11,8 +12,9 @@ from pyspark.sql import functions as F
 
 from pipelines.bronze.transforms import build_bronze_rows, drop_known, in_ranges
 from pipelines.common import delta, failpoints
-from pipelines.common.checkpoints import Checkpoint, planned_offsets
+from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.errors import DataLossError
+from pipelines.common.leases import Lease
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
 from pipelines.common.tables import BRONZE
@@ -34,18 +36,28 @@ class BronzeSink:
     path: str
     checkpoint: Checkpoint
     ledger: Ledger
+    lease: Lease
+    planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
+    """First and end (exclusive) offset of each partition of a batch."""
+    _has_begun: bool = field(default=False)
     _covered: dict[int, int] | None = field(default=None)
     """For each partition the end (exclusive) of what the table holds; read when the first batch comes."""
 
     def __call__(self, batch: DataFrame, batch_id: int) -> None:
         """Write one batch and its ledger row."""
-        started = datetime.now(UTC)
+        with self.lease.hold() as others_wrote:
+            if others_wrote:
+                self._covered = None
+            self._write_batch(batch, batch_id, datetime.now(UTC))
+
+    def _write_batch(self, batch: DataFrame, batch_id: int, started: datetime) -> None:
         spark = batch.sparkSession
+        if not self._has_begun and self._recover(spark, batch_id):
+            return
+        self._has_begun = True
         if self._covered is None:
-            if self._recover(spark, batch_id):
-                return
             self._covered = self._read_coverage(spark)
-        start, end = planned_offsets(spark, self.checkpoint, batch_id)
+        start, end = self.planned(batch_id)
         row = BatchRow(
             job=JOB,
             generation=self.checkpoint.generation,

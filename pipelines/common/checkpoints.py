@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.common import files
 from pipelines.common.errors import CheckpointError
+from pipelines.common.leases import take_checkpoint
 
 MARKER = "lakehouse.json"
 
@@ -35,8 +36,8 @@ class Checkpoint:
 def open_checkpoint(spark: SparkSession, path: str, *, job: str, source: str, target: str, starting: str = "") -> Checkpoint:
     """Open the checkpoint at `path`, or mark a new one; `source` and `target` are ids of topic and tables.
 
-    Raises CheckpointError where it is another job's, another table's, or was made with other starting offsets; then
-    nothing is written.
+    Raises CheckpointError where it is another job's, another table's, or was made with other starting offsets, UsageError
+    where another driver runs on it; then nothing is written.
     """
     names = set(files.list_names(spark, path))
     if MARKER not in names:
@@ -47,10 +48,12 @@ def open_checkpoint(spark: SparkSession, path: str, *, job: str, source: str, ta
             raise CheckpointError(msg)
         marker = {"job": job, "generation": uuid.uuid4().hex[:12], "source": source, "target": target, "starting": starting}
         files.write_text(spark, f"{path}/{MARKER}", json.dumps(marker))
+        take_checkpoint(path, job=job, run=marker["generation"])
         return Checkpoint(path=path, is_new=True, **marker)
     marker = json.loads(files.read_text(spark, f"{path}/{MARKER}"))
     checkpoint = Checkpoint(path=path, is_new=not {"offsets"} & names, **marker)
     _refuse_foreign(checkpoint, {"job": job, "source": source, "target": target}, starting)
+    take_checkpoint(path, job=job, run=checkpoint.generation)
     return checkpoint
 
 
@@ -65,8 +68,8 @@ def _refuse_foreign(checkpoint: Checkpoint, expected: dict[str, str], starting: 
             raise CheckpointError(msg)
     if starting and starting != checkpoint.starting:
         msg = (
-            f"The checkpoint {checkpoint.path} already knows where to go on, so --starting-offsets has no effect on it; "
-            "leave the flag out, or give a new path."
+            f"The checkpoint {checkpoint.path} already knows where to go on, so other offsets or dates have no effect on it; "
+            "leave the flags out, or give a new path."
         )
         raise CheckpointError(msg)
 
@@ -80,6 +83,15 @@ def planned_offsets(spark: SparkSession, checkpoint: Checkpoint, batch_id: int) 
     end = _offsets_of(spark, f"{checkpoint.path}/offsets/{batch_id}")
     first = f"{checkpoint.path}/sources/0/0" if batch_id == 0 else f"{checkpoint.path}/offsets/{batch_id - 1}"
     return _offsets_of(spark, first), end
+
+
+def source_version(spark: SparkSession, checkpoint: Checkpoint, batch_id: int) -> int:
+    """Version of the source table up to which `batch_id` reads: those before it are read whole, this one perhaps in part.
+
+    Source: Spark's offset log of a stream that reads a Delta table.
+    """
+    last_line = files.read_text(spark, f"{checkpoint.path}/offsets/{batch_id}").strip().splitlines()[-1]
+    return int(json.loads(last_line)["reservoirVersion"])
 
 
 def _offsets_of(spark: SparkSession, path: str) -> dict[int, int]:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import date
 
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
@@ -32,7 +33,24 @@ def job_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint-path", help="checkpoint of this run; a new path is a new generation")
     parser.add_argument("--trigger", help="`available-now`, or an interval such as `1 second`")
     parser.add_argument("--starting-offsets", help='where a new checkpoint begins, as JSON such as {"0":123456}')
+    replay = parser.add_argument_group("bounded replay", "with any of these the job reads that part again, and ends by itself")
+    replay.add_argument("--ending-offsets", help='where the replay ends (exclusive), as JSON such as {"0":234567}')
+    replay.add_argument("--from-date", help="first UTC day to read again, such as 2026-01-28")
+    replay.add_argument("--to-date", help="last UTC day to read again")
+    replay.add_argument("--dry-run", action="store_true", help="say how much would be read again, and write nothing")
     return parser
+
+
+def parse_day(text: str | None, flag: str) -> date | None:
+    """Read `YYYY-MM-DD`; None stays None.
+
+    Raises UsageError with one sentence where it is anything else.
+    """
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        msg = f"{flag} is `{text}`, expected a day of the calendar such as 2026-01-28; correct it."
+        raise UsageError(msg) from None
 
 
 def set_trigger(writer: DataStreamWriter, trigger: str) -> DataStreamWriter:
@@ -48,7 +66,7 @@ def set_trigger(writer: DataStreamWriter, trigger: str) -> DataStreamWriter:
     return writer.trigger(processingTime=trigger)
 
 
-def parse_offsets(text: str | None) -> dict[int, int] | None:
+def parse_offsets(text: str | None, flag: str = "--starting-offsets") -> dict[int, int] | None:
     """Read `{"<partition>": offset, ...}`; None stays None.
 
     Raises UsageError with one sentence where it is anything else.
@@ -60,10 +78,10 @@ def parse_offsets(text: str | None) -> dict[int, int] | None:
         tree = json.loads(text)
         pairs = {int(partition): offset for partition, offset in tree.items()}
     except (ValueError, AttributeError):
-        msg = f"The value of --starting-offsets is not understood; {expected}."
+        msg = f"The value of {flag} is not understood; {expected}."
         raise UsageError(msg) from None
     if not pairs or any(not isinstance(offset, int) or isinstance(offset, bool) or offset < 0 for offset in pairs.values()):
-        msg = f"The value of --starting-offsets has no partition, or an offset that is none; {expected}."
+        msg = f"The value of {flag} has no partition, or an offset that is none; {expected}."
         raise UsageError(msg)
     return pairs
 
@@ -110,21 +128,49 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def run_stream(run: Callable[..., StreamingQuery], name: str, description: str, argv: Sequence[str] | None) -> int:
-    """Run a streaming job from the command line until it ends or a signal drains it; return the exit code."""
+def run_stream(
+    run: Callable[..., StreamingQuery],
+    replay: Callable[..., None],
+    name: str,
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+) -> int:
+    """Run a streaming job from the command line until it ends or a signal drains it; return the exit code.
+
+    Flags that bound what is read make it a replay. Flags that the job added to the parser are passed on to both.
+    """
+    own = vars(job_parser("").parse_args([])).keys()
 
     def job(args: argparse.Namespace, settings: Settings) -> None:
         stop = stop_on_signals()
+        extra = {key: value for key, value in vars(args).items() if key not in own}
+        bounded = is_bounded(args)
+        if bounded and not (args.checkpoint_path or args.dry_run):
+            msg = "A replay needs a checkpoint of its own, and --checkpoint-path is missing; give a new path."
+            raise UsageError(msg)
+        if args.dry_run and not bounded:
+            msg = "--dry-run is for a bounded replay; give --ending-offsets, --from-date or --to-date with it, or leave it out."
+            raise UsageError(msg)
+        spark = build_session(settings, name)
+        if bounded:
+            replay(spark, settings, args, stop, **extra)
+            return
         query = run(
-            build_session(settings, name),
+            spark,
             settings,
             checkpoint_path=args.checkpoint_path,
             trigger=args.trigger,
             starting_offsets=args.starting_offsets,
+            **extra,
         )
         await_query(query, stop)
 
-    return run_job(job, job_parser(description), argv)
+    return run_job(job, parser, argv)
+
+
+def is_bounded(args: argparse.Namespace) -> bool:
+    """Whether the flags ask for a replay that ends by itself."""
+    return any(text is not None for text in (args.ending_offsets, args.from_date, args.to_date))
 
 
 def run_job(

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import tenacity
@@ -127,12 +128,16 @@ def wait_for_topic(settings: Settings) -> TopicState:
         raise TransientError(msg) from None
 
 
-def _describe(settings: Settings) -> TopicState:
+def _admin(settings: Settings) -> AdminClient:
     silent = logging.getLogger("lakehouse.librdkafka")
     silent.propagate = False
     silent.addHandler(logging.NullHandler())
     # librdkafka speaks to standard error by itself unless it is given a logger.
-    admin = AdminClient({**client_config(settings), "socket.timeout.ms": int(_CALL_SECONDS * 1000)}, logger=silent)
+    return AdminClient({**client_config(settings), "socket.timeout.ms": int(_CALL_SECONDS * 1000)}, logger=silent)
+
+
+def _describe(settings: Settings) -> TopicState:
+    admin = _admin(settings)
     topic = settings.kafka.topic
     metadata = admin.list_topics(timeout=_CALL_SECONDS)
     if topic not in metadata.topics:
@@ -146,6 +151,15 @@ def _describe(settings: Settings) -> TopicState:
         start=_offsets(admin, partitions, OffsetSpec.earliest()),
         end=_offsets(admin, partitions, OffsetSpec.latest()),
     )
+
+
+def offsets_at(settings: Settings, topic: TopicState, day: date) -> dict[int, int]:
+    """For each partition the first offset with a Kafka timestamp of `day` (UTC) or later; its end where there is none."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    partitions = [TopicPartition(topic.topic, part) for part in topic.end]
+    found = _offsets(_admin(settings), partitions, OffsetSpec.for_timestamp(int(midnight.timestamp() * 1000)))
+    # The broker's answer for "none" is -1.
+    return {part: topic.end[part] if offset < 0 else offset for part, offset in found.items()}
 
 
 def _offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:

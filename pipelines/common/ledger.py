@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from pipelines.common.settings import Settings
-from pipelines.common.tables import LEDGER
+from pipelines.common.tables import LEDGER, TableName
 
 COUNTS = (
     "rows_read",
@@ -51,6 +51,8 @@ class BatchRow:
     dead_lettered: int = 0
     tombstone: int = 0
     late: int = 0
+    holes: Mapping[str, list[list[int]]] = field(default_factory=dict)
+    """Ranges [start, end) inside `offsets` of which the batch saw no record, for each partition that has any."""
     versions: Mapping[str, int] = field(default_factory=dict)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -76,6 +78,7 @@ SCHEMA = pa.schema(
         pa.field("batch_id", pa.int64(), nullable=False),
         pa.field("offsets", pa.string()),
         *(pa.field(name, pa.int64()) for name in COUNTS),
+        pa.field("holes", pa.string()),
         pa.field("versions", pa.string()),
         pa.field("started_at", pa.timestamp("us", tz="UTC")),
         pa.field("committed_at", pa.timestamp("us", tz="UTC")),
@@ -100,6 +103,7 @@ class Ledger:
         record = {
             **{name: getattr(row, name) for name in ("job", "generation", "batch_id", *COUNTS)},
             "offsets": json.dumps(row.offsets),
+            "holes": json.dumps(row.holes) if row.holes else None,
             "versions": json.dumps(row.versions),
             "started_at": row.started_at,
             "committed_at": committed,
@@ -107,7 +111,7 @@ class Ledger:
         }
         if "://" not in self.path:
             Path(self.path).mkdir(parents=True, exist_ok=True)
-        write_deltalake(self.path, pa.Table.from_pylist([record], SCHEMA), mode="append")
+        write_deltalake(self.path, pa.Table.from_pylist([record], SCHEMA), mode="append", schema_mode="merge")
 
     def has(self, job: str, generation: str, batch_id: int) -> bool:
         """Tell whether the batch is in the ledger."""
@@ -117,20 +121,34 @@ class Ledger:
         """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged."""
         ranges: dict[int, list[tuple[int, int]]] = {}
         for row in self._rows(job):
+            holes = json.loads(row["holes"] or "{}")
             for partition, (start, end) in json.loads(row["offsets"]).items():
-                ranges.setdefault(int(partition), []).append((start, end))
+                edges = [start, *(edge for hole in holes.get(partition, []) for edge in hole), end]
+                ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
         return {partition: merge_ranges(found) for partition, found in ranges.items()}
 
     def end_offsets(self, job: str) -> dict[int, int]:
         """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""
         return {partition: ranges[-1][1] for partition, ranges in self.covered(job).items()}
 
+    def first_version(self, table: TableName, job: str, starting: Mapping[int, int]) -> int:
+        """Version of `table` with which `job` first wrote a record from `starting` on, for each partition; 0 if unknown.
+
+        A partition that `starting` does not name counts from its beginning.
+        """
+        versions = []
+        for row in self._rows(job):
+            ranges = json.loads(row["offsets"])
+            if any(end > starting.get(int(partition), 0) for partition, (_, end) in ranges.items()):
+                versions.append(json.loads(row["versions"] or "{}").get(str(table), 0))
+        return min(versions, default=0)
+
     def _rows(self, job: str) -> list[dict[str, Any]]:
         try:
             files = DeltaTable(self.path).file_uris()
         except TableNotFoundError:
             return []
-        columns = ["job", "generation", "batch_id", "offsets"]
+        columns = ["job", "generation", "batch_id", "offsets", "holes", "versions"]
         rows: list[dict[str, Any]] = (
             ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=ds.field("job") == job).to_pylist()
         )

@@ -84,6 +84,14 @@ class ReconcileSettings(_Section):
     grace_hours: int = Field(2, ge=0, description="A day becomes final this long after its end, so that its late events are in.")
 
 
+class LeaseSettings(_Section):
+    """Who may write a table."""
+
+    wait_seconds: float = Field(
+        300.0, gt=0, description="How long a batch waits for another writer of the same table to end its own."
+    )
+
+
 class LogSettings(_Section):
     """Logs."""
 
@@ -102,6 +110,7 @@ class Settings(_Section):
     silver: SilverSettings = Field(default_factory=SilverSettings)
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
+    leases: LeaseSettings = Field(default_factory=LeaseSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     spark: dict[str, str] = Field(default_factory=dict, repr=False, description="Spark options passed through as they are.")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -15,8 +17,10 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.common import delta, failpoints, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import UsageError
+from pipelines.common.leases import Lease, lease_of
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
+from pipelines.common.replay import NOTHING_THERE, Selection
 from pipelines.common.settings import Settings
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
 from pipelines.gold.publish import days_of, hours_of, merge_daily, merge_hourly
@@ -44,14 +48,10 @@ def run(
     starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
-    checkpoint = open_checkpoint(
-        spark,
-        jobs.checkpoint_path(settings, JOB, checkpoint_path),
-        job=JOB,
-        source=delta.table_id(spark, silver),
-        target=delta.table_id(spark, hourly),
-        starting=starting_offsets or "",
-    )
+    checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
+    if checkpoint.starting and not starting_offsets:
+        # Made from what the tables hold, after the old one was lost.
+        starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
 
     # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.
     changes = (
@@ -63,9 +63,69 @@ def run(
         .load(silver)
         .select("event_timestamp", "_commit_version")
     )
-    sink = GoldSink(silver, hourly, daily, checkpoint, Ledger(settings))
+    sink = _sink(settings, checkpoint)
     writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
     return jobs.set_trigger(writer, trigger or settings.gold.trigger).start()
+
+
+def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
+    """Recompute the hours that a range of Silver's versions, or of days, touches: `{"silver_version": n}` bounds versions.
+
+    Idempotent: Gold is a function of Silver. Raises UsageError (versions or days that Silver does not have, a checkpoint
+    that is another's); then nothing is written.
+    """
+    silver = SILVER.path(settings)
+    delta.require_table(spark, silver, "the Silver table")
+    current = delta.current_version(spark, silver)
+    first = int(_starting_version(args.starting_offsets, current))
+    last = int(_starting_version(args.ending_offsets, current, "--ending-offsets")) if args.ending_offsets else current
+    days = Selection(from_date=jobs.parse_day(args.from_date, "--from-date"), to_date=jobs.parse_day(args.to_date, "--to-date"))
+    days.refuse_unknown({}, "Silver")
+    if first > last:
+        msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."
+        raise UsageError(msg)
+    hours, versions, changes = _hours_again(spark, silver, first, last, days)
+    if not hours:
+        raise UsageError(NOTHING_THERE.format("Silver"))
+    sys.stderr.write(f"replay of {len(hours):,} hours ({changes:,} rows) from {hours[0]:%F %H:00} to {hours[-1]:%F %H:00}\n")
+    if args.dry_run or stop.is_set():
+        return
+    hourly, daily = GOLD_HOURLY.path(settings), GOLD_DAILY.path(settings)
+    delta.ensure_table(spark, HOURLY_TABLE, hourly)
+    delta.ensure_table(spark, DAILY_TABLE, daily)
+    what = json.dumps({"versions": [first, last], "days": days.text()})
+    _sink(settings, _open_checkpoint(spark, settings, args.checkpoint_path, what)).publish(spark, hours, versions, changes, 0)
+
+
+def _hours_again(
+    spark: SparkSession, silver: str, first: int, last: int, days: Selection
+) -> tuple[list[datetime], list[int], int]:
+    if days.is_bounded:
+        rows = spark.read.format("delta").option("versionAsOf", last).load(silver)
+        found = rows.where(F.col("_event_date").isin(days.days())).select("event_timestamp", F.lit(last).alias("_commit_version"))
+        hours, versions, changes = touched_hours(found)
+        # All hours of the days: one that has no event any more must not keep its rows.
+        whole = [hours_of(day)[0] + timedelta(hours=hour) for day in days.days() for hour in range(24)]
+        return (whole, versions, changes) if hours else ([], [], 0)
+    reader = spark.read.format("delta").option("readChangeFeed", "true")
+    return touched_hours(reader.option("startingVersion", first).option("endingVersion", last).load(silver))
+
+
+def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, starting: str) -> Checkpoint:
+    return open_checkpoint(
+        spark,
+        jobs.checkpoint_path(settings, JOB, path),
+        job=JOB,
+        source=delta.table_id(spark, SILVER.path(settings)),
+        target=delta.table_id(spark, GOLD_HOURLY.path(settings)),
+        starting=starting,
+    )
+
+
+def _sink(settings: Settings, checkpoint: Checkpoint) -> GoldSink:
+    paths = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
+    lease = lease_of(settings, "gold", job=JOB, run=checkpoint.generation)
+    return GoldSink(*paths, checkpoint, Ledger(settings), lease)
 
 
 @dataclass(frozen=True)
@@ -81,14 +141,23 @@ class GoldSink:
     daily: str
     checkpoint: Checkpoint
     ledger: Ledger
+    lease: Lease
 
     def __call__(self, batch: DataFrame, batch_id: int) -> None:
         """Write one batch and its ledger row."""
-        started = datetime.now(UTC)
-        spark = batch.sparkSession
         hours, versions, rows_read = touched_hours(batch)
-        if not hours:
-            return
+        if hours:
+            self.publish(batch.sparkSession, hours, versions, rows_read, batch_id)
+
+    def publish(self, spark: SparkSession, hours: Sequence[datetime], versions: list[int], rows_read: int, batch_id: int) -> None:
+        """Recompute `hours` and merge them; `versions` are the first and the last of Silver's that were read."""
+        with self.lease.hold():
+            self._publish(spark, hours, versions, rows_read, batch_id)
+
+    def _publish(
+        self, spark: SparkSession, hours: Sequence[datetime], versions: list[int], rows_read: int, batch_id: int
+    ) -> None:
+        started = datetime.now(UTC)
         silver_version = delta.current_version(spark, self.silver)
         table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
         counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
@@ -141,7 +210,7 @@ def in_hours(silver: DataFrame, hours: Sequence[datetime]) -> DataFrame:
     )
 
 
-def _starting_version(text: str | None, current: int) -> str:
+def _starting_version(text: str | None, current: int, flag: str = "--starting-offsets") -> str:
     """First Silver version to read: `{"silver_version": 12}`; without it, all of them."""
     if text is None:
         return "0"
@@ -150,14 +219,14 @@ def _starting_version(text: str | None, current: int) -> str:
     except (ValueError, KeyError, TypeError):
         version = None
     if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= current:
-        msg = f'The value of --starting-offsets is not understood, expected {{"silver_version": n}} with n from 0 to {current}.'
+        msg = f'The value of {flag} is not understood, expected {{"silver_version": n}} with n from 0 to {current}.'
         raise UsageError(msg)
     return str(version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-    return jobs.run_stream(run, JOB, __doc__ or "", argv)
+    return jobs.run_stream(run, replay, JOB, jobs.job_parser(__doc__ or ""), argv)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Facts:
         """The facts of some rows, by mask or by positions."""
         return Facts(**{name: getattr(self, name)[rows] for name in Facts.__dataclass_fields__})
 
+    def concat(self, other: Facts) -> Facts:
+        """These facts and then the others."""
+        names = Facts.__dataclass_fields__
+        return Facts(**{name: np.concatenate((getattr(self, name), getattr(other, name))) for name in names})
+
     def coordinates(self) -> Longs:
         """Partition and offset in one long, as `transforms.coordinate`."""
         return (self.partition << 48) | self.offset
@@ -50,6 +55,19 @@ class Facts:
             offsets = self.offset[self.partition == partition]
             ranges[str(partition)] = [int(offsets.min()), int(offsets.max()) + 1]
         return ranges
+
+    def offset_holes(self, most: int = 1000) -> dict[str, list[list[int]]]:
+        """Ranges [start, end) between first and end offset of each partition that no record lies in.
+
+        Empty where there are more than `most`: then they are the log's own (transactions, compaction).
+        """
+        holes: dict[str, list[list[int]]] = {}
+        for partition in np.unique(self.partition):
+            offsets = np.sort(self.offset[self.partition == partition])
+            gaps = np.flatnonzero(np.diff(offsets) > 1)
+            if len(gaps):
+                holes[str(partition)] = [[int(offsets[at]) + 1, int(offsets[at + 1])] for at in gaps[: most + 1]]
+        return holes if sum(len(found) for found in holes.values()) <= most else {}
 
 
 def _longs(table: pa.Table, name: str) -> Longs:
@@ -87,6 +105,13 @@ class Fates:
     replace_conflicts: int
     copies: Copies
     already_present: int
+    corrected: Facts | None = None
+    """Records whose own row reads differently now; None where rows are not to be corrected."""
+
+    @property
+    def rewritten(self) -> Facts:
+        """Records that take the place of a row: an earlier copy's, or their own."""
+        return self.replace if self.corrected is None else self.replace.concat(self.corrected)
 
 
 def split_batch(valid: Facts) -> BatchSurvivors:
@@ -100,11 +125,12 @@ def split_batch(valid: Facts) -> BatchSurvivors:
     return BatchSurvivors(ordered.take(is_first), Copies(ordered.take(~is_first), conflict[~is_first]))
 
 
-def decide(first: Facts, existing: Facts) -> Fates:
+def decide(first: Facts, existing: Facts, *, corrects: bool = False) -> Fates:
     """Compare each first copy with the row that the table has for its id, if any.
 
-    `existing`: rows of the table, at most one for an id (its event_us and verdict are not used).
-    The earlier one by (Kafka timestamp, partition, offset) stays, whichever came first to the lake.
+    `existing`: rows of the table, at most one for an id (its verdict is not used).
+    The earlier one by (Kafka timestamp, partition, offset) stays, whichever came first to the lake. With `corrects` a
+    record's own row is rewritten where the record reads differently now.
     """
     if not len(existing):
         none = np.zeros(len(first), dtype=bool)
@@ -116,13 +142,15 @@ def decide(first: Facts, existing: Facts) -> Fates:
     replaces = found & ~own & _earlier(first, row)
     duplicate = found & ~own & ~replaces
     conflict = row.payload != first.payload
+    corrected = own & (conflict | (row.event_us != first.event_us)) if corrects else np.zeros(len(first), dtype=bool)
     return Fates(
         insert=first.take(~found),
         replace=first.take(replaces),
-        replaced=row.take(replaces),
+        replaced=row.take(replaces | corrected),
         replace_conflicts=int(np.count_nonzero(conflict & replaces)),
         copies=Copies(first.take(duplicate), conflict[duplicate]),
         already_present=int(np.count_nonzero(own)),
+        corrected=first.take(corrected) if corrects else None,
     )
 
 

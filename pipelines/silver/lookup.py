@@ -22,6 +22,8 @@ _SECOND = 1_000_000
 _HOUR = 3600 * _SECOND
 _PADDING = tuple(range(-16, 0))
 """No coordinates; as keys they cost nothing but their place in the set."""
+_NEVER = 2**62
+"""A time that no record is as young as."""
 _LITERALS = 500
 """Up to so many values are literals in the plan; more are joined by broadcast."""
 
@@ -44,12 +46,14 @@ class SilverLookup:
     A copy of an event that is not older than `recent.horizon_us` by Kafka time is known to `recent`, and so is every
     event that came from the future. Any other copy has the same event_timestamp and so lies before the horizon: only
     records with such an old timestamp, or that old themselves, are looked for in the table's past.
+    A `bounded` replay remembers nothing and looks for every record in the past: its part of the table may be any.
     """
 
     path: str
     fields: Sequence[str]
     window_us: int
     skew_us: int
+    bounded: bool = False
     recent: RecentKeys = field(default_factory=lambda: RecentKeys(0))
     skewed: RecentKeys = field(default_factory=lambda: RecentKeys(0))
 
@@ -60,6 +64,9 @@ class SilverLookup:
 
     def load(self, spark: SparkSession, oldest_kafka_us: int) -> None:
         """Read the keys of the window before `oldest_kafka_us` from the table."""
+        if self.bounded:
+            self.recent = RecentKeys(_NEVER)
+            return
         horizon = oldest_kafka_us - self.window_us - _HOUR
         self.recent, self.skewed = RecentKeys(horizon), RecentKeys(0)
         is_skewed = F.col("_arrival_delay_seconds") < -self.skew_us / _SECOND
@@ -75,6 +82,8 @@ class SilverLookup:
 
     def forget(self, oldest_kafka_us: int) -> None:
         """Let the window follow the stream: rows too old for any record from `oldest_kafka_us` on are forgotten."""
+        if self.bounded:
+            return
         horizon = oldest_kafka_us - self.window_us - _HOUR
         if horizon > self.recent.horizon_us + _HOUR:
             self.recent.forget_before(horizon)
@@ -84,6 +93,8 @@ class SilverLookup:
         self._remember(written.key, written.kafka_us, written.event_us > written.kafka_us + self.skew_us)
 
     def _remember(self, keys: Longs, kafka_us: Longs, skewed: Flags) -> None:
+        if self.bounded:
+            return
         self.recent.add(keys, kafka_us)
         self.skewed.add(keys[skewed], kafka_us[skewed])
 
@@ -151,6 +162,10 @@ class DeadLetterLookup:
         table = spark.read.format("delta").load(self.path).where(F.col("_kafka_offset").between(low, high))
         present = table.select(coordinate().alias("coordinate")).toArrow().column("coordinate").to_numpy()
         return np.isin(rejected.coordinates(), present)
+
+    def forget(self) -> None:
+        """Read the table anew for the next batch: somebody else may have written to it."""
+        self.ends = None
 
     def remember(self, written: Facts) -> None:
         """Note the dead letters that a batch wrote."""

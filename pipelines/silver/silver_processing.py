@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.common import delta, jobs
-from pipelines.common.checkpoints import open_checkpoint
-from pipelines.common.event_schema import read_schemas
+from pipelines.common import files, jobs
+from pipelines.common.checkpoints import source_version
 from pipelines.common.ledger import Ledger
+from pipelines.common.replay import OnConflict
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, SILVER
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
-from pipelines.silver.schema import DLQ_TABLE, silver_table
-from pipelines.silver.sink import JOB, SilverSink
-
-_RECORD = ["_raw_value", "_kafka_key", "_kafka_headers", "_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp"]
+from pipelines.common.tables import BRONZE
+from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
+from pipelines.silver.replay import replay
+from pipelines.silver.sink import JOB
 
 
 def run(
@@ -29,60 +29,63 @@ def run(
     checkpoint_path: str | None = None,
     trigger: str | None = None,
     starting_offsets: str | None = None,
+    on_conflict: OnConflict = "skip",
 ) -> StreamingQuery:
-    """Start the stream.
+    """Start the stream. `on_conflict` says what becomes of a row whose record now reads differently.
 
-    Raises UsageError (no Bronze table, wrong offsets), CheckpointError; then nothing is written.
+    Raises UsageError (no Bronze table, wrong offsets, another driver on the checkpoint), CheckpointError; then nothing is
+    written.
     """
-    starting = jobs.parse_offsets(starting_offsets)
-    bronze, silver, dlq = BRONZE.path(settings), SILVER.path(settings), DLQ.path(settings)
-    delta.require_table(spark, bronze, "the Bronze table")
-    schemas = read_schemas(settings.schemas_dir)
-    table = silver_table(schemas)
-    delta.ensure_table(spark, table, silver)
-    delta.ensure_columns(spark, table, silver)
-    delta.ensure_table(spark, DLQ_TABLE, dlq)
-    checkpoint = open_checkpoint(
-        spark,
-        jobs.checkpoint_path(settings, JOB, checkpoint_path),
-        job=JOB,
-        source=delta.table_id(spark, bronze),
-        target=delta.table_id(spark, silver),
-        starting=starting_offsets or "",
-    )
-
-    records = spark.readStream.format("delta").option("maxBytesPerTrigger", settings.silver.max_bytes_per_trigger).load(bronze)
-    for partition, offset in (starting or {}).items():
-        records = records.where((F.col("_kafka_partition") != partition) | (F.col("_kafka_offset") >= offset))
+    _starting(starting_offsets)
+    tables = open_tables(spark, settings)
+    checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
+    # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
+    version, starting = _starting(checkpoint.starting or None)
+    if version is None and starting:
+        version = _first_version(settings, starting)
+    records = spark.readStream.format("delta").option("maxBytesPerTrigger", settings.silver.max_bytes_per_trigger)
+    if version and files.exists(spark, f"{tables.bronze}/_delta_log/{version:020d}.json"):
+        records = records.option("startingVersion", str(version))
+    read = records.load(tables.bronze)
+    for partition, offset in starting.items():
+        read = read.where((F.col("_kafka_partition") != partition) | (F.col("_kafka_offset") >= offset))
     # The watermark says how far event time has come; it never decides to drop, and a wrong clock does not push it.
     event_time = F.least(F.expr("events.time(_raw_value)"), F.unix_micros("_kafka_timestamp"))
-    records = (
-        records.select(*_RECORD, F.timestamp_micros(event_time).alias("_watermark_time"))
+    read = (
+        read.select(*RECORD, F.timestamp_micros(event_time).alias("_watermark_time"))
         .withWatermark("_watermark_time", f"{settings.silver.late_after_seconds} seconds")
         .drop("_watermark_time")
     )
-    sink = SilverSink(
-        silver=silver,
-        dlq=dlq,
-        checkpoint=checkpoint,
-        ledger=Ledger(settings),
-        settings=settings.silver,
-        schemas=schemas,
-        lookup=SilverLookup(
-            silver,
-            list(schemas.fields),
-            window_us=settings.silver.dedup_window_hours * 3_600_000_000,
-            skew_us=settings.silver.skew_after_seconds * 1_000_000,
-        ),
-        dead_letters=DeadLetterLookup(dlq),
-    )
-    writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
+    sink = make_sink(settings, tables, checkpoint, on_conflict)
+    sink.source_version = lambda batch_id: source_version(spark, checkpoint, batch_id)
+    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
     return jobs.set_trigger(writer, trigger or settings.silver.trigger).start()
+
+
+def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:
+    """Bronze version and Kafka offsets to begin at: `{"bronze_version": n}`, or `{"<partition>": offset}`."""
+    with suppress(ValueError, TypeError, KeyError):
+        version = json.loads(text or "")["bronze_version"]
+        if isinstance(version, int) and version >= 0:
+            return version, {}
+    return None, jobs.parse_offsets(text) or {}
+
+
+def _first_version(settings: Settings, starting: Mapping[int, int]) -> int:
+    """Bronze version before which no record from `starting` on, nor of another partition, was written; 0 if unknown."""
+    return 0 if not starting else Ledger(settings).first_version(BRONZE, "bronze", starting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-    return jobs.run_stream(run, JOB, __doc__ or "", argv)
+    parser = jobs.job_parser(__doc__ or "")
+    parser.add_argument(
+        "--on-conflict",
+        choices=("skip", "update"),
+        default="skip",
+        help="a row whose record now reads differently (a new schema version): leave it, or correct it (default: %(default)s)",
+    )
+    return jobs.run_stream(run, replay, JOB, parser, argv)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,12 @@ from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.event_schema import EventSchemas
 from pipelines.common.kept_rows import kept
+from pipelines.common.leases import Lease
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
 from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
-from pipelines.common.tables import DLQ, SILVER
+from pipelines.common.tables import BRONZE, DLQ, SILVER
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, decide, split_batch
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among, kafka_between
 from pipelines.silver.rules import rejecting_rules, warning_rules
@@ -64,7 +66,7 @@ class SilverSink:
 
     Guarantee: one row for an event_id in Silver and one for a coordinate among the dead letters, by looking at the
     tables; a batch that runs again after any of its writes completes the rest, and its ledger row keeps the first
-    attempt's counts. A fresh checkpoint finds what the tables have. One writer at a time.
+    attempt's counts. A fresh checkpoint finds what the tables have. One writer at a time: a batch holds Silver's lease.
     """
 
     silver: str
@@ -75,26 +77,39 @@ class SilverSink:
     schemas: EventSchemas
     lookup: SilverLookup
     dead_letters: DeadLetterLookup
+    lease: Lease
+    corrects: bool = False
+    """Whether a row whose record reads differently now is corrected."""
+    source_version: Callable[[int], int] | None = None
+    """Bronze version that a batch of the stream has come to; a replay says nothing about it."""
     _version: int | None = field(default=None)
     """Version of Silver that the lookup's memory stands for."""
     _covered: Coverage | None = field(default=None)
-    """What earlier runs gave a fate; read when the first batch comes."""
+    """What other runs gave a fate; read when the first batch comes, and when somebody else wrote."""
+    _has_begun: bool = field(default=False)
 
     def __call__(self, batch: DataFrame, batch_id: int) -> None:
         """Write one batch and its ledger row."""
         started = datetime.now(UTC)
         # Parsed once: to judge the records, to write the events and to write the dead letters.
-        with kept(classify(parse_events(batch), rejecting_rules())) as records:
+        with self.lease.hold() as others_wrote, kept(classify(parse_events(batch), rejecting_rules())) as records:
+            if others_wrote:
+                self._forget()
             self._write_batch(records, batch_id, started)
+
+    def _forget(self) -> None:
+        self._version = None
+        self._covered = None
+        self.dead_letters.forget()
 
     def _write_batch(self, records: DataFrame, batch_id: int, started: datetime) -> None:
         spark = records.sparkSession
         facts = Facts.from_arrow(build_facts(records, list(self.schemas.fields)).toArrow())
         if not len(facts):
             return
-        attempted = None
+        attempted = None if self._has_begun else self._attempted(spark, batch_id)
+        self._has_begun = True
         if self._covered is None:
-            attempted = self._attempted(spark, batch_id)
             self._covered = Coverage(self.ledger.covered(JOB))
         judged = self._judge(spark, facts)
         row = self._ledger_row(batch_id, started, judged, self._covered)
@@ -102,6 +117,8 @@ class SilverSink:
         if attempted is not None:
             row = attempted
         if attempted is None or not self.ledger.has(JOB, row.generation, batch_id):
+            if self.source_version is not None:
+                versions |= {str(BRONZE): self.source_version(batch_id)}
             self.ledger.record(row.with_versions(versions))
         _LOG.info(
             "batch written",
@@ -110,6 +127,7 @@ class SilverSink:
             inserted=row.inserted,
             duplicate=row.duplicate,
             dead_lettered=row.dead_lettered,
+            **({"corrected": len(judged.fates.corrected)} if judged.fates.corrected is not None else {}),
         )
 
     def _judge(self, spark: SparkSession, facts: Facts) -> Judged:
@@ -119,7 +137,7 @@ class SilverSink:
             self.lookup.load(spark, int(facts.kafka_us.min()))
             self._version = version
         survivors = split_batch(facts.take(facts.verdict == VALID))
-        fates = decide(survivors.first, self.lookup.existing(spark, survivors.first))
+        fates = decide(survivors.first, self.lookup.existing(spark, survivors.first), corrects=self.corrects)
         rejected = facts.take(facts.verdict == REJECTED)
         return Judged(facts, survivors, fates, rejected, self.dead_letters.is_known(spark, rejected))
 
@@ -138,6 +156,7 @@ class SilverSink:
             generation=self.checkpoint.generation,
             batch_id=batch_id,
             offsets=judged.facts.offset_ranges(),
+            holes=judged.facts.offset_holes(),
             rows_read=len(judged.facts),
             inserted=len(fates.insert),
             replaced=len(fates.replace),
@@ -169,8 +188,8 @@ class SilverSink:
         fates, versions = judged.fates, dict[str, int]()
         valid, known = records.where(F.col("verdict") == VALID), judged.facts.take(judged.facts.verdict == VALID)
         # Before the append: the MERGE has this batch's own files not to look at.
-        if len(fates.replace):
-            rows = self._silver_rows(_only(valid, fates.replace, known), row.started_at)
+        if len(fates.rewritten):
+            rows = self._silver_rows(_only(valid, fates.rewritten, known), row.started_at)
             versions[str(SILVER)] = _replace(records.sparkSession, self.silver, rows, fates.replaced)
         failpoints.reach("silver.after_replace")
         if len(fates.insert):
@@ -248,15 +267,16 @@ def _frontier(rows: Facts) -> int:
 
 
 def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -> int:
-    """Put earlier copies in the place of the rows `replaced` and return the version.
+    """Put earlier copies, and records that read differently now, in the place of the rows `replaced`; return the version.
 
-    Idempotent: a row that is no later than its copy stays.
+    Idempotent: a row that is earlier than its copy stays.
     """
     order = ["_kafka_timestamp", "_kafka_partition", "_kafka_offset"]
-    later = reduce(
+    not_earlier = reduce(
         lambda tail, name: (F.col(f"t.{name}") > F.col(f"s.{name}")) | ((F.col(f"t.{name}") == F.col(f"s.{name}")) & tail),
         reversed(order),
-        F.lit(False),
+        # The record itself: only one that was found to differ is among the rows.
+        F.lit(True),
     )
     (
         DeltaTable.forPath(spark, path)
@@ -268,7 +288,7 @@ def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -
             & (F.col("t._event_key") == F.col("s._event_key"))
             & (F.col("t.event_id") == F.col("s.event_id")),
         )
-        .whenMatchedUpdateAll(condition=later)
+        .whenMatchedUpdateAll(condition=not_earlier)
         .execute()
     )
     return delta.last_version(spark, path)

@@ -1,0 +1,155 @@
+"""Who writes a table: one at a time, by a lock that dies with its holder.
+
+A stream and a replay beside it take turns: each holds the lease for one batch. Who finds that somebody else held it in
+between forgets what it remembered of the table. Source: flock(2), which the kernel releases when the holder is gone,
+however it ended; so it guards a lake on this machine's file system.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.settings import Settings
+
+FOLDER = "_leases"
+CHECKPOINT_LOCK = "lakehouse.lock"
+_POLL_SECONDS = 0.05
+_locks: dict[str, IO[str]] = {}
+"""Open files of the checkpoints that this process uses: closing one would give the checkpoint away."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, or held it last; `run` tells two runs of one job apart."""
+
+    job: str
+    run: str
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __str__(self) -> str:
+        return f"{self.job} (run {self.run}, pid {self.pid} on {self.host}, since {self.since})"
+
+
+@dataclass
+class Lease:
+    """The right to write a layer's tables; `path` is None where the lake is on no local file system."""
+
+    path: Path | None
+    holder: Holder
+    wait_seconds: float
+    _held_before: bool = False
+
+    @contextmanager
+    def hold(self) -> Iterator[bool]:
+        """Hold the lease for the block; yields whether somebody else may have written since this run held it last.
+
+        Raises TransientError, which names the holder, after `wait_seconds`.
+        """
+        if self.path is None:
+            yield not self._held_before
+            self._held_before = True
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+", encoding="utf-8") as file:
+            self._wait(file)
+            last = _read(file)
+            others = not self._held_before or last is None or (last.run, last.pid) != (self.holder.run, self.holder.pid)
+            if others:
+                _write(file, self.holder)
+            yield others
+            self._held_before = True
+
+    def _wait(self, file: IO[str]) -> None:
+        deadline = time.monotonic() + self.wait_seconds
+        while not _lock(file):
+            if time.monotonic() >= deadline:
+                msg = (
+                    f"The lease {self.path} was not free within {self.wait_seconds:g} s, {_read(file)} holds it; "
+                    "let that one end, or stop it, and try again."
+                )
+                raise TransientError(msg)
+            time.sleep(_POLL_SECONDS)
+
+
+def lease_of(settings: Settings, layer: str, *, job: str, run: str) -> Lease:
+    """The lease of a layer (bronze, silver with its dead letters, gold) for one run of a job."""
+    return Lease(_path(settings, layer), Holder(job, run), settings.leases.wait_seconds)
+
+
+def leases_held(settings: Settings) -> dict[str, Holder]:
+    """Who holds which layer's lease at this moment."""
+    folder = _path(settings, "any")
+    held = {}
+    for path in sorted(folder.parent.glob("*.json")) if folder is not None else ():
+        if (holder := held_by(path)) is not None:
+            held[path.stem] = holder
+    return held
+
+
+def held_by(path: Path) -> Holder | None:
+    """Who holds the lock at `path` now; None where nobody does."""
+    try:
+        file = path.open("r", encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    with file:
+        # A shared lock, for a moment: two that look do not take each other for a holder.
+        if _lock(file, fcntl.LOCK_SH):
+            return None
+        return _read(file)
+
+
+def take_checkpoint(path: str, *, job: str, run: str) -> None:
+    """Keep the checkpoint at `path` for this process until it ends; a second driver on it is refused.
+
+    Raises UsageError where another process has it. A checkpoint on an object store is not guarded.
+    """
+    if "://" in path or path in _locks:
+        return
+    file = (Path(path) / CHECKPOINT_LOCK).open("a+", encoding="utf-8")
+    if not _lock(file):
+        holder = _read(file)
+        file.close()
+        msg = f"The checkpoint {path} is in use by {holder}; stop that process, or give a new path for a run of its own."
+        raise UsageError(msg)
+    _write(file, Holder(job, run))
+    _locks[path] = file
+
+
+def _path(settings: Settings, layer: str) -> Path | None:
+    return None if "://" in settings.lake.root else Path(settings.lake.root) / FOLDER / f"{layer}.json"
+
+
+def _lock(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(file: IO[str]) -> Holder | None:
+    file.seek(0)
+    try:
+        return Holder(**json.loads(file.read()))
+    except (ValueError, TypeError):
+        return None
+
+
+def _write(file: IO[str], holder: Holder) -> None:
+    file.truncate(0)
+    file.write(json.dumps(asdict(holder)))
+    file.flush()

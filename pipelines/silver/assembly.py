@@ -1,0 +1,82 @@
+"""The parts that the stream and its replays are put together from: tables, checkpoint, sink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from pipelines.common import delta, jobs
+from pipelines.common.checkpoints import Checkpoint, open_checkpoint
+from pipelines.common.event_schema import EventSchemas, read_schemas
+from pipelines.common.leases import lease_of
+from pipelines.common.ledger import Ledger
+from pipelines.common.replay import OnConflict
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
+from pipelines.silver.schema import DLQ_TABLE, silver_table
+from pipelines.silver.sink import JOB, SilverSink
+
+RECORD = ["_raw_value", "_kafka_key", "_kafka_headers", "_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp"]
+"""Columns of Bronze that Silver reads."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Paths of the job's tables, and the schemas that Silver has the columns of."""
+
+    bronze: str
+    silver: str
+    dlq: str
+    schemas: EventSchemas
+
+
+def open_tables(spark: SparkSession, settings: Settings) -> Tables:
+    """Make what is missing of Silver's tables; raise UsageError where there is no Bronze."""
+    bronze, silver, dlq = BRONZE.path(settings), SILVER.path(settings), DLQ.path(settings)
+    delta.require_table(spark, bronze, "the Bronze table")
+    schemas = read_schemas(settings.schemas_dir)
+    table = silver_table(schemas)
+    delta.ensure_table(spark, table, silver)
+    delta.ensure_columns(spark, table, silver)
+    delta.ensure_table(spark, DLQ_TABLE, dlq)
+    return Tables(bronze, silver, dlq, schemas)
+
+
+def open_silver_checkpoint(
+    spark: SparkSession, settings: Settings, tables: Tables, path: str | None, starting: str
+) -> Checkpoint:
+    """Open the checkpoint of a run over these tables; see `open_checkpoint` for what it refuses."""
+    return open_checkpoint(
+        spark,
+        jobs.checkpoint_path(settings, JOB, path),
+        job=JOB,
+        source=delta.table_id(spark, tables.bronze),
+        target=delta.table_id(spark, tables.silver),
+        starting=starting,
+    )
+
+
+def make_sink(
+    settings: Settings, tables: Tables, checkpoint: Checkpoint, on_conflict: OnConflict, *, bounded: bool = False
+) -> SilverSink:
+    """Put the sink together; `bounded` for a run over a part of Bronze that ends by itself."""
+    return SilverSink(
+        silver=tables.silver,
+        dlq=tables.dlq,
+        checkpoint=checkpoint,
+        ledger=Ledger(settings),
+        settings=settings.silver,
+        schemas=tables.schemas,
+        lookup=SilverLookup(
+            tables.silver,
+            list(tables.schemas.fields),
+            window_us=settings.silver.dedup_window_hours * 3_600_000_000,
+            skew_us=settings.silver.skew_after_seconds * 1_000_000,
+            bounded=bounded,
+        ),
+        dead_letters=DeadLetterLookup(tables.dlq),
+        lease=lease_of(settings, "silver", job=JOB, run=checkpoint.generation),
+        corrects=on_conflict == "update",
+    )

@@ -1,0 +1,76 @@
+"""Replays of a part of Bronze into Silver: by offsets or days, with an end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.bronze.transforms import in_ranges
+from pipelines.common import delta
+from pipelines.common.errors import UsageError
+from pipelines.common.ledger import Ledger
+from pipelines.common.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE
+from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
+
+
+def replay(
+    spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event, on_conflict: OnConflict = "skip"
+) -> None:
+    """Read a part of Bronze again, through the stream's own sink; a crashed one is gone on with by the same flags.
+
+    Idempotent: each record's fate is looked up in the tables. Safe beside the stream: both take the lease for each batch.
+    Raises UsageError (offsets or days that Bronze does not have, a checkpoint that is another's); then nothing is written.
+    """
+    selection = selection_of(args)
+    bronze = BRONZE.path(settings)
+    delta.require_table(spark, bronze, "the Bronze table")
+    selection.refuse_unknown(_known_ranges(spark, settings, bronze), "Bronze")
+    plan = _plan(spark, bronze, selection)
+    sys.stderr.write(f"replay of {plan}\n")
+    if args.dry_run:
+        return
+    tables = open_tables(spark, settings)
+    checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, selection.text())
+    plan = open_plan(spark, checkpoint, plan)
+    sink = make_sink(settings, tables, checkpoint, on_conflict, bounded=True)
+    rows = spark.read.format("delta").option("versionAsOf", plan.version).load(bronze).where(selection.condition())
+
+    def read_again(ranges: Ranges, number: int) -> None:
+        start, end = ({part: span[side] for part, span in ranges.items()} for side in (0, 1))
+        sink(rows.where(in_ranges(start, end)).select(*RECORD), number)
+
+    run_plan(spark, checkpoint, plan, read_again, stop)
+
+
+def _plan(spark: SparkSession, bronze: str, selection: Selection) -> Plan:
+    version = delta.current_version(spark, bronze)
+    found = (
+        spark.read.format("delta")
+        .option("versionAsOf", version)
+        .load(bronze)
+        .where(selection.condition())
+        .groupBy("_kafka_partition")
+        .agg(F.min("_kafka_offset").alias("first"), F.max("_kafka_offset").alias("last"), F.count(F.lit(1)).alias("records"))
+        .collect()
+    )
+    if not found:
+        raise UsageError(NOTHING_THERE.format("Bronze"))
+    ranges = {row["_kafka_partition"]: (row["first"], row["last"] + 1) for row in found}
+    records = sum(row["records"] for row in found)
+    return Plan(cut(ranges, records), records, version)
+
+
+def _known_ranges(spark: SparkSession, settings: Settings, bronze: str) -> Ranges:
+    """First and end offset of each partition in Bronze: by the ledger, or where it says nothing by the table."""
+    covered = Ledger(settings).covered("bronze")
+    if covered:
+        return {partition: (ranges[0][0], ranges[-1][1]) for partition, ranges in covered.items()}
+    offset = F.col("_kafka_offset")
+    rows = spark.read.format("delta").load(bronze).groupBy("_kafka_partition").agg(F.min(offset), F.max(offset)).collect()
+    return {row[0]: (row[1], row[2] + 1) for row in rows}

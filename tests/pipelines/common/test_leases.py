@@ -1,0 +1,71 @@
+"""Leases: one writer at a time, gone with its holder, and noticed by the next."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.leases import lease_of, leases_held, take_checkpoint
+from pipelines.common.settings import Settings, load_settings
+
+_HOLD = """
+import sys, time
+from pipelines.common.leases import lease_of, take_checkpoint
+from pipelines.common.settings import load_settings
+settings = load_settings(None, environ={}, overrides={"lake.root": sys.argv[1]})
+take_checkpoint(sys.argv[1], job="silver", run="other")
+with lease_of(settings, "silver", job="silver", run="other").hold():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(None, environ={}, overrides={"lake.root": str(tmp_path), "leases.wait_seconds": 0.2})
+
+
+def test_holder_is_told_whether_somebody_else_wrote_in_between(settings: Settings) -> None:
+    mine = lease_of(settings, "silver", job="silver", run="a")
+    other = lease_of(settings, "silver", job="dlq", run="b")
+    told = []
+    for lease in (mine, mine, other, mine, mine):
+        with lease.hold() as others_wrote:
+            told.append(others_wrote)
+
+    assert told == [True, False, True, True, False]
+
+
+def test_second_writer_waits_and_then_names_the_holder(settings: Settings) -> None:
+    with lease_of(settings, "silver", job="silver", run="a").hold():
+        assert leases_held(settings)["silver"].run == "a"
+        with (
+            pytest.raises(TransientError, match=r"silver \(run a, pid \d+ on .+\) holds it"),
+            lease_of(settings, "silver", job="dlq", run="b").hold(),
+        ):
+            pass
+        with lease_of(settings, "gold", job="gold", run="c").hold():
+            assert set(leases_held(settings)) == {"gold", "silver"}
+
+    assert leases_held(settings) == {}
+
+
+def test_lease_and_checkpoint_are_free_when_their_holder_is_killed(settings: Settings, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert leases_held(settings)["silver"].pid == holder.pid
+        with pytest.raises(UsageError, match=rf"in use by silver \(run other, pid {holder.pid} on"):
+            take_checkpoint(str(tmp_path), job="silver", run="me")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(10)
+
+    assert leases_held(settings) == {}
+    take_checkpoint(str(tmp_path), job="silver", run="me")
+    with lease_of(settings, "silver", job="silver", run="me").hold() as others_wrote:
+        assert others_wrote
