@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from batch import reconciliation
+from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
 from pipelines.common.delta import COMMON_PROPERTIES, TableDef
 from pipelines.common.event_schema import read_schemas
@@ -46,7 +47,11 @@ LEDGER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "dead_lettered": ("bigint", "Records that became dead letters."),
     "tombstone": ("bigint", "Records with a NULL value."),
     "late": ("bigint", "Of the inserted and replacing rows, those that are late."),
-    "versions": ("string", "JSON: table versions that the batch wrote; for Gold also the Silver version that it read."),
+    "holes": (
+        "string",
+        "JSON: ranges [first, end) inside `offsets` of which the batch saw no record; NULL where there are none.",
+    ),
+    "versions": ("string", "JSON: versions that the batch wrote; for Silver and Gold also the version that it read up to."),
     "started_at": ("timestamp", "When the batch began."),
     "committed_at": ("timestamp", "When the ledger row was written: after the tables."),
     "duration_ms": ("bigint", "committed_at - started_at."),
@@ -66,6 +71,7 @@ def tables_page() -> str:
         gold.HOURLY_TABLE,
         gold.DAILY_TABLE,
         reconciliation.TABLE,
+        gaps.GAPS_TABLE,
     ]
     names = LEDGER_SCHEMA.names
     ledger = _section(str(LEDGER), _LEDGER_COMMENT, ((name, *LEDGER_COLUMNS[name]) for name in names), {})

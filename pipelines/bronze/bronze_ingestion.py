@@ -12,6 +12,7 @@ from datetime import timedelta
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.bronze.gaps import GAPS_TABLE
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.common import delta, jobs, kafka
@@ -21,7 +22,7 @@ from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE
+from pipelines.common.tables import BRONZE, KNOWN_GAPS
 
 
 def run(
@@ -42,6 +43,8 @@ def run(
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
     _refuse_new_topic(spark, path, topic)
+    # The check of offsets reads it, so it is there from the first day.
+    delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
     if checkpoint.is_new and checkpoint.starting and not starting_offsets:
         # Made from what the table holds, after the old one was lost.

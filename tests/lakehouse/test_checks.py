@@ -18,12 +18,14 @@ from pyspark.sql import SparkSession
 
 from lakehouse.checks import CheckResult, check_parameters, choose_checks, load_checks, parse_check, parse_date, run_checks
 from lakehouse.cli import main
+from pipelines.bronze.gaps import SCHEMA as GAPS_SCHEMA
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.session import JARS
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, RECONCILIATION, SILVER
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, LEDGER, RECONCILIATION, SILVER
 
 PROJECT = Path(__file__).resolve().parents[2]
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
+TOPIC = "api-usage-events"
 Mutation = Callable[[Any], None]
 
 SPEAKING = {"open_dead_letters", "late_events", "duplicate_conflicts", "bronze_quiet"}
@@ -55,6 +57,8 @@ def _write(lake: Any) -> None:
     )
     rows = getattr(lake, "reconciliation", [])
     write_deltalake(lake.path(RECONCILIATION), pa.Table.from_pylist(rows, schema), mode="overwrite")
+    gaps = pa.Table.from_pylist(getattr(lake, "known_gaps", []), GAPS_SCHEMA)
+    write_deltalake(lake.path(KNOWN_GAPS), gaps, mode="overwrite")
 
 
 def test_sound_lake_is_clean(hand_lake: Any, run: Callable[..., dict[str, CheckResult]]) -> None:
@@ -76,6 +80,13 @@ def _lose_last_record(lake: Any) -> None:
 def _skip_offsets(lake: Any) -> None:
     lake.rows[LEDGER][1].update(offsets='{"0": [4, 6], "1": [2, 4]}', rows_read=4)
     lake.drop(BRONZE, 0, 2)
+
+
+def _lose_read_record_knowingly(lake: Any) -> None:
+    _lose_read_record(lake)
+    lake.known_gaps = [
+        {"topic": TOPIC, "partition": 0, "first_missing": 2, "last_missing": 3, "cause": "retention", "found_at": T0}
+    ]
 
 
 def _repeat(table: Any, partition: int, offset: int, **changes: Any) -> Mutation:
@@ -150,6 +161,7 @@ def _late_kafka(lake: Any) -> None:
         ("offset_continuity", _lose_read_record, 1),
         ("offset_continuity", _lose_last_record, 2),
         ("offset_continuity", _skip_offsets, 1),
+        ("known_gaps", _lose_read_record_knowingly, 1),
         ("bronze_duplicates", _repeat(BRONZE, 0, 0), 1),
         ("bronze_metadata", _change(BRONZE, 0, 0, _raw_size=1), 1),
         ("bronze_metadata", _change(BRONZE, 0, 0, _event_date=date(2026, 1, 27)), 1),
@@ -192,6 +204,14 @@ def test_check_finds_what_it_is_for(
     _write(hand_lake)
     result = run(hand_lake, name)[name]
     assert (result.outcome, result.count, result.reason) == ("offenders", count, None)
+
+
+def test_hole_that_was_explained_is_shown_and_alarms_nobody(hand_lake: Any, run: Callable[..., dict[str, CheckResult]]) -> None:
+    _lose_read_record_knowingly(hand_lake)
+    _write(hand_lake)
+    found = run(hand_lake, "offset_continuity", "known_gaps")
+    assert (found["offset_continuity"].outcome, found["known_gaps"].outcome) == ("passed", "offenders")
+    assert not found["known_gaps"].is_red
 
 
 def test_every_check_has_been_seen_red() -> None:

@@ -1,0 +1,140 @@
+"""Holes in Bronze's offsets: where they are, which Kafka can still fill, and the record of those that it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from pipelines.common import files
+from pipelines.common.delta import Column, TableDef
+from pipelines.common.kafka import TopicState
+from pipelines.common.replay import Ranges
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE, KNOWN_GAPS
+
+RETENTION = "retention"
+NO_RECORD = "no_record"
+
+GAPS_TABLE = TableDef(
+    name=KNOWN_GAPS,
+    comment="Holes in Bronze's offsets that Kafka cannot fill, found by `lakehouse repair bronze`: looked at and explained.",
+    columns=(
+        Column("topic", "string", "Topic."),
+        Column("partition", "int", "Partition."),
+        Column("first_missing", "bigint", "First offset of the hole."),
+        Column("last_missing", "bigint", "Last offset of the hole."),
+        Column(
+            "cause",
+            "string",
+            "retention: Kafka deleted the records before they were read, they are lost; no_record: Kafka has no record there "
+            "(transaction markers, compaction), nothing is lost.",
+        ),
+        Column("found_at", "timestamp", "When the repair found it."),
+    ),
+)
+SCHEMA = pa.schema(
+    [
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("first_missing", pa.int64()),
+        ("last_missing", pa.int64()),
+        ("cause", pa.string()),
+        ("found_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+@dataclass(frozen=True, order=True)
+class Gap:
+    """Offsets `first` to `last` (inclusive) of a partition that Bronze does not have."""
+
+    partition: int
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        return f"partition {self.partition}, offsets {self.first} to {self.last}"
+
+
+def find_gaps(settings: Settings, topic: TopicState) -> list[Gap]:
+    """Holes in what Bronze holds of each partition, from the first offset that Kafka has or Bronze; known ones left out.
+
+    Reads two narrow columns of Bronze, without Spark. What lies after Bronze's last offset is lag, no hole.
+    """
+    bronze = DeltaTable(files.absolute(BRONZE.path(settings))).to_pyarrow_dataset()
+    with duckdb.connect() as db:
+        db.register("bronze", bronze)
+        db.register("known", _known(settings, topic.topic))
+        db.execute("CREATE TABLE starts (p INTEGER, o BIGINT)")
+        db.executemany("INSERT INTO starts VALUES (?, ?)", [(part, first) for part, first in topic.start.items()] or [(-1, 0)])
+        rows = db.execute(
+            """
+            WITH offsets AS (
+                SELECT _kafka_partition AS p, _kafka_offset AS o FROM bronze
+                -- What Kafka holds before Bronze's first record is missing as well.
+                UNION SELECT p, o - 1 FROM starts
+                    JOIN (SELECT _kafka_partition AS p, min(_kafka_offset) AS low FROM bronze GROUP BY ALL) USING (p) WHERE o < low
+                UNION SELECT partition, unnest([first_missing, last_missing]) FROM known
+            ), holes AS (
+                SELECT p, o + 1 AS first, lead(o) OVER (PARTITION BY p ORDER BY o) - 1 AS last FROM offsets
+            )
+            SELECT p, first, last FROM holes h WHERE last >= first
+                AND NOT EXISTS (FROM known k WHERE k.partition = h.p AND k.first_missing <= h.first AND k.last_missing >= h.last)
+            ORDER BY ALL
+            """
+        ).fetchall()
+    return [Gap(*row) for row in rows]
+
+
+def fillable(gaps: Sequence[Gap], kafka: Mapping[int, int]) -> list[Gap]:
+    """The parts of the gaps that lie at or after Kafka's first offset (`kafka`, for each partition)."""
+    cut = [Gap(gap.partition, max(gap.first, kafka.get(gap.partition, 0)), gap.last) for gap in gaps]
+    return [gap for gap in cut if gap.first <= gap.last]
+
+
+def lost(gaps: Sequence[Gap], kafka: Mapping[int, int]) -> list[Gap]:
+    """The parts of the gaps that lie before Kafka's first offset: retention has deleted them."""
+    cut = [Gap(gap.partition, gap.first, min(gap.last, kafka.get(gap.partition, 0) - 1)) for gap in gaps]
+    return [gap for gap in cut if gap.first <= gap.last]
+
+
+def batches_of(gaps: Sequence[Gap]) -> list[Ranges]:
+    """Batches that read exactly the gaps: each takes the next gap of every partition."""
+    by_partition: dict[int, list[tuple[int, int]]] = {}
+    for gap in sorted(gaps):
+        by_partition.setdefault(gap.partition, []).append((gap.first, gap.last + 1))
+    rounds = max((len(found) for found in by_partition.values()), default=0)
+    return [{part: found[turn] for part, found in by_partition.items() if turn < len(found)} for turn in range(rounds)]
+
+
+def record_gaps(settings: Settings, topic: str, gaps: Mapping[Gap, str]) -> None:
+    """Write gaps, each with its cause, to `ops.known_gaps`; those that it has already are not among `find_gaps`."""
+    now = datetime.now(UTC)
+    rows = [
+        {"topic": topic, "partition": gap.partition, "first_missing": gap.first, "last_missing": gap.last}
+        | {"cause": cause, "found_at": now}
+        for gap, cause in sorted(gaps.items())
+    ]
+    if rows:
+        write_deltalake(files.absolute(KNOWN_GAPS.path(settings)), pa.Table.from_pylist(rows, SCHEMA), mode="append")
+
+
+def _known(settings: Settings, topic: str) -> pa.Table:
+    path = files.absolute(KNOWN_GAPS.path(settings))
+    if not DeltaTable.is_deltatable(path):
+        return SCHEMA.empty_table()
+    table = DeltaTable(path).to_pyarrow_table()
+    return table.filter(pa.compute.equal(table.column("topic"), topic))
+
+
+def as_rows(gaps: Sequence[Gap]) -> list[dict[str, int]]:
+    """The gaps as plain values."""
+    return [asdict(gap) for gap in gaps]
