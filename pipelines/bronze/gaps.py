@@ -81,7 +81,8 @@ def find_gaps(settings: Settings, topic: TopicState) -> list[Gap]:
                 SELECT _kafka_partition AS p, _kafka_offset AS o FROM bronze
                 -- What Kafka holds before Bronze's first record is missing as well.
                 UNION SELECT p, o - 1 FROM starts
-                    JOIN (SELECT _kafka_partition AS p, min(_kafka_offset) AS low FROM bronze GROUP BY ALL) USING (p) WHERE o < low
+                    JOIN (SELECT _kafka_partition AS p, min(_kafka_offset) AS low FROM bronze GROUP BY ALL) USING (p)
+                    WHERE o < low
                 UNION SELECT partition, unnest([first_missing, last_missing]) FROM known
             ), holes AS (
                 SELECT p, o + 1 AS first, lead(o) OVER (PARTITION BY p ORDER BY o) - 1 AS last FROM offsets

@@ -144,7 +144,7 @@ def open_plan(spark: SparkSession, checkpoint: Checkpoint, plan: Plan) -> Plan:
         files.write_text(spark, path, json.dumps(tree))
         return plan
     tree = json.loads(files.read_text(spark, path))
-    batches = [{int(part): (first, end) for part, (first, end) in batch.items()} for batch in tree["batches"]]
+    batches: list[Ranges] = [{int(part): (first, end) for part, (first, end) in batch.items()} for batch in tree["batches"]]
     return Plan(batches, tree["records"], tree["version"])
 
 

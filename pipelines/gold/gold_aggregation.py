@@ -123,9 +123,9 @@ def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, 
 
 
 def _sink(settings: Settings, checkpoint: Checkpoint) -> GoldSink:
-    paths = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
+    silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
     lease = lease_of(settings, "gold", job=JOB, run=checkpoint.generation)
-    return GoldSink(*paths, checkpoint, Ledger(settings), lease)
+    return GoldSink(silver, hourly, daily, checkpoint, Ledger(settings), lease)
 
 
 @dataclass(frozen=True)

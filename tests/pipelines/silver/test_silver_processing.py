@@ -16,7 +16,7 @@ from pipelines.common.errors import CheckpointError, UsageError
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
-from pipelines.silver import silver_processing, sink, transforms
+from pipelines.silver import assembly, silver_processing, sink, transforms
 from pipelines.silver.schema import silver_table
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_batch_that_died_before_its_ledger_row_keeps_its_counts(
         make_record(make_event(event_id="e2"), 4),
     )
     monkeypatch.setattr(_DiesOnce, "died", False)
-    monkeypatch.setattr(silver_processing, "Ledger", _DiesOnce)
+    monkeypatch.setattr(assembly, "Ledger", _DiesOnce)
     with pytest.raises(StreamingQueryException):
         lake.run_silver()
     assert not Path(lake.path(LEDGER)).exists()

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from pipelines.common import jobs
 from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.replay import run_plan
 from pipelines.common.tables import DLQ, SILVER
 from pipelines.silver import replay as silver_replay
 from pipelines.silver import silver_processing
@@ -96,7 +97,7 @@ def test_stopped_replay_goes_on_where_it_was(filled: Lake, tmp_path: Path, monke
     monkeypatch.setattr(silver_replay, "cut", lambda ranges, _records: [{part: span} for part, span in ranges.items()])
     flags = ["--from-date", "2026-01-29", "--checkpoint-path", str(tmp_path / "r")]
     stop, read = threading.Event(), filled.counts()["rows_read"]
-    original = silver_replay.run_plan
+    original = run_plan
 
     def stop_after_one(spark: Any, checkpoint: Any, plan: Any, work: Callable[[Any, int], None], stop: threading.Event) -> None:
         def once(ranges: Any, number: int) -> None:

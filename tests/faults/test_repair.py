@@ -1,0 +1,108 @@
+"""Holes in Bronze: filled where Kafka still has the records, explained where it has not; bounded replays from Kafka."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from lakehouse.local.event_plan import ProducePlan
+from lakehouse.local.producer import produce_events
+from pipelines.bronze import bronze_ingestion
+from pipelines.common import jobs, kafka
+from pipelines.common.tables import BRONZE, KNOWN_GAPS
+from tests.faults.conftest import DAY, PROJECT, LakeCase
+
+
+def _offsets(case: LakeCase) -> set[tuple[int, int]]:
+    table = DeltaTable(BRONZE.path(case.settings)).to_pyarrow_table(columns=["_kafka_partition", "_kafka_offset"])
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    assert len(set(rows)) == len(rows)
+    return set(rows)
+
+
+def _bronze(spark: SparkSession, case: LakeCase, checkpoint: str, starting: str | None = None) -> None:
+    path = f"{case.folder}/{checkpoint}"
+    query = bronze_ingestion.run(
+        spark, case.settings, checkpoint_path=path, trigger=jobs.AVAILABLE_NOW, starting_offsets=starting
+    )
+    jobs.await_query(query, threading.Event())
+
+
+def _repair(case: LakeCase, *flags: str) -> str:
+    command = [sys.executable, "-c", "from lakehouse.cli import main; main()", "repair", "bronze", "--config", str(case.config)]
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([*command, *flags], env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _transaction(case: LakeCase) -> None:
+    """Two records of a transaction, whose marker takes an offset of its own, and one after it."""
+    options = {"bootstrap.servers": kafka.bootstrap_servers(case.settings)}
+    producer = Producer({**options, "transactional.id": case.settings.kafka.topic})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for _ in range(2):
+        producer.produce(case.settings.kafka.topic, b"{}", partition=1)
+    producer.commit_transaction(10)
+    plain = Producer(options)
+    plain.produce(case.settings.kafka.topic, b"{}", partition=1)
+    assert plain.flush(10) == 0
+
+
+def test_holes_are_filled_or_explained(spark: SparkSession, lake_case: Callable[[int], LakeCase]) -> None:
+    case = lake_case(900)
+    _bronze(spark, case, "g1")
+    end = kafka.wait_for_topic(case.settings).end
+    _transaction(case)
+    plan = ProducePlan(count=900, seed=2, start_time=DAY, span_seconds=3600.0)
+    produce_events(case.settings, plan, case.folder / "op_ledger")
+    # A generation that began too late, and a topic whose retention has gone on since.
+    _bronze(spark, case, "g2", f'{{"0":{end[0] + 50}}}')
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers(case.settings)})
+    topic = case.settings.kafka.topic
+    admin.delete_records([TopicPartition(topic, 0, end[0] + 20)])[TopicPartition(topic, 0)].result(10)
+    before, marker = _offsets(case), (1, end[1] + 2)
+
+    said = _repair(case, "--dry-run")
+    assert "51 offsets in 2 holes missing in Bronze" in said
+    assert f"partition 0, offsets {end[0]} to {end[0] + 49}" in said
+    assert _offsets(case) == before
+    assert "30 offsets filled" in _repair(case)
+
+    assert _offsets(case) - before == {(0, end[0] + offset) for offset in range(20, 50)}
+    gaps = DeltaTable(KNOWN_GAPS.path(case.settings)).to_pyarrow_table().to_pylist()
+    found = {(gap["partition"], gap["first_missing"], gap["last_missing"], gap["cause"]) for gap in gaps}
+    assert found == {(0, end[0], end[0] + 19, "retention"), (*marker, marker[1], "no_record")}
+    assert "none missing in Bronze" in _repair(case)
+
+
+def _args(*flags: str) -> argparse.Namespace:
+    return jobs.job_parser("").parse_args(flags)
+
+
+def test_bounded_replay_from_kafka_writes_what_is_missing_alone(
+    spark: SparkSession, lake_case: Callable[[int], LakeCase], capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = lake_case(900)
+    end = kafka.wait_for_topic(case.settings).end
+    part = ["--ending-offsets", '{"0":100,"2":50}']
+
+    bronze_ingestion.replay(spark, case.settings, _args(*part, "--dry-run"), threading.Event())
+    assert "replay of 150 records" in capsys.readouterr().err
+    bronze_ingestion.replay(spark, case.settings, _args(*part, "--checkpoint-path", f"{case.folder}/r1"), threading.Event())
+    assert _offsets(case) == {*((0, offset) for offset in range(100)), *((2, offset) for offset in range(50))}
+    day = ["--from-date", f"{DAY:%F}", "--to-date", f"{DAY:%F}", "--checkpoint-path", f"{case.folder}/r2"]
+    bronze_ingestion.replay(spark, case.settings, _args(*day), threading.Event())
+
+    assert _offsets(case) == {(part, offset) for part, last in end.items() for offset in range(last)}
