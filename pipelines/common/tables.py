@@ -29,5 +29,6 @@ GOLD_HOURLY = TableName("gold", "api_usage_hourly")
 GOLD_DAILY = TableName("gold", "api_usage_daily")
 LEDGER = TableName("ops", "batch_ledger")
 RECONCILIATION = TableName("ops", "reconciliation")
+CIRCUIT_BREAKER = TableName("ops", "circuit_breaker")
 
-ALL_TABLES = (BRONZE, DLQ, SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER, RECONCILIATION)
+ALL_TABLES = (BRONZE, DLQ, SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER, RECONCILIATION, CIRCUIT_BREAKER)

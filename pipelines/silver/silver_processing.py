@@ -12,10 +12,14 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.common import delta, jobs
 from pipelines.common.checkpoints import open_checkpoint
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.failures import BatchFailures
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.silver.breaker_gate import BreakerGate
+from pipelines.silver.breaker_store import BreakerStore
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
+from pipelines.silver.poison import PoisonSearch
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import JOB, SilverSink
 
@@ -61,11 +65,12 @@ def run(
         .withWatermark("_watermark_time", f"{settings.silver.late_after_seconds} seconds")
         .drop("_watermark_time")
     )
+    ledger = Ledger(settings)
     sink = SilverSink(
         silver=silver,
         dlq=dlq,
         checkpoint=checkpoint,
-        ledger=Ledger(settings),
+        ledger=ledger,
         settings=settings.silver,
         schemas=schemas,
         lookup=SilverLookup(
@@ -75,6 +80,8 @@ def run(
             skew_us=settings.silver.skew_after_seconds * 1_000_000,
         ),
         dead_letters=DeadLetterLookup(dlq),
+        breaker=BreakerGate(settings.breaker, bronze, checkpoint.generation, BreakerStore(settings), ledger),
+        search=PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries),
     )
     writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
     return jobs.set_trigger(writer, trigger or settings.silver.trigger).start()
