@@ -129,7 +129,7 @@ class Ledger:
 
     def since(self, job: str, moment: datetime) -> list[dict[str, Any]]:
         """Rows of the batches of `job` that were committed after `moment`: batch, offsets (as JSON) and counts."""
-        columns = ["batch_id", "offsets", "committed_at", *COUNTS]
+        columns = ["generation", "batch_id", "offsets", "committed_at", *COUNTS]
         return self._read((ds.field("job") == job) & (ds.field("committed_at") > pa.scalar(moment, _TIME)), columns)
 
     def _rows(self, job: str) -> list[dict[str, Any]]:

@@ -72,20 +72,25 @@ _FAMILIES = (
     ),
     _family(
         _P,
-        "a file of a table or checkpoint is missing or cut",
-        "corrupt-files",
+        "a file of a table is missing or cut",
+        "full-rebuild",
         r"FAILED_READ_FILE\.FILE_NOT_EXIST",
         r"DELTA_(?:FILE_NOT_FOUND|LOG_FILE_NOT_FOUND|TRUNCATED_TRANSACTION_LOG|VERSIONS_NOT_CONTIGUOUS|STATE_RECOVER_ERROR)\w*",
+        r"ChecksumException",
+    ),
+    _family(
+        _P,
+        "a checkpoint is cut",
+        "checkpoint-lost",
         r"(?:Incomplete|Malformed) log file",
         r"CANNOT_LOAD_STATE_STORE[.\w]*",
         r"STATE_STORE_\w*CHECKSUM\w*",
-        r"ChecksumException",
         r"InvalidProtocolBufferException",
     ),
     _family(
         _P,
         "access is refused",
-        "access-refused",
+        "object-store-outage",
         r"AccessDeniedException",
         r"AccessControlException",
         r"\w*AuthorizationException",
@@ -100,7 +105,7 @@ _FAMILIES = (
     _family(
         _T,
         "another writer committed first, or the table changed under the reader",
-        "concurrent-writers",
+        "spark-crash",
         r"Concurrent(?:Append|DeleteRead|DeleteDelete|Transaction|Write|Modification)Exception",
         r"(?:Metadata|Protocol)ChangedException",
         r"DELTA_CONCURRENT_\w+",
@@ -170,7 +175,7 @@ _FAMILIES = (
         r"DELTA_STREAMING_\w+|DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE",
         r"_LEGACY_ERROR_TEMP_30\d\d",
     ),
-    _family(_P, "a file is missing", "corrupt-files", r"FileNotFoundException", r"FileNotFoundError", r"FAILED_READ_FILE[.\w]*"),
+    _family(_P, "a file is missing", "full-rebuild", r"FileNotFoundException", r"FileNotFoundError", r"FAILED_READ_FILE[.\w]*"),
     _family(
         _D,
         "a record cannot be processed",
@@ -190,12 +195,18 @@ _FAMILIES = (
 _ERRNO = {
     errno.ENOSPC: (_T, "a disk is full", "disk-full"),
     errno.EDQUOT: (_T, "a disk is full", "disk-full"),
-    errno.EACCES: (_P, "access is refused", "access-refused"),
-    errno.EPERM: (_P, "access is refused", "access-refused"),
-    errno.EROFS: (_P, "access is refused", "access-refused"),
+    errno.EACCES: (_P, "access is refused", "object-store-outage"),
+    errno.EPERM: (_P, "access is refused", "object-store-outage"),
+    errno.EROFS: (_P, "access is refused", "object-store-outage"),
 }
 _CLASS = re.compile(r"\b(?:[a-z_]\w*\.)+([A-Z]\w*(?:Exception|Error|Failure))\b")
 
+
+def _page(playbook: str) -> str:
+    return f"playbooks/{playbook}.md"
+
+
+POISON_PLAYBOOK = _page("poison-flood")
 _FRAME = re.compile(r'\s*(?:at \S+\(|File ")')
 """A line of a stack: it names classes that failed nothing."""
 
@@ -235,11 +246,11 @@ def backoff_seconds(settings: RetrySettings, failures: int) -> float:
 def _own_cause(error: LakehouseError) -> Cause:
     name = type(error).__name__
     if isinstance(error, BreakerOpenError):
-        return Cause(Kind.HELD, name, "too many dead letters", _page("poison-flood"))
+        return Cause(Kind.HELD, name, "too many dead letters", POISON_PLAYBOOK)
     if isinstance(error, TransientError):
         return Cause(_T, name, "the outside world did not answer", _page("kafka-outage"))
-    playbook = "poison-flood" if isinstance(error, PoisonBatchError) else "spark-crash"
-    return Cause(_P, name, "an operator has to decide", _page(playbook))
+    playbook = POISON_PLAYBOOK if isinstance(error, PoisonBatchError) else _page("spark-crash")
+    return Cause(_P, name, "an operator has to decide", playbook)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -257,7 +268,3 @@ def _texts(error: BaseException) -> Iterator[str]:
     for one in _chain(error):
         yield f"{type(one).__module__}.{type(one).__name__}: {one}"
         yield str(getattr(one, "_stackTrace", "") or "")
-
-
-def _page(playbook: str) -> str:
-    return f"playbooks/{playbook}.md"

@@ -55,9 +55,9 @@ NOTHING = Tally()
 
 @dataclass(frozen=True)
 class Sample:
-    """What one batch that was written counted, and when it was judged."""
+    """What one batch that was written counted, and when it was judged; `batch` names it among all generations."""
 
-    batch_id: int
+    batch: str
     at: datetime
     tally: Tally
 
@@ -117,7 +117,7 @@ class Breaker:
 
     def counted(self, limits: Limits, sample: Sample) -> Breaker:
         """Note a batch that passed; one that runs again takes its own place."""
-        kept = (known for known in self.samples if known.batch_id != sample.batch_id and known.at > sample.at - limits.window)
+        kept = (known for known in self.samples if known.batch != sample.batch and known.at > sample.at - limits.window)
         return replace(self, samples=(*kept, sample))
 
 

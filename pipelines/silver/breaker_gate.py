@@ -13,14 +13,13 @@ from pyspark.sql import functions as F
 
 from pipelines.common.errors import BreakerOpenError
 from pipelines.common.ledger import Ledger
+from pipelines.common.retries import POISON_PLAYBOOK
 from pipelines.common.settings import BreakerSettings
 from pipelines.silver.breaker import Breaker, Limits, Sample, Tally, merge_ends
 from pipelines.silver.breaker_store import BreakerStore, Transition, start
 from pipelines.silver.fates import Coverage, Facts
 from pipelines.silver.rules import rejecting_rules
 from pipelines.silver.transforms import REJECTED, classify, parse_events
-
-PLAYBOOK = "playbooks/poison-flood.md"
 
 
 @dataclass
@@ -61,13 +60,13 @@ class BreakerGate:
         if not self.settings.enabled:
             return
         before, now, rules = self._current(), self.clock(), Limits.of(self.settings)
-        batch = _beyond(before, facts, dead_letters)
+        batch, name = _beyond(before, facts, dead_letters), f"{self.generation}/{batch_id}"
         landed, after = Tally(), before.judge(rules, batch, now)
         if before.state == "half_open" and after.state == "open":
             landed = self._landed(spark, now)
             after = before.judge(rules, batch, now, landed=landed)
         if after.state == before.state:
-            self._breaker = after.counted(rules, Sample(batch_id, now, batch))
+            self._breaker = after.counted(rules, Sample(name, now, batch))
             return
         seen = batch if before.state == "half_open" else before.window(rules, now) + batch
         offsets = facts.offset_ranges()
@@ -83,7 +82,7 @@ class BreakerGate:
             self.store.record(
                 Transition(now, before.state, "closed", seen, reason, self.generation, batch_id, offsets, after.accepted)
             )
-            self._breaker = after.counted(rules, Sample(batch_id, now, _beyond(after, facts, dead_letters)))
+            self._breaker = after.counted(rules, Sample(name, now, _beyond(after, facts, dead_letters)))
             return
         self._open(
             Transition(
@@ -133,7 +132,8 @@ class BreakerGate:
             ends = _ends(json.loads(row["offsets"] or "{}"))
             if all(end <= breaker.accepted.get(partition, 0) for partition, end in ends.items()):
                 continue
-            sample = Sample(row["batch_id"], row["committed_at"], Tally(row["rows_read"], row["dead_lettered"]))
+            tally = Tally(row["rows_read"], row["dead_lettered"])
+            sample = Sample(f"{row['generation']}/{row['batch_id']}", row["committed_at"], tally)
             breaker = breaker.counted(rules, sample)
         return breaker
 
@@ -150,6 +150,6 @@ def _ends(offsets: dict[str, list[int]]) -> dict[int, int]:
 
 def _sentence(found: str, retry_at: datetime) -> str:
     return (
-        f"{found}; Silver is not written while Bronze goes on, and the next try is at {retry_at:%H:%M:%S} UTC: see {PLAYBOOK}, "
-        "or accept the dead letters with `lakehouse breaker reset --reason TEXT`."
+        f"{found}; Silver is not written while Bronze goes on, and the next try is at {retry_at:%H:%M:%S} UTC: "
+        f"see {POISON_PLAYBOOK}, or accept the dead letters with `lakehouse breaker reset --reason TEXT`."
     )

@@ -12,12 +12,11 @@ from pyspark.sql import functions as F
 from pipelines.common.errors import BreakerOpenError, PoisonBatchError
 from pipelines.common.failures import BatchFailures
 from pipelines.common.logging import Log
-from pipelines.common.retries import Kind, classify
+from pipelines.common.retries import POISON_PLAYBOOK, Kind, classify
 from pipelines.common.settings import RetrySettings
 from pipelines.silver.fates import Longs
 from pipelines.silver.transforms import coordinate
 
-PLAYBOOK = "playbooks/poison-flood.md"
 NO_POISON: Longs = np.zeros(0, dtype=np.int64)
 _LOG = Log("silver")
 
@@ -44,7 +43,7 @@ def find_poison(coordinates: Longs, fails: Fails, most: int) -> Longs:
         if len(found) == most:
             msg = (
                 f"More than {most} records of the batch fail when they are read (`retries.max_poison_records`), so the cause is "
-                f"hardly in them; nothing of the batch was written: see {PLAYBOOK}."
+                f"hardly in them; nothing of the batch was written: see {POISON_PLAYBOOK}."
             )
             raise PoisonBatchError(msg)
         last = _shortest_failing_run(rest, fails)

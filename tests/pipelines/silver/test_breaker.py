@@ -58,14 +58,14 @@ def test_exactly_the_least_number_of_records_opens_it_and_one_less_does_not() ->
 
 
 def test_small_bad_batches_add_up_within_the_window_only() -> None:
-    breaker = Breaker("closed", T0).counted(LIMITS, Sample(0, T0, Tally(60, 60)))
+    breaker = Breaker("closed", T0).counted(LIMITS, Sample("a", T0, Tally(60, 60)))
 
     assert breaker.judge(LIMITS, Tally(60, 60), after(299)).state == "open"
     assert breaker.judge(LIMITS, Tally(60, 60), after(300)).state == "closed"
 
 
 def test_batch_below_the_limit_never_opens_it_whatever_is_left_in_the_window() -> None:
-    breaker = Breaker("closed", T0, samples=(Sample(0, T0, Tally(900, 0)), Sample(1, after(250), Tally(400, 400))))
+    breaker = Breaker("closed", T0, samples=(Sample("a", T0, Tally(900, 0)), Sample("b", after(250), Tally(400, 400))))
 
     assert breaker.judge(LIMITS, Tally(200, 99), after(310)).state == "closed"
     assert breaker.window(LIMITS, after(310)) == Tally(400, 400)
@@ -74,7 +74,7 @@ def test_batch_below_the_limit_never_opens_it_whatever_is_left_in_the_window() -
 def test_batch_that_runs_again_is_counted_once() -> None:
     breaker = Breaker("closed", T0)
     for seconds in (0, 5):
-        breaker = breaker.counted(LIMITS, Sample(7, after(seconds), Tally(10, 1)))
+        breaker = breaker.counted(LIMITS, Sample("a", after(seconds), Tally(10, 1)))
 
     assert breaker.window(LIMITS, after(6)) == Tally(10, 1)
 
@@ -97,7 +97,7 @@ def test_failed_probe_begins_the_cool_down_anew() -> None:
 
 
 def test_closing_forgets_the_window_and_keeps_what_was_accepted() -> None:
-    breaker = Breaker("half_open", T0, {0: 5, 1: 9}, (Sample(0, T0, BAD),))
+    breaker = Breaker("half_open", T0, {0: 5, 1: 9}, (Sample("a", T0, BAD),))
     closed = breaker.closed(after(1), {0: 7, 1: 2, 2: 1})
 
     assert (closed.state, closed.accepted, closed.samples) == ("closed", {0: 7, 1: 9, 2: 1}, ())
@@ -149,7 +149,7 @@ class BreakerLife(RuleBasedStateMachine):
         if result.state == "closed":
             if before.state != "closed":
                 self.written = []
-            sample = Sample(self.batch, self.now, batch)
+            sample = Sample(str(self.batch), self.now, batch)
             self.written.append(sample)
             result = result.counted(LIMITS, sample)
             self.batch, self.opened_at = self.batch + 1, None
