@@ -64,7 +64,7 @@ def _type(found: Mapping[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in found["enum"])
     if found["type"] == "object":
         return "mapping of texts"
-    name = {"string": "text", "integer": "whole number", "number": "number"}[found["type"]]
+    name = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[found["type"]]
     return ", ".join([name, *_bounds(found)])
 
 

@@ -11,8 +11,9 @@ from pipelines.bronze import schema as bronze
 from pipelines.common.delta import COMMON_PROPERTIES, TableDef
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
-from pipelines.common.tables import LEDGER
+from pipelines.common.tables import CIRCUIT_BREAKER, LEDGER
 from pipelines.gold import schema as gold
+from pipelines.silver import breaker_store
 from pipelines.silver import schema as silver
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -75,8 +76,11 @@ def tables_page() -> str:
     ]
     names = LEDGER_SCHEMA.names
     ledger = _section(str(LEDGER), _LEDGER_COMMENT, ((name, *LEDGER_COLUMNS[name]) for name in names), {})
-    common = _properties("Properties of all tables but the ledger", COMMON_PROPERTIES)
-    return "\n".join([_INTRO, f"{common}\n", *(_table(table) for table in defined), ledger])
+    docs = breaker_store.COLUMN_DOCS
+    columns = ((name, *docs[name]) for name in breaker_store.SCHEMA.names)
+    breaker = _section(str(CIRCUIT_BREAKER), breaker_store.COMMENT, columns, {})
+    common = _properties("Properties of all tables but the ledger and the circuit breaker", COMMON_PROPERTIES)
+    return "\n".join([_INTRO, f"{common}\n", *(_table(table) for table in defined), ledger, breaker])
 
 
 def _table(table: TableDef) -> str:

@@ -14,7 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
-from pipelines.common.tables import ALL_TABLES, LEDGER
+from pipelines.common.tables import ALL_TABLES, CIRCUIT_BREAKER, LEDGER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,13 +78,29 @@ class PartitionStatus:
 
 
 @dataclass(frozen=True)
+class BreakerStatus:
+    """The last change of Silver's circuit breaker; `retry_at` where it is open."""
+
+    state: str
+    since: datetime
+    retry_at: datetime | None
+    share: float
+    records: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class LakeStatus:
-    """Everything that `lakehouse status` shows; `kafka` is a sentence where it gave no offsets."""
+    """Everything that `lakehouse status` shows.
+
+    `kafka` is a sentence where it gave no offsets; `breaker` is None where it never opened.
+    """
 
     tables: list[TableStatus]
     batches: list[BatchStatus]
     partitions: list[PartitionStatus]
     kafka: str | None
+    breaker: BreakerStatus | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -103,13 +119,25 @@ def read_status(settings: Settings) -> LakeStatus:
         kafka = pool.submit(_kafka_offsets, settings)
         opened = dict(zip(ALL_TABLES, pool.map(lambda name: _open(name.path(settings)), ALL_TABLES), strict=True))
         tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
+        breaker = _breaker(settings) if isinstance(opened[CIRCUIT_BREAKER], DeltaTable) else None
         ledger = opened[LEDGER]
         batches = _newest_batches(ledger) if isinstance(ledger, DeltaTable) else []
         offsets, problem = kafka.result()
     if not tables:
         msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
         raise UsageError(msg)
-    return LakeStatus(tables, _last_batches(batches), _partitions(offsets, batches), problem)
+    return LakeStatus(tables, _last_batches(batches), _partitions(offsets, batches), problem, breaker)
+
+
+def _breaker(settings: Settings) -> BreakerStatus | None:
+    from pipelines.silver.breaker import Limits  # noqa: PLC0415 - Arrow's dataset is loaded only where there is something to read
+    from pipelines.silver.breaker_store import BreakerStore  # noqa: PLC0415
+
+    last = BreakerStore(settings).peek()
+    if last is None:
+        return None
+    retry_at = last.breaker().retry_at(Limits.of(settings.breaker)) if last.to_state == "open" else None
+    return BreakerStatus(last.to_state, last.at, retry_at, last.tally.share, last.tally.records, last.reason)
 
 
 def _open(path: str) -> DeltaTable | str | None:

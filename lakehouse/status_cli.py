@@ -57,6 +57,11 @@ def _show(console: Console, found: LakeStatus) -> None:
         offsets.add_row(str(part.partition), *(_n(end) for end in ends))
     if found.partitions:
         console.print(offsets)
+    if found.breaker is not None:
+        at, style = found.breaker.since, "green" if found.breaker.state == "closed" else "red"
+        said = f"Circuit breaker of Silver: {found.breaker.state} since {at:%m-%d %H:%M:%S} UTC"
+        more = "" if found.breaker.state == "closed" else "; see `lakehouse breaker show`"
+        console.print(f"{said} ({found.breaker.reason}){more}", style=style, markup=False, highlight=False)
     for problem in [found.kafka, *(table.problem and f"{table.name}: {table.problem}" for table in found.tables)]:
         if problem:
             console.print(problem, style="yellow", markup=False, highlight=False)

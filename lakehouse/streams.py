@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from lakehouse.supervisor import SupervisedStream, first_error
 from pipelines.bronze import bronze_ingestion
 from pipelines.common import jobs
+from pipelines.common.failures import BatchFailures
 from pipelines.common.logging import Log
 from pipelines.common.settings import Settings
 from pipelines.gold import gold_aggregation
@@ -26,29 +28,47 @@ STREAMS: dict[str, Callable[..., StreamingQuery]] = {
 
 
 def run_to_end(spark: SparkSession, settings: Settings, names: Sequence[str], stop: threading.Event) -> None:
-    """Run each stream with `available-now`, one after the other, so that the next one finds all that the last one wrote."""
+    """Run each stream with `available-now`, one after the other, so that the next one finds all that the last one wrote.
+
+    A stream that fails and may recover is started again. Raises BreakerOpenError where Silver is held.
+    """
     for name in names:
         if stop.is_set():
             return
-        jobs.await_query(STREAMS[name](spark, settings, trigger=jobs.AVAILABLE_NOW), stop)
+        stream = _supervised(spark, settings, name, stop, trigger=jobs.AVAILABLE_NOW)
+        stream.begin()
+        stream.run_to_end()
 
 
 def run_live(spark: SparkSession, settings: Settings, names: Sequence[str], stop: threading.Event) -> None:
-    """Run the streams side by side until `stop` is set or one fails; then drain the others.
+    """Run the streams side by side until `stop` is set; one that fails is started again while the others run on.
 
-    Raises what made a stream fail: a supervisor starts the process again.
+    Raises the named error of a stream that cannot go on, when all others are drained: a supervisor starts the process again.
     """
-    queries: list[StreamingQuery] = []
+    halt = threading.Event()
+    streams: list[SupervisedStream] = []
+    watchers: list[threading.Thread] = []
     try:
-        queries.extend(STREAMS[name](spark, settings) for name in names)
+        for name in names:
+            streams.append(_supervised(spark, settings, name, halt))
+            streams[-1].begin()
+            watchers.append(threading.Thread(target=streams[-1].watch, name=f"watch-{name}", daemon=True))
+            watchers[-1].start()
         _LOG.info("streams run", streams=",".join(names))
-        while not stop.wait(0.5) and all(query.isActive for query in queries):
+        while not stop.wait(0.5) and not halt.is_set():
             pass
     finally:
-        for query in queries:
-            if query.isActive:
-                jobs.drain(query)
-    for query in queries:
-        failure = query.exception()
-        if failure is not None:
-            raise failure
+        halt.set()
+        for watcher in watchers:
+            watcher.join()
+    error = first_error(streams)
+    if error is not None:
+        raise error
+
+
+def _supervised(
+    spark: SparkSession, settings: Settings, name: str, halt: threading.Event, trigger: str | None = None
+) -> SupervisedStream:
+    failures = BatchFailures(spark, name, jobs.checkpoint_path(settings, name, None))
+    options = {} if trigger is None else {"trigger": trigger}
+    return SupervisedStream(name, lambda: STREAMS[name](spark, settings, **options), settings, failures, halt)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_HELD = 4
 
 
 class LakehouseError(Exception):
@@ -32,3 +35,30 @@ class TransientError(LakehouseError):
 
 class DataLossError(LakehouseError):
     """Raised when going on would skip or double records; an operator must decide (never retried)."""
+
+
+class BreakerOpenError(LakehouseError):
+    """Raised where Silver's circuit breaker holds a batch back; nothing is written, a later run tries again (exit code 4)."""
+
+    exit_code = EXIT_HELD
+
+
+class StreamFailedError(LakehouseError):
+    """Raised when a stream cannot go on by itself: its batch failed for good, or too often."""
+
+
+class PoisonBatchError(LakehouseError):
+    """Raised when a batch fails because of its records, but not of a few that could be set aside; nothing of it is skipped."""
+
+
+def own_error(text: str) -> LakehouseError | None:
+    """The project's own error that a trace of Python or Java tells of, None where there is none in it."""
+    found = re.search(r"pipelines\.common\.errors\.(\w+): (.+)", text)
+    if found is None:
+        return None
+    kinds = {kind.__name__: kind for kind in _subclasses(LakehouseError)}
+    return kinds.get(found[1], LakehouseError)(found[2].strip())
+
+
+def _subclasses(kind: type[LakehouseError]) -> list[type[LakehouseError]]:
+    return [kind, *(child for direct in kind.__subclasses__() for child in _subclasses(direct))]

@@ -1,6 +1,7 @@
 """Named points beside each durable step where tests kill the driver; off, and free, unless `LAKEHOUSE_FAIL_AT` is set.
 
 `LAKEHOUSE_FAIL_AT=silver.after_append:2` kills this process and its JVM with SIGKILL the second time that point is passed.
+`LAKEHOUSE_FAIL_AT=silver.after_append:2:raise` raises a TransientError the first two times instead.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import signal
 from collections import Counter
 
 from pyspark import SparkContext
+
+from pipelines.common.errors import TransientError
 
 VARIABLE = "LAKEHOUSE_FAIL_AT"
 
@@ -27,15 +30,20 @@ POINTS = (
     "reconcile.after_daily",
 )
 
-_TARGET, _, _TIMES = os.environ.get(VARIABLE, "").partition(":")
+_TARGET, _TIMES, _KIND = (*os.environ.get(VARIABLE, "").split(":"), "", "")[:3]
 _passed: Counter[str] = Counter()
 
 
 def reach(point: str) -> None:
-    """Die here if this is the point, and the time, that was asked for."""
+    """Die (or raise TransientError) here if this is the point, and the time, that was asked for."""
     if point != _TARGET:
         return
     _passed[point] += 1
+    if _KIND == "raise":
+        if _passed[point] <= int(_TIMES or 1):
+            msg = f"The failpoint {point} raised, as {VARIABLE} asks; try again, or unset the variable."
+            raise TransientError(msg)
+        return
     if _passed[point] == int(_TIMES or 1):
         # The JVM first: it must not get to finish what it is doing.
         gateway = SparkContext._gateway

@@ -41,8 +41,23 @@ def read_text(spark: SparkSession, path: str) -> str:
 
 def write_text(spark: SparkSession, path: str, text: str) -> None:
     """Write a new UTF-8 file; the parent folders are made; an existing file is an error."""
+    _write(spark, path, text, overwrite=False)
+
+
+def replace_text(spark: SparkSession, path: str, text: str) -> None:
+    """Write a UTF-8 file, also over an existing one; not atomic on every file system, so a reader has to bear a cut one."""
+    _write(spark, path, text, overwrite=True)
+
+
+def delete(spark: SparkSession, path: str) -> None:
+    """Remove a file where there is one."""
     file_system, hadoop_path = _file_system(spark, path)
-    stream = file_system.create(hadoop_path, False)
+    file_system.delete(hadoop_path, False)
+
+
+def _write(spark: SparkSession, path: str, text: str, *, overwrite: bool) -> None:
+    file_system, hadoop_path = _file_system(spark, path)
+    stream = file_system.create(hadoop_path, overwrite)
     try:
         stream.write(bytearray(text.encode()))
     finally:

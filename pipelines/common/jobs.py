@@ -15,7 +15,8 @@ from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError
+from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError, own_error
+from pipelines.common.failures import BatchFailures
 from pipelines.common.logging import Log, setup_logging
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, process_settings
@@ -137,7 +138,8 @@ def run_stream(
 ) -> int:
     """Run a streaming job from the command line until it ends or a signal drains it; return the exit code.
 
-    Flags that bound what is read make it a replay. Flags that the job added to the parser are passed on to both.
+    Flags that bound what is read make it a replay. Flags that the job added to the parser are passed on to both. A failed
+    batch ends the process, which Kubernetes starts again; the count of failures lies beside the checkpoint.
     """
     own = vars(job_parser("").parse_args([])).keys()
 
@@ -163,7 +165,11 @@ def run_stream(
             starting_offsets=args.starting_offsets,
             **extra,
         )
-        await_query(query, stop)
+        try:
+            await_query(query, stop)
+        except PySparkException as error:
+            failures = BatchFailures(spark, name, checkpoint_path(settings, name, args.checkpoint_path))
+            raise failures.note(error).error() from error
 
     return run_job(job, parser, argv)
 
@@ -197,16 +203,11 @@ def run_job(
 def named_error(error: Exception) -> LakehouseError:
     """Give one sentence for what Spark raised; a sentence of the project's own inside it wins."""
     text = str(error)
-    own = re.search(r"pipelines\.common\.errors\.(\w+): (.+)", text)
-    if own:
-        kinds = {kind.__name__: kind for kind in _subclasses(LakehouseError)}
-        return kinds.get(own.group(1), LakehouseError)(own.group(2).strip())
+    own = own_error(text)
+    if own is not None:
+        return own
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     failure = LakehouseError(f"Spark stopped with {condition}: {first[:300]}; see the log, then the playbook of the job.")
     failure.exit_code = EXIT_FAILURE
     return failure
-
-
-def _subclasses(kind: type[LakehouseError]) -> list[type[LakehouseError]]:
-    return [kind, *(child for direct in kind.__subclasses__() for child in _subclasses(direct))]

@@ -71,6 +71,8 @@ class BatchRow:
         return BatchRow(**{**known, "started_at": datetime.fromisoformat(metadata["started_at"])})
 
 
+_TIME = pa.timestamp("us", tz="UTC")
+
 SCHEMA = pa.schema(
     [
         pa.field("job", pa.string(), nullable=False),
@@ -143,15 +145,20 @@ class Ledger:
                 versions.append(json.loads(row["versions"] or "{}").get(str(table), 0))
         return min(versions, default=0)
 
+    def since(self, job: str, moment: datetime) -> list[dict[str, Any]]:
+        """Rows of the batches of `job` that were committed after `moment`: batch, offsets (as JSON) and counts."""
+        columns = ["generation", "batch_id", "offsets", "committed_at", *COUNTS]
+        return self._read((ds.field("job") == job) & (ds.field("committed_at") > pa.scalar(moment, _TIME)), columns)
+
     def _rows(self, job: str) -> list[dict[str, Any]]:
+        return self._read(ds.field("job") == job, ["job", "generation", "batch_id", "offsets", "holes", "versions"])
+
+    def _read(self, wanted: ds.Expression, columns: list[str]) -> list[dict[str, Any]]:
         try:
             files = DeltaTable(self.path).file_uris()
         except TableNotFoundError:
             return []
-        columns = ["job", "generation", "batch_id", "offsets", "holes", "versions"]
-        rows: list[dict[str, Any]] = (
-            ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=ds.field("job") == job).to_pylist()
-        )
+        rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
         return rows
 
 

@@ -70,6 +70,29 @@ class SilverSettings(_Section):
     max_event_bytes: int = Field(262_144, ge=64, description="A larger record value is a dead letter before it is parsed.")
 
 
+class BreakerSettings(_Section):
+    """Silver's circuit breaker: too many dead letters hold Silver back before its offsets advance, while Bronze goes on."""
+
+    enabled: bool = Field(True, description="Whether Silver is held back at all.")
+    share: float = Field(
+        0.5, gt=0, le=1, description="Share of dead letters, of what is read within the window, from which on it opens."
+    )
+    min_records: int = Field(1000, ge=1, description="It never opens on fewer records than these.")
+    window_seconds: int = Field(300, ge=1, description="How far back batches count, by the clock of the process.")
+    cool_down_seconds: float = Field(60.0, ge=0, description="How long it stays open before a batch is tried again.")
+
+
+class RetrySettings(_Section):
+    """What a stream does when a batch fails."""
+
+    attempts: int = Field(6, ge=1, description="Failures of one batch after which the stream gives up with a named error.")
+    first_wait_seconds: float = Field(1.0, gt=0, description="Wait before the first restart; it doubles each time, plus jitter.")
+    longest_wait_seconds: float = Field(30.0, gt=0, description="No wait is longer.")
+    max_poison_records: int = Field(
+        10, ge=0, description="Most records of one Silver batch that are set aside as dead letters because reading them fails."
+    )
+
+
 class GoldSettings(_Section):
     """Silver to Gold."""
 
@@ -108,9 +131,11 @@ class Settings(_Section):
     schemas_dir: str = Field("conf/schemas/api_usage_events", min_length=1, description="Folder of the event schema versions.")
     bronze: BronzeSettings = Field(default_factory=BronzeSettings)
     silver: SilverSettings = Field(default_factory=SilverSettings)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
     leases: LeaseSettings = Field(default_factory=LeaseSettings)
+    retries: RetrySettings = Field(default_factory=RetrySettings)
     log: LogSettings = Field(default_factory=LogSettings)
     spark: dict[str, str] = Field(default_factory=dict, repr=False, description="Spark options passed through as they are.")
 

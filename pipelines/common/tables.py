@@ -30,5 +30,6 @@ GOLD_DAILY = TableName("gold", "api_usage_daily")
 LEDGER = TableName("ops", "batch_ledger")
 RECONCILIATION = TableName("ops", "reconciliation")
 KNOWN_GAPS = TableName("ops", "known_gaps")
+CIRCUIT_BREAKER = TableName("ops", "circuit_breaker")
 
-ALL_TABLES = (BRONZE, DLQ, SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER, RECONCILIATION, KNOWN_GAPS)
+ALL_TABLES = (BRONZE, DLQ, SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER, RECONCILIATION, KNOWN_GAPS, CIRCUIT_BREAKER)

@@ -51,6 +51,12 @@ def rejecting_rules() -> list[Rule]:
         ),
         _fields("SLV-007", "wrong_type", "Every field has its type", "wrong_type", "these fields are of the wrong type"),
         _fields("SLV-008", "out_of_range", "Every value is within its bounds", "out_of_range", "these fields are out of range"),
+        _problem(
+            "SLV-009",
+            "poison",
+            "The record can be processed",
+            "processing the record fails with an error; it was found by bisection and set aside, so that its batch could go on",
+        ),
     ]
 
 

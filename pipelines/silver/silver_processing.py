@@ -13,11 +13,15 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import files, jobs
 from pipelines.common.checkpoints import source_version
+from pipelines.common.failures import BatchFailures
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import OnConflict
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
+from pipelines.silver.breaker_gate import BreakerGate
+from pipelines.silver.breaker_store import BreakerStore
+from pipelines.silver.poison import PoisonSearch
 from pipelines.silver.replay import replay
 from pipelines.silver.sink import JOB
 
@@ -58,6 +62,8 @@ def run(
     )
     sink = make_sink(settings, tables, checkpoint, on_conflict)
     sink.source_version = lambda batch_id: source_version(spark, checkpoint, batch_id)
+    sink.breaker = BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings))
+    sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
     writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
     return jobs.set_trigger(writer, trigger or settings.silver.trigger).start()
 

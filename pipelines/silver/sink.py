@@ -23,8 +23,10 @@ from pipelines.common.logging import Log
 from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
-from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, decide, split_batch
+from pipelines.silver.breaker_gate import BreakerGate
+from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, split_batch
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among, kafka_between
+from pipelines.silver.poison import NO_POISON, PoisonSearch
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import silver_table
 from pipelines.silver.transforms import (
@@ -82,17 +84,44 @@ class SilverSink:
     """Whether a row whose record reads differently now is corrected."""
     source_version: Callable[[int], int] | None = None
     """Bronze version that a batch of the stream has come to; a replay says nothing about it."""
+    breaker: BreakerGate | None = None
+    search: PoisonSearch | None = None
     _version: int | None = field(default=None)
     """Version of Silver that the lookup's memory stands for."""
     _covered: Coverage | None = field(default=None)
     """What other runs gave a fate; read when the first batch comes, and when somebody else wrote."""
     _has_begun: bool = field(default=False)
+    _poison: Longs = field(default_factory=lambda: NO_POISON)
+    """Coordinates of the running batch's records whose processing fails."""
 
     def __call__(self, batch: DataFrame, batch_id: int) -> None:
-        """Write one batch and its ledger row."""
+        """Write one batch and its ledger row; records that make it fail are found and become dead letters.
+
+        Raises BreakerOpenError where the breaker holds the batch back, PoisonBatchError where too many records fail.
+        """
         started = datetime.now(UTC)
+        if self.breaker is not None:
+            self.breaker.enter(batch_id)
+        try:
+            self._process(batch, batch_id, started)
+        except Exception as error:
+            if self.search is None:
+                raise
+            self._poison = self.search.find(batch, batch_id, error, self._everything)
+            # The first try may have written something: the tables are looked at anew.
+            self._forget()
+            self._has_begun = False
+            try:
+                self._process(batch, batch_id, started)
+            finally:
+                self._poison = NO_POISON
+
+    def _process(self, batch: DataFrame, batch_id: int, started: datetime) -> None:
         # Parsed once: to judge the records, to write the events and to write the dead letters.
-        with self.lease.hold() as others_wrote, kept(classify(parse_events(batch), rejecting_rules())) as records:
+        with (
+            self.lease.hold() as others_wrote,
+            kept(classify(parse_events(batch, self._poison.tolist()), rejecting_rules())) as records,
+        ):
             if others_wrote:
                 self._forget()
             self._write_batch(records, batch_id, started)
@@ -101,6 +130,16 @@ class SilverSink:
         self._version = None
         self._covered = None
         self.dead_letters.forget()
+
+    def _everything(self, records: DataFrame) -> DataFrame:
+        """All that is ever computed of records, as hashes: what fails in the sink fails here."""
+        parsed, now = classify(parse_events(records), rejecting_rules()), datetime.now(UTC)
+        parts = (
+            build_facts(parsed, list(self.schemas.fields)),
+            self._silver_rows(parsed.where(F.col("verdict") == VALID), now),
+            build_dead_letters(parsed.where(F.col("verdict") == REJECTED), rejecting_rules(), dead_lettered_at=now),
+        )
+        return reduce(DataFrame.union, (part.select(F.xxhash64(*part.columns)) for part in parts))
 
     def _write_batch(self, records: DataFrame, batch_id: int, started: datetime) -> None:
         spark = records.sparkSession
@@ -112,6 +151,8 @@ class SilverSink:
         if self._covered is None:
             self._covered = Coverage(self.ledger.covered(JOB))
         judged = self._judge(spark, facts)
+        if self.breaker is not None and attempted is None:
+            self.breaker.admit(spark, batch_id, judged.facts, judged.dead_letters)
         row = self._ledger_row(batch_id, started, judged, self._covered)
         versions = self._write(records, row, judged)
         if attempted is not None:
@@ -204,7 +245,9 @@ class SilverSink:
             return {}
         rejected = _only(records.where(F.col("verdict") == REJECTED), letters, judged.rejected)
         rows = build_dead_letters(rejected, rejecting_rules(), dead_lettered_at=row.started_at)
-        return {str(DLQ): self._append(rows.coalesce(1), self.dlq, "dlq", row)}
+        # Another transaction where the batch is tried again without its poison: the first try's would keep it out.
+        part = "dlq-poison" if len(self._poison) else "dlq"
+        return {str(DLQ): self._append(rows.coalesce(1), self.dlq, part, row)}
 
     def _silver_rows(self, records: DataFrame, processed_at: datetime) -> DataFrame:
         return build_silver_rows(
@@ -227,7 +270,7 @@ class SilverSink:
     def _attempted(self, spark: SparkSession, batch_id: int) -> BatchRow | None:
         """The ledger row of an earlier attempt at this batch that wrote to a table and then died."""
         key = {"job": JOB, "generation": self.checkpoint.generation, "batch_id": batch_id}
-        for path, part in ((self.silver, ""), (self.dlq, "dlq")):
+        for path, part in ((self.silver, ""), (self.dlq, "dlq"), (self.dlq, "dlq-poison")):
             done = delta.transaction_version(spark, path, self.checkpoint.app_id(part))
             if done is not None and done >= batch_id:
                 metadata = delta.batch_metadata(spark, path, key)

@@ -19,14 +19,23 @@ _BYTES = ("_raw_value", "_kafka_key", "_kafka_headers")
 _OFFSET_BITS = 48
 
 
-def parse_events(records: DataFrame) -> DataFrame:
-    """Read the value with `events.parse`.
+def parse_events(records: DataFrame, poison: Sequence[int] = ()) -> DataFrame:
+    """Read the value with `events.parse`; of the records at the coordinates `poison` nothing is read.
 
     Adds `event` (struct, NULL where there is none), `problem`, `missing`, `wrong_type`, `out_of_range`, `unknown_field`
     (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all of them.
     """
-    parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)"))
-    return parsed.select(*records.columns, "parsed.*").withColumn("_arrival_delay_seconds", arrival_delay_seconds())
+    if not poison:
+        parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)")).select(*records.columns, "parsed.*")
+    else:
+        is_poison = coordinate().isin(list(poison))
+        value = F.when(~is_poison, F.col("_raw_value"))
+        parsed = (
+            records.withColumn("parsed", F.call_function("events.parse", value))
+            .select(*records.columns, "parsed.*")
+            .withColumn("problem", F.when(is_poison, F.lit("poison")).otherwise(F.col("problem")))
+        )
+    return parsed.withColumn("_arrival_delay_seconds", arrival_delay_seconds())
 
 
 def classify(parsed: DataFrame, rejecting: list[Rule]) -> DataFrame:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from lakehouse.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
 from pipelines.common.ledger import SCHEMA
 from pipelines.common.tables import ALL_TABLES
+from pipelines.silver import breaker_store
+
+TYPES = {"string": "string", "int64": "bigint", "double": "double", "timestamp[us, tz=UTC]": "timestamp"}
 
 
 def test_page_is_what_the_definitions_give() -> None:
@@ -16,5 +19,9 @@ def test_page_names_every_table() -> None:
 
 
 def test_ledger_is_documented_as_it_is_written() -> None:
-    types = {"string": "string", "int64": "bigint", "timestamp[us, tz=UTC]": "timestamp"}
-    assert {name: kind for name, (kind, _) in LEDGER_COLUMNS.items()} == {field.name: types[str(field.type)] for field in SCHEMA}
+    assert {name: kind for name, (kind, _) in LEDGER_COLUMNS.items()} == {field.name: TYPES[str(field.type)] for field in SCHEMA}
+
+
+def test_breaker_is_documented_as_it_is_written() -> None:
+    documented = {name: kind for name, (kind, _) in breaker_store.COLUMN_DOCS.items()}
+    assert documented == {field.name: TYPES[str(field.type)] for field in breaker_store.SCHEMA}

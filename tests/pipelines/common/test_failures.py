@@ -1,0 +1,101 @@
+"""Failures of one batch are counted in the checkpoint, so that a process that was started again knows of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming import StreamingQuery
+
+from pipelines.common import jobs
+from pipelines.common.checkpoints import open_checkpoint
+from pipelines.common.errors import BreakerOpenError, DataLossError, StreamFailedError, TransientError
+from pipelines.common.failures import NAME, BatchFailures
+from pipelines.common.settings import Settings
+
+
+@pytest.fixture
+def checkpoint(spark: SparkSession, tmp_path: Path) -> Path:
+    """A checkpoint that has committed its first two batches."""
+    path = tmp_path / "silver" / "g1"
+    open_checkpoint(spark, str(path), job="silver", source="a", target="b")
+    (path / "commits").mkdir()
+    for batch in (0, 1):
+        (path / "commits" / str(batch)).write_text("v1\n{}")
+    return path
+
+
+def test_another_process_goes_on_counting_and_another_batch_begins_anew(spark: SparkSession, checkpoint: Path) -> None:
+    for count in (1, 2, 3):
+        failure = BatchFailures(spark, "silver", str(checkpoint)).note(ConnectionResetError("x"))
+        assert (failure.batch_id, failure.count, failure.is_final(3)) == (2, count, count == 3)
+    assert BatchFailures(spark, "silver", str(checkpoint)).count(2) == 3
+    (checkpoint / "commits" / "2").write_text("v1\n{}")
+    assert BatchFailures(spark, "silver", str(checkpoint)).note(ConnectionResetError("x")).count == 1
+    record = json.loads((checkpoint / NAME).read_text())
+    assert (record["batch"], record["count"], record["cause"]) == (3, 1, "ConnectionResetError")
+
+
+def test_start_by_hand_forgets(spark: SparkSession, checkpoint: Path) -> None:
+    failures = BatchFailures(spark, "silver", str(checkpoint))
+    failures.note(ConnectionResetError("x"))
+    failures.forget()
+    assert not (checkpoint / NAME).exists()
+    assert failures.note(ConnectionResetError("x")).count == 1
+
+
+def test_file_that_was_cut_begins_anew(spark: SparkSession, checkpoint: Path) -> None:
+    (checkpoint / NAME).write_text('{"batch": 2, "cou')
+    assert BatchFailures(spark, "silver", str(checkpoint)).note(ConnectionResetError("x")).count == 1
+
+
+def test_folder_that_is_no_checkpoint_yet_is_left_alone(spark: SparkSession, tmp_path: Path) -> None:
+    failures = BatchFailures(spark, "bronze", str(tmp_path / "none"))
+    assert [failures.note(TransientError("No broker.")).count for _ in range(2)] == [1, 2]
+    assert not (tmp_path / "none").exists()
+
+
+def test_error_names_stream_batch_cause_and_playbook(spark: SparkSession, checkpoint: Path) -> None:
+    failures = BatchFailures(spark, "silver", str(checkpoint))
+    for _ in range(2):
+        error = failures.note(ConnectionResetError("payload")).error()
+    assert isinstance(error, StreamFailedError)
+    assert str(error) == (
+        "Stream silver failed 2 times in a row in batch 2 with ConnectionResetError (transient: the object store or the network "
+        "does not answer); nothing is lost, its offsets did not advance: see playbooks/object-store-outage.md."
+    )
+
+
+def test_sentence_of_the_project_stays_as_it_is(spark: SparkSession, checkpoint: Path) -> None:
+    failures = BatchFailures(spark, "silver", str(checkpoint))
+    for error in (DataLossError("Gone for good."), BreakerOpenError("Held.")):
+        assert failures.note(error).error() is error
+    assert failures.count(2) == 1  # a breaker that is open is no failure
+
+
+def test_job_that_kubernetes_starts_again_says_how_often_the_batch_failed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump({"lake": {"checkpoints": str(tmp_path / "checkpoints")}}))
+    source = spark.readStream.format("rate").load()
+
+    def fail(_batch: DataFrame, _id: int) -> None:
+        raise ConnectionResetError
+
+    def run(session: SparkSession, _settings: Settings, *, checkpoint_path: str, **_options: Any) -> StreamingQuery:
+        open_checkpoint(session, checkpoint_path, job="silver", source="a", target="b")
+        return source.writeStream.option("checkpointLocation", checkpoint_path).foreachBatch(fail).start()
+
+    monkeypatch.setattr(jobs, "stop_on_signals", jobs.threading.Event)  # the signals are pytest's
+    said = []
+    for _ in range(2):
+        argv = ["--config", str(config), "--checkpoint-path", str(tmp_path / "checkpoint")]
+        assert jobs.run_stream(run, "silver", "A job.", argv) == 1
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0].startswith("error: Stream silver failed in batch 0 with ConnectionResetError")
+    assert said[1].startswith("error: Stream silver failed 2 times in a row in batch 0 with ConnectionResetError")

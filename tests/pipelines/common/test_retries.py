@@ -1,0 +1,186 @@
+"""Transient or permanent: each error of the outside world, of Spark and of the project itself, and how long is waited."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from deltalake.exceptions import CommitFailedError, SchemaMismatchError
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.common.errors import BreakerOpenError, CheckpointError, DataLossError, PoisonBatchError, TransientError, UsageError
+from pipelines.common.retries import Kind, backoff_seconds, classify
+from pipelines.common.settings import RetrySettings
+
+STREAM_FAILED = """[STREAM_FAILED] Query [id = 1] terminated with exception: {first} SQLSTATE: XXKST
+=== Streaming Query ===
+Current State: ACTIVE
+
+JVM stacktrace:
+org.apache.spark.sql.streaming.StreamingQueryException: {first}
+\tat org.apache.spark.sql.execution.streaming.StreamExecution.runStream(StreamExecution.scala:1)
+\tat org.apache.hadoop.security.AccessControlException$.never(AccessControlException.java:7)
+Caused by: {cause}
+\tat java.base/java.lang.Thread.run(Thread.java:840)
+"""
+
+
+class StreamError(Exception):
+    """Stands for what PySpark raises: a message with Java's trace in it."""
+
+
+def of_stream(cause: str) -> StreamError:
+    return StreamError(STREAM_FAILED.format(first=cause.partition("\n")[0], cause=cause))
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "name", "playbook"),
+    [
+        ("org.apache.kafka.common.errors.TimeoutException: Timed out", Kind.TRANSIENT, "TimeoutException", "kafka-outage"),
+        ("org.apache.kafka.common.errors.DisconnectException: null", Kind.TRANSIENT, "DisconnectException", "kafka-outage"),
+        ("org.apache.kafka.common.errors.NotLeaderOrFollowerException: x", Kind.TRANSIENT, None, "kafka-outage"),
+        (
+            "org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized",
+            Kind.PERMANENT,
+            None,
+            "object-store-outage",
+        ),
+        ("org.apache.kafka.common.errors.SaslAuthenticationException: no", Kind.PERMANENT, None, "object-store-outage"),
+        ("org.apache.spark.SparkException: [KAFKA_DATA_LOSS.START_OFFSET_RESET] x", Kind.PERMANENT, None, "retention-overrun"),
+        ("org.apache.kafka.clients.consumer.OffsetOutOfRangeException: x", Kind.PERMANENT, None, "retention-overrun"),
+        (
+            "io.delta.exceptions.ConcurrentAppendException: [DELTA_CONCURRENT_APPEND] x",
+            Kind.TRANSIENT,
+            None,
+            "spark-crash",
+        ),
+        ("io.delta.exceptions.MetadataChangedException: [DELTA_METADATA_CHANGED] x", Kind.TRANSIENT, None, "spark-crash"),
+        ("io.delta.exceptions.DeltaIllegalStateException: [DELTA_SCHEMA_CHANGED_WITH_VERSION] x", Kind.TRANSIENT, None, None),
+        ("org.apache.hadoop.fs.s3a.AWSServiceThrottledException: SlowDown", Kind.TRANSIENT, None, "object-store-outage"),
+        ("org.apache.hadoop.fs.s3a.AWSStatus500Exception: 503", Kind.TRANSIENT, None, "object-store-outage"),
+        ("software.amazon.awssdk.core.exception.SdkClientException: x", Kind.TRANSIENT, None, "object-store-outage"),
+        ("java.net.SocketException: Connection reset", Kind.TRANSIENT, "SocketException", "object-store-outage"),
+        ("java.nio.file.AccessDeniedException: s3a://b/k: 403 Forbidden", Kind.PERMANENT, None, "object-store-outage"),
+        ("java.io.IOException: No space left on device", Kind.TRANSIENT, "No space left on device", "disk-full"),
+        ("java.lang.OutOfMemoryError: Java heap space", Kind.PERMANENT, "OutOfMemoryError", "spark-crash"),
+        ("org.apache.spark.sql.AnalysisException: [UNRESOLVED_COLUMN] x", Kind.PERMANENT, "AnalysisException", "schema-change"),
+        ("java.lang.IllegalStateException: batch 7 doesn't exist", Kind.PERMANENT, None, "checkpoint-lost"),
+        ("java.lang.IllegalStateException: Incomplete log file in the offset log", Kind.PERMANENT, None, "checkpoint-lost"),
+        ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
+        ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
+        (
+            "org.apache.spark.SparkException: [FAILED_READ_FILE.NO_HINT] x\nCaused by: java.net.SocketTimeoutException: x",
+            Kind.TRANSIENT,
+            "SocketTimeoutException",
+            "object-store-outage",
+        ),
+        ("java.lang.NullPointerException", Kind.DATA, "NullPointerException", "poison-flood"),
+        ("java.lang.StackOverflowError", Kind.DATA, "StackOverflowError", "poison-flood"),
+        ("org.apache.spark.SparkException: ExecutorLostFailure (executor 1)", Kind.TRANSIENT, None, "spark-crash"),
+        ("com.example.OddException: what is it", Kind.TRANSIENT, "OddException", "spark-crash"),
+    ],
+)
+def test_cause_in_javas_trace_decides(cause: str, kind: Kind, name: str | None, playbook: str | None) -> None:
+    found = classify(of_stream(cause))
+
+    assert found.kind is kind
+    assert name in (None, found.name)
+    assert playbook is None or found.playbook == f"playbooks/{playbook}.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), Kind.TRANSIENT),
+        (OSError(errno.EROFS, "Read-only file system"), Kind.PERMANENT),
+        (PermissionError(errno.EACCES, "Permission denied"), Kind.PERMANENT),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), Kind.TRANSIENT),
+        (TimeoutError("no answer"), Kind.TRANSIENT),
+        (FileNotFoundError(errno.ENOENT, "gone"), Kind.PERMANENT),
+        (CommitFailedError("another commit"), Kind.TRANSIENT),
+        (SchemaMismatchError("column"), Kind.PERMANENT),
+        (OverflowError("too large"), Kind.DATA),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), Kind.DATA),
+        (MemoryError(), Kind.PERMANENT),
+        (DataLossError("Gone."), Kind.PERMANENT),
+        (CheckpointError("Foreign."), Kind.PERMANENT),
+        (UsageError("Wrong."), Kind.PERMANENT),
+        (PoisonBatchError("Many."), Kind.PERMANENT),
+        (TransientError("No broker."), Kind.TRANSIENT),
+        (BreakerOpenError("Open."), Kind.HELD),
+        (RuntimeError("who knows"), Kind.TRANSIENT),
+    ],
+)
+def test_errors_of_python_and_of_the_project(error: Exception, kind: Kind) -> None:
+    assert classify(error).kind is kind
+
+
+@pytest.mark.parametrize("kind", ["DataLossError", "TransientError", "BreakerOpenError"])
+def test_own_error_within_sparks_trace_decides_before_all_else(kind: str) -> None:
+    trace = f"Py4JException: java.net.SocketTimeoutException\npipelines.common.errors.{kind}: A sentence.\n\tat java"
+    expected = {"DataLossError": Kind.PERMANENT, "TransientError": Kind.TRANSIENT, "BreakerOpenError": Kind.HELD}
+
+    assert classify(StreamError(trace)).kind is expected[kind]
+
+
+def test_cause_that_python_chained_counts_and_a_suppressed_one_does_not() -> None:
+    def chained(*, suppressed: bool) -> Exception:
+        try:
+            try:
+                raise OSError(errno.ENOSPC, "full")
+            except OSError as full:
+                if suppressed:
+                    raise KeyError from None
+                raise KeyError from full
+        except KeyError as error:
+            return error
+
+    assert classify(chained(suppressed=False)).name == "ENOSPC"
+    assert classify(chained(suppressed=True)).name == "KeyError"
+
+
+def test_what_sparks_executors_throw_on_a_record_is_a_matter_of_data(spark: SparkSession) -> None:
+    failing: list[Callable[[], object]] = [
+        lambda: spark.range(9).select(F.lit(1) / (F.col("id") - 5)).toArrow(),
+        lambda: spark.range(9).select(F.call_function("events.instant", F.col("id").cast("string"))).toArrow(),
+        lambda: spark.range(1).select(F.lit("x").cast("int")).write.format("noop").mode("overwrite").save(),
+    ]
+    for fail in failing:
+        with pytest.raises((PySparkException, Py4JJavaError)) as caught:
+            fail()
+        assert classify(caught.value).kind is Kind.DATA
+        assert classify(caught.value).suspects_data
+
+
+def test_missing_column_is_a_matter_of_schema(spark: SparkSession) -> None:
+    with pytest.raises(Exception, match="no_such") as caught:
+        spark.range(1).select("no_such").collect()
+    found = classify(caught.value)
+
+    assert (found.kind, found.playbook) == (Kind.PERMANENT, "playbooks/schema-change.md")
+
+
+def test_name_of_a_cause_is_no_message(spark: SparkSession) -> None:
+    with pytest.raises(Exception, match="secret-value") as caught:
+        spark.range(1).select(F.lit("secret-value").cast("int")).collect()
+    found = classify(caught.value)
+
+    assert found.kind is Kind.DATA
+    assert "secret-value" not in repr(found)
+
+
+def test_outage_is_not_blamed_on_a_record() -> None:
+    assert not classify(of_stream("java.net.SocketException: Connection reset")).suspects_data
+    assert classify(of_stream("com.example.OddException: x")).suspects_data
+
+
+def test_waits_double_with_jitter_up_to_the_longest() -> None:
+    settings = RetrySettings(first_wait_seconds=2.0, longest_wait_seconds=20.0)
+    for failures, least, most in [(1, 2, 4), (2, 4, 6), (3, 8, 10), (4, 16, 18), (5, 20, 20), (5000, 20, 20)]:
+        waits = [backoff_seconds(settings, failures) for _ in range(20)]
+        assert all(least <= wait <= most for wait in waits), (failures, waits)
+    assert len({backoff_seconds(settings, 1) for _ in range(20)}) > 1
