@@ -21,7 +21,7 @@ _COMMANDS = {
     "verify": ("lakehouse.verify_cli", "Prove from the op ledger that every acknowledged record has its fate."),
     "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),
     "produce": ("lakehouse.local.produce_cli", "Send generated events, or an access log, to Kafka and write the op ledger."),
-    "dlq": ("lakehouse.dlq_cli", "List, show, count, replay and discard dead letters."),
+    "dlq": ("lakehouse.dlq.cli", "List, show, count, replay and discard dead letters."),
     "schema": ("lakehouse.schema_cli", "Check whether a change of the event schema is compatible."),
     "kafka": ("lakehouse.local.kafka_cli", "Start, stop and look at the embedded Kafka broker."),
 }

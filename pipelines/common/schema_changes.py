@@ -15,8 +15,8 @@ from typing import Any
 from pipelines.common.errors import UsageError
 from pipelines.common.event_schema import EventField, EventSchema
 
-_BOUNDS = (("minimum", "raised", "lowered"), ("min_length", "raised", "lowered"))
-_LIMITS = (("maximum", "lowered", "raised"), ("max_length", "lowered", "raised"))
+_BOUNDS = {"minimum": 1, "min_length": 1, "maximum": -1, "max_length": -1}
+"""1: a larger number accepts less, -1: a smaller one does."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class SchemaChange:
 def version_order(version: str) -> tuple[int, ...]:
     """Numbers of a version, so that 1.10 comes after 1.9; raises UsageError for anything else than numbers and dots."""
     if not re.fullmatch(r"\d+(\.\d+)*", version, re.ASCII):
-        msg = f"The schema version `{version[:40]}` cannot be put in order, expected numbers such as 1.10; rename it and its file."
+        msg = (
+            f"The schema version `{version[:40]}` cannot be put in order, expected numbers such as 1.10; rename it and its file."
+        )
         raise UsageError(msg)
     return tuple(int(part) for part in version.split("."))
 
@@ -100,10 +102,8 @@ def _changed(old: EventField, new: EventField, version: str) -> Iterator[SchemaC
     if old.required and not new.required:
         reason = "its column in Silver never was NULL: readers that group by it or add it up lose events without a word"
         yield SchemaChange(name, "required field made optional", False, reason)
-    for bound, tighter, wider in _BOUNDS:
-        yield from _bound(name, bound, getattr(old, bound), getattr(new, bound), 1, (tighter, wider))
-    for bound, tighter, wider in _LIMITS:
-        yield from _bound(name, bound, getattr(old, bound), getattr(new, bound), -1, (tighter, wider))
+    for bound in _BOUNDS:
+        yield from _bound(old, new, bound)
     yield from _values(name, old.enum, new.enum)
     if old.doc != new.doc:
         yield SchemaChange(name, "description changed", True, "no event is judged by it")
@@ -113,9 +113,8 @@ _REJECTED = "events that were accepted before are rejected (SLV-008)"
 _ACCEPTED = "every event that was accepted before still is"
 
 
-def _bound(
-    name: str, bound: str, old: float | None, new: float | None, sign: int, words: tuple[str, str]
-) -> Iterator[SchemaChange]:
+def _bound(before: EventField, after: EventField, bound: str) -> Iterator[SchemaChange]:
+    name, old, new = before.name, getattr(before, bound), getattr(after, bound)
     if old == new:
         return
     if old is None:
@@ -123,8 +122,8 @@ def _bound(
     elif new is None:
         yield SchemaChange(name, f"{bound} {old} removed", True, _ACCEPTED)
     else:
-        narrower = sign * new > sign * old
-        change = f"{bound} {words[0] if narrower else words[1]} from {old} to {new}"
+        narrower = (new - old) * _BOUNDS[bound] > 0
+        change = f"{bound} {'raised' if new > old else 'lowered'} from {old} to {new}"
         yield SchemaChange(name, change, not narrower, _REJECTED if narrower else _ACCEPTED)
 
 

@@ -70,6 +70,17 @@ class SilverSettings(_Section):
     max_event_bytes: int = Field(262_144, ge=64, description="A larger record value is a dead letter before it is parsed.")
 
 
+class DlqSettings(_Section):
+    """Dead letters after they were written."""
+
+    max_attempts: int = Field(
+        5, ge=1, description="A dead letter that was tried this often is left out of a replay, unless it is forced."
+    )
+    retention_days: int = Field(
+        30, ge=0, description="A replayed or discarded dead letter loses its bytes this long after it was closed."
+    )
+
+
 class GoldSettings(_Section):
     """Silver to Gold."""
 
@@ -100,6 +111,7 @@ class Settings(_Section):
     schemas_dir: str = Field("conf/schemas/api_usage_events", min_length=1, description="Folder of the event schema versions.")
     bronze: BronzeSettings = Field(default_factory=BronzeSettings)
     silver: SilverSettings = Field(default_factory=SilverSettings)
+    dlq: DlqSettings = Field(default_factory=DlqSettings)
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
     log: LogSettings = Field(default_factory=LogSettings)

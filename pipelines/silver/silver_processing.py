@@ -42,6 +42,7 @@ def run(
     delta.ensure_table(spark, table, silver)
     delta.ensure_columns(spark, table, silver)
     delta.ensure_table(spark, DLQ_TABLE, dlq)
+    delta.ensure_columns(spark, DLQ_TABLE, dlq)
     checkpoint = open_checkpoint(
         spark,
         jobs.checkpoint_path(settings, JOB, checkpoint_path),
