@@ -45,7 +45,7 @@ class Selection:
 def select_for_replay(table: DeltaTable, chosen: LetterFilter, *, max_attempts: int, force: bool) -> Selection:
     """Choose the open letters among `chosen`, less those tried `max_attempts` times unless `force`.
 
-    Raises UsageError where discarded letters were asked for: by status, or because no other letter matches.
+    Raises UsageError where discarded letters were asked for: by status, or because all that match are.
     """
     rows = _open_rows(table, chosen, "replayed", refused="discarded")
     waiting = is_claimed(rows)
@@ -59,7 +59,8 @@ def select_for_replay(table: DeltaTable, chosen: LetterFilter, *, max_attempts: 
 def select_for_discard(table: DeltaTable, chosen: LetterFilter) -> pa.Table:
     """Choose the open letters among `chosen`.
 
-    Raises UsageError where replayed letters were asked for, or where a replay that has not finished holds some of them.
+    Raises UsageError where replayed letters were asked for (see `select_for_replay`), or where a replay that has not
+    finished holds some of them.
     """
     rows = _open_rows(table, chosen, "discarded", refused="replayed")
     held = int(pc.sum(is_claimed(rows)).as_py() or 0)
@@ -88,7 +89,7 @@ def discard(table: DeltaTable, chosen: LetterFilter, reason: str) -> int:
                 updates={"_status": "'discarded'", "_reason": f"'{text}'", "_closed_at": f"TIMESTAMP '{now}'"},
                 # A replay that began meanwhile keeps what it has claimed.
                 predicate=f"({predicate}) AND NOT (_replay_id IS NOT NULL AND _last_attempt_at IS NULL)",
-                commit_properties=CommitProperties(custom_metadata={"operation": "dlq discard"}),
+                commit_properties=CommitProperties(custom_metadata={"lakehouse": "dlq discard"}),
             )
         except CommitFailedError:
             table.update_incremental()
@@ -105,10 +106,9 @@ def _open_rows(table: DeltaTable, chosen: LetterFilter, verb: str, *, refused: s
     rows = read_letters(table, replace(chosen, status=None), _COLUMNS)
     found = rows.filter(pc.equal(rows.column("_status"), "open"))
     closed = int(pc.sum(pc.equal(rows.column("_status"), refused)).as_py() or 0)
-    if closed and not found.num_rows:
-        msg = (
-            f"No letter that matches is open and {closed} are {refused}, which cannot be {verb}; `lakehouse dlq list` shows them."
-        )
+    # Beside letters that are already what they are to become, the command was simply given twice.
+    if closed and closed == rows.num_rows:
+        msg = f"The letters that match ({closed}) are {refused} and cannot be {verb}; `lakehouse dlq list` shows them."
         raise UsageError(msg)
     return found
 

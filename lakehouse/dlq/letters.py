@@ -58,11 +58,15 @@ def open_letters(settings: Settings) -> DeltaTable:
 def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str] = METADATA) -> pa.Table:
     """The `columns` of the letters that `chosen` means, in no order."""
     dataset = table.to_pyarrow_dataset()
-    needed = [*columns, *(["_quality_flags"] if chosen.rules and "_quality_flags" not in columns else [])]
+    asked = (("_quality_flags", chosen.rules), ("_status", chosen.status))
+    needed = [*columns, *(name for name, wanted in asked if wanted and name not in columns)]
     rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
     for name, kind in LATER_COLUMNS.items():
         if name in needed and name not in rows.column_names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, _ARROW[kind]))
+    if chosen.status:
+        # Not sooner: pyarrow pushes no comparison of text into the files that deltalake's update writes (string views).
+        rows = rows.filter(pc.equal(rows.column("_status"), chosen.status))
     if chosen.rules:
         rows = rows.filter(_breaks_one(rows.column("_quality_flags"), chosen.rules))
     return rows.select(list(columns))
@@ -127,8 +131,6 @@ def _expression(chosen: LetterFilter) -> pc.Expression | None:
         parts.append(pc.field("_kafka_partition") == chosen.partition)
     if chosen.offsets:
         parts += [pc.field("_kafka_offset") >= chosen.offsets[0], pc.field("_kafka_offset") <= chosen.offsets[1]]
-    if chosen.status:
-        parts.append(pc.field("_status") == chosen.status)
     found = None
     for part in parts:
         found = part if found is None else found & part

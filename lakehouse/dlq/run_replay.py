@@ -14,7 +14,7 @@ from pipelines.common.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.silver.replay import Trial
+    from pipelines.silver.letter_replay import Trial
 
 Say = Callable[[str], None]
 
@@ -49,14 +49,28 @@ def run_replay(
 def _replay(
     spark: SparkSession, settings: Settings, selection: Selection, died: list[str], *, dry_run: bool, say: Say
 ) -> dict[str, Any]:
-    from pipelines.silver import replay  # noqa: PLC0415
+    from py4j.protocol import Py4JJavaError  # noqa: PLC0415 - with pyspark, only where there is work
+    from pyspark.errors import PySparkException  # noqa: PLC0415
+
+    from pipelines.common.jobs import named_error  # noqa: PLC0415
+
+    try:
+        return _run(spark, settings, selection, died, dry_run=dry_run, say=say)
+    except (PySparkException, Py4JJavaError) as error:
+        raise named_error(error) from error
+
+
+def _run(
+    spark: SparkSession, settings: Settings, selection: Selection, died: list[str], *, dry_run: bool, say: Say
+) -> dict[str, Any]:
+    from pipelines.silver import letter_replay  # noqa: PLC0415
 
     if not dry_run:
-        replay.prepare(spark, settings)
+        letter_replay.prepare(spark, settings)
         for replay_id in died:
-            done = replay.finish(spark, settings, replay_id)
+            done = letter_replay.finish(spark, settings, replay_id)
             say(f"Replay {replay_id}, which had died, is complete: {done.replayed:,} replayed, {done.left_open:,} left open.")
-    trials = replay.try_letters(spark, settings, selection.coordinates) if selection.rows.num_rows else []
+    trials = letter_replay.try_letters(spark, settings, selection.coordinates) if selection.rows.num_rows else []
     _say_trials(trials, say)
     passing = sum(trial.passing for trial in trials)
     by_rule = [{"rules": list(trial.rules), "letters": trial.letters, "passing": trial.passing} for trial in trials]
@@ -64,7 +78,7 @@ def _replay(
     if dry_run or not trials:
         return found
     replay_id = f"replay-{uuid.uuid4().hex[:12]}"
-    outcome = replay.replay(spark, settings, selection.coordinates, replay_id)
+    outcome = letter_replay.replay(spark, settings, selection.coordinates, replay_id)
     say(f"Replay {replay_id}: {outcome.replayed:,} replayed, {outcome.left_open:,} left open.")
     return found | {"replay_id": replay_id, "replayed": outcome.replayed, "left_open": outcome.left_open}
 

@@ -20,6 +20,7 @@ from pipelines.silver.transforms import coordinate
 OPEN, REPLAYED, DISCARDED = "open", "replayed", "discarded"
 
 _OFFSETS = (1 << 48) - 1
+_NEWS = ("_quality_flags", "_error_message")
 
 
 def close_replayed(spark: SparkSession, path: str, coordinates: Longs, replay_id: str, at: datetime) -> None:
@@ -37,18 +38,29 @@ def claim(spark: SparkSession, path: str, coordinates: Longs, replay_id: str) ->
     _update(_frame(spark, coordinates), path, coordinates, changes)
 
 
-def leave_open(rejected: DataFrame, path: str, coordinates: Longs, at: datetime) -> None:
-    """Count an attempt of the letters that were rejected again, and keep what is wrong with them now.
+def leave_open(judged: DataFrame, path: str, coordinates: Longs, at: datetime) -> None:
+    """Count an attempt of letters that were not closed, and keep what is wrong with them now, if the rules say it.
 
-    `rejected` has the columns `coordinate`, `_quality_flags` and `_error_message`.
+    `judged` has the columns `coordinate`, `_quality_flags` (empty where no rule failed) and `_error_message`.
     """
-    news = {name: F.col(f"s.{name}") for name in ("_quality_flags", "_error_message")}
-    _update(rejected, path, coordinates, {**news, **_tried(at)})
+    says = F.size("s._quality_flags") > 0
+    news = {name: F.when(says, F.col(f"s.{name}")).otherwise(F.col(f"t.{name}")) for name in _NEWS}
+    _update(judged, path, coordinates, {**news, **_tried(at)})
+
+
+def release(spark: SparkSession, path: str, replay_id: str, at: datetime) -> None:
+    """Count an attempt of all letters that the replay has claimed, and let them go."""
+    letters = DeltaTable.forPath(spark, path).alias("t")
+    letters.update(condition=_is_claimed() & (F.col("_replay_id") == replay_id), set=_tried(at))  # type: ignore[arg-type]
 
 
 def claimed(letters: DataFrame) -> DataFrame:
     """The letters of replays that have not finished."""
-    return letters.where((F.col("_status") == OPEN) & F.col("_replay_id").isNotNull() & F.col("_last_attempt_at").isNull())
+    return letters.where(_is_claimed())
+
+
+def _is_claimed() -> Column:
+    return (F.col("_status") == OPEN) & F.col("_replay_id").isNotNull() & F.col("_last_attempt_at").isNull()
 
 
 def _tried(at: datetime) -> dict[str, Column]:

@@ -21,7 +21,7 @@ from pipelines.common import delta
 from pipelines.common.errors import UsageError
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import DLQ, LEDGER, SILVER
-from pipelines.silver import replay, sink
+from pipelines.silver import letter_replay, sink
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -179,8 +179,8 @@ def test_second_replay_and_a_fresh_checkpoint_change_nothing(new: Lake) -> None:
     assert _red(new) == {}
 
 
-class _KilledError(RuntimeError):
-    """Not an error of ours: the power went out."""
+class _Killed(BaseException):
+    """No error that can be handled: the power went out."""
 
 
 @pytest.fixture(params=["claimed", "written", "recorded", "closed"])
@@ -188,13 +188,13 @@ def dying(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """Makes the next replay die after one of its durable steps; the call brings the power back."""
 
     def die(*_args: Any, **_options: Any) -> None:
-        raise _KilledError
+        raise _Killed
 
     target: tuple[Any, str] = {
         "claimed": (sink.SilverSink, "_write"),
         "written": (Ledger, "record"),
         "recorded": (sink, "close_replayed"),
-        "closed": (replay, "leave_open"),
+        "closed": (letter_replay, "leave_open"),
     }[request.param]
     with monkeypatch.context() as patched:
         patched.setattr(*target, die)
@@ -202,7 +202,7 @@ def dying(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_replay_that_died_is_completed_by_the_next(new: Lake, dying: Callable[[], None]) -> None:
-    with suppress(_KilledError):
+    with suppress(_Killed):
         _replay(new)
         pytest.fail("the replay did not die")
     with pytest.raises(UsageError, match="belong to a replay that has not finished"):
@@ -215,6 +215,23 @@ def test_replay_that_died_is_completed_by_the_next(new: Lake, dying: Callable[[]
     assert _events(new) == EVENTS
     assert new.counts() == COUNTS
     assert _red(new) == {}
+
+
+def test_replay_that_fails_lets_its_letters_go(new: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise ArithmeticError
+
+    silver, counts = new.version(SILVER), new.counts()
+    with monkeypatch.context() as patched:
+        patched.setattr(sink, "build_silver_rows", fail)
+        with pytest.raises(ArithmeticError):
+            _replay(new)
+
+    assert _letters(new) == dict.fromkeys(_letters(new), ("open", 2))
+    assert (new.version(SILVER), new.counts()) == (silver, counts)
+    assert _discard(new, LetterFilter(offsets=(4, 4))) == 1
+    assert _replay(new)["replayed"] == 4
+    assert _events(new) == EVENTS
 
 
 def _discard(lake: Lake, chosen: LetterFilter) -> int:
@@ -249,7 +266,7 @@ def test_fresh_checkpoint_takes_open_letters_that_pass_and_leaves_discarded_ones
 
 def test_replay_takes_what_was_asked_for_and_not_tried_too_often(new: Lake) -> None:
     assert _discard(new, LetterFilter(rules=("SLV-004",))) == 1
-    with pytest.raises(UsageError, match="No letter that matches is open and 1 are discarded"):
+    with pytest.raises(UsageError, match="are discarded and cannot be replayed"):
         _replay(new, LetterFilter(offsets=(4, 4)))
     with pytest.raises(UsageError, match="status discarded were asked for"):
         _replay(new, LetterFilter(status="discarded"))
@@ -263,7 +280,7 @@ def test_replay_takes_what_was_asked_for_and_not_tried_too_often(new: Lake) -> N
 
 
 def test_many_letters_are_several_batches_of_one_replay(new: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "LETTERS_IN_ONE_BATCH", 3)
+    monkeypatch.setattr(letter_replay, "LETTERS_IN_ONE_BATCH", 3)
     done = _replay(new)
     new.run_gold()
 
@@ -280,7 +297,7 @@ def test_letter_marked_replayed_that_is_nowhere_is_found(new: Lake) -> None:
     new.run_gold()
     DeltaTable(new.path(DLQ)).update(updates={"_status": "'replayed'"}, predicate="_kafka_offset = 8")
 
-    assert {"I3", "I13", "conservation"} & set(_red(new)) == {"I13", "conservation"}
+    assert {"I3", "I13", "conservation"} & set(_red(new)) == {"I3", "I13", "conservation"}
 
 
 def test_table_of_an_earlier_version_gets_its_columns(new: Lake) -> None:

@@ -15,13 +15,13 @@ from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
-from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open
+from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
 from pipelines.silver.fates import Longs
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
 from pipelines.silver.rules import failed_ids, failed_sentences, rejecting_rules
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import JOB, SilverSink
-from pipelines.silver.transforms import REJECTED, VALID, classify, coordinate, parse_events
+from pipelines.silver.transforms import VALID, classify, coordinate, parse_events
 
 LETTERS_IN_ONE_BATCH = 100_000
 """More are replayed as several batches, each complete before the next: a batch is held by the executors."""
@@ -88,22 +88,42 @@ def replay(spark: SparkSession, settings: Settings, coordinates: Longs, replay_i
 
 
 def finish(spark: SparkSession, settings: Settings, replay_id: str) -> Outcome:
-    """Give the letters that `replay_id` has claimed their fate; idempotent."""
+    """Give the letters that `replay_id` has claimed their fate; idempotent.
+
+    Where the sink fails before it wrote anything, the letters are let go with an attempt more, so that one that cannot
+    be processed does not stop every later replay.
+    """
     path, started = DLQ.path(settings), datetime.now(UTC)
-    silver_sink(spark, settings, replay_id)(_claimed_by(spark, path, replay_id).select(_RECORD), 0)
+    sink = silver_sink(spark, settings, replay_id)
+    try:
+        sink(_claimed_by(spark, path, replay_id).select(_RECORD), 0)
+    except Exception:
+        if not _has_written(spark, sink):
+            release(spark, path, replay_id, started)
+        raise
     failpoints.reach("replay.after_sink")
-    rejected = classify(parse_events(_claimed_by(spark, path, replay_id).select(_RECORD)), rejecting_rules())
-    rejected = rejected.where(F.col("verdict") == REJECTED).select(
-        coordinate().alias("coordinate"),
-        failed_ids(rejecting_rules()).alias("_quality_flags"),
-        failed_sentences(rejecting_rules()).alias("_error_message"),
-    )
-    coordinates = rejected.select("coordinate").toArrow().column("coordinate").to_numpy()
-    if len(coordinates):
-        leave_open(rejected, path, coordinates, started)
+    _leave_open(spark, path, replay_id, started)
     mine = spark.read.format("delta").load(path).where(F.col("_replay_id") == replay_id)
     states = {row["_status"]: row["count"] for row in mine.groupBy("_status").count().collect()}
     return Outcome(replay_id, states.get(REPLAYED, 0), states.get(OPEN, 0))
+
+
+def _leave_open(spark: SparkSession, path: str, replay_id: str, at: datetime) -> None:
+    rules = rejecting_rules()
+    judged = parse_events(_claimed_by(spark, path, replay_id).select(_RECORD)).select(
+        coordinate().alias("coordinate"),
+        failed_ids(rules).alias("_quality_flags"),
+        failed_sentences(rules).alias("_error_message"),
+    )
+    coordinates = judged.select("coordinate").toArrow().column("coordinate").to_numpy()
+    if len(coordinates):
+        leave_open(judged, path, coordinates, at)
+
+
+def _has_written(spark: SparkSession, sink: SilverSink) -> bool:
+    generation = sink.checkpoint.generation
+    committed = delta.transaction_version(spark, sink.silver, sink.checkpoint.app_id())
+    return committed is not None or sink.ledger.has(JOB, generation, 0)
 
 
 def silver_sink(spark: SparkSession, settings: Settings, replay_id: str) -> SilverSink:
