@@ -8,7 +8,7 @@ UV ?= uv==0.13.*#         resolver that `make lock` installs for itself
 UPGRADE ?=#               `make lock UPGRADE=--upgrade` takes newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format bench setup lock clean
+.PHONY: help demo test check lint types schemas format bench setup lock clean
 BIN := .venv/bin
 LOCK := build/lock/bin
 
@@ -24,7 +24,7 @@ demo: setup ## Run the whole path on a real broker, and show that every event is
 test: setup ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test ## Do what CI does: lint, types, tests
+check: lint types schemas test ## Do what CI does: lint, types, event schemas, tests
 
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check
@@ -32,6 +32,9 @@ lint: setup ## Check style and formatting
 
 types: setup ## Check types
 	@$(BIN)/mypy
+
+schemas: setup ## Check that no version of the event schema breaks the one before it
+	@$(BIN)/lakehouse schema check --config $(CONFIG)
 
 format: setup ## Format the code and mend what the linter can
 	@$(BIN)/ruff check --fix

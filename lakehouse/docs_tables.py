@@ -34,7 +34,8 @@ LEDGER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "batch_id": ("bigint", "Spark's number of the batch; it starts at 0 in each generation."),
     "offsets": (
         "string",
-        'JSON. Bronze and Silver: `{"<partition>": [first, end]}`, the end exclusive. Gold: `{"silver_version": [first, last]}`.',
+        'JSON. Bronze and Silver: `{"<partition>": [first, end]}`, the end exclusive; '
+        'a replay of dead letters reads no range: `{}`. Gold: `{"silver_version": [first, last]}`.',
     ),
     "rows_read": (
         "bigint",

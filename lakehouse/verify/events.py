@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lakehouse.verify.lake import EVENT_FIELDS, Lake
 from lakehouse.verify.records import AT
 from lakehouse.verify.result import Invariant
@@ -48,10 +50,13 @@ def check_events(lake: Lake, *, oracle: bool, others_send: bool) -> Invariant:
     return result
 
 
-def differing(expected: str, timestamps_differ: str) -> str:
-    """SQL for Silver rows `s` that differ from the row `e` of `expected` with the same coordinates, with the fields' names."""
+def differing(expected: str, timestamps_differ: str, later_fields: Iterable[str] = ()) -> str:
+    """SQL for Silver rows `s` that differ from the row `e` of `expected` with the same coordinates, with the fields' names.
+
+    `later_fields` are compared beside EVENT_FIELDS.
+    """
     tests = {"event_timestamp": timestamps_differ, "_kafka_timestamp": "e.kts IS DISTINCT FROM s.kts"}
-    tests |= {name: f"e.{name} IS DISTINCT FROM s.{name}" for name in EVENT_FIELDS}
+    tests |= {name: f'e."{name}" IS DISTINCT FROM s."{name}"' for name in (*EVENT_FIELDS, *later_fields)}
     names = ", ".join(f"CASE WHEN {test} THEN '{name}' END" for name, test in tests.items())
     return f"""SELECT * FROM (SELECT {AT}, concat_ws(',', {names}) AS fields FROM silver s JOIN {expected} e USING ({AT}))
         WHERE fields <> ''"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +37,25 @@ _COPIES = {
     BRONZE: f"{_COORDINATES}, _raw_value IS NULL AS tombstone, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5",
     SILVER: f"{_COORDINATES}, epoch_us(event_timestamp) AS ets, {', '.join(EVENT_FIELDS)}, schema_version, "
     "_is_late_arriving AS late, _arrival_delay_seconds AS delay",
-    DLQ: f"{_COORDINATES}, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5, _quality_flags AS flags",
+    DLQ: f"{_COORDINATES}, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5, _quality_flags AS flags, "
+    "_status AS status, _attempts AS attempts",
     LEDGER: "*",
     GOLD_HOURLY: "*",
     GOLD_DAILY: "*",
 }
 _EMPTY_DLQ = """SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS p, NULL::BIGINT AS o, NULL::BIGINT AS kts,
-    NULL::VARCHAR AS value_md5, NULL::VARCHAR AS key_md5, NULL::VARCHAR[] AS flags WHERE false"""
+    NULL::VARCHAR AS value_md5, NULL::VARCHAR AS key_md5, NULL::VARCHAR[] AS flags, NULL::VARCHAR AS status,
+    NULL::INTEGER AS attempts WHERE false"""
+HELD = "(SELECT * FROM dlq WHERE status IS DISTINCT FROM 'replayed')"
+"""Dead letters whose fate that is; a replayed one has its fate in Silver."""
+_KINDS = {
+    "string": "VARCHAR",
+    "int": "INTEGER",
+    "long": "BIGINT",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "BIGINT",
+}
 
 
 @dataclass(frozen=True)
@@ -58,15 +70,27 @@ class Lake:
     tables: dict[TableName, DeltaTable]
     scratch: Path
 
-    def load(self) -> None:
-        """Copy what the checks need (coordinates, digests, event fields) out of the tables; raw bytes are not kept."""
+    def load(self, later_fields: Mapping[str, str]) -> None:
+        """Copy what the checks need (coordinates, digests, event fields) out of the tables; raw bytes are not kept.
+
+        `later_fields`: names and types of the schema files' fields beside EVENT_FIELDS.
+        """
         names = {BRONZE: "bronze", SILVER: "silver", DLQ: "dlq", LEDGER: "batch_ledger"}
         names |= {GOLD_HOURLY: "gold_hourly", GOLD_DAILY: "gold_daily"}
         for table, name in names.items():
             if table in self.tables:
-                self.copy(table, name, _COPIES[table])
+                more = self._later_columns(later_fields) if table == SILVER else ""
+                self.copy(table, name, _COPIES[table] + more)
         if DLQ not in self.tables:
             self.db.run(f"CREATE TABLE dlq AS {_EMPTY_DLQ}")
+
+    def _later_columns(self, fields: Mapping[str, str]) -> str:
+        present = {field.name for field in self.tables[SILVER].schema().fields}
+        columns = []
+        for name, kind in fields.items():
+            value = f"""epoch_us("{name}")""" if kind == "timestamp" else f'"{name}"'
+            columns.append(f', {value if name in present else f"NULL::{_KINDS[kind]}"} AS "{name}"')
+        return "".join(columns)
 
     def copy(self, table: TableName, name: str, columns: str, *, version: int | None = None) -> None:
         """Make a DuckDB table `name` of `columns` of `table`, of the pinned version or of `version`."""

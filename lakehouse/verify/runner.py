@@ -12,8 +12,8 @@ from lakehouse.verify.events import check_events, check_lateness
 from lakehouse.verify.fates import check_fates
 from lakehouse.verify.gold import check_gold
 from lakehouse.verify.lake import Lake, open_lake
-from lakehouse.verify.oracle import load_oracle
-from lakehouse.verify.rebuild import check_rebuild
+from lakehouse.verify.oracle import accept_replays, load_oracle
+from lakehouse.verify.rebuild import check_rebuild, later_fields, load_rebuilt
 from lakehouse.verify.records import check_bytes, check_completeness, check_uniqueness
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.storage import check_storage, check_transactions
@@ -44,7 +44,7 @@ def verify(settings: Settings, options: VerifyOptions, progress: Callable[[str],
         if storage[0].findings:
             return storage
         progress("reading tables")
-        lake.load()
+        lake.load(later_fields(settings))
         if options.write_digest:
             write_digest(gold_digest(lake), options.write_digest)
         found = _check(lake, settings, options, oracle=oracle, progress=progress)
@@ -63,6 +63,10 @@ def _load_oracle(lake: Lake, settings: Settings, options: VerifyOptions) -> bool
 def _check(
     lake: Lake, settings: Settings, options: VerifyOptions, *, oracle: bool, progress: Callable[[str], None]
 ) -> list[Invariant]:
+    progress("Silver from Bronze")
+    load_rebuilt(lake, settings)
+    if oracle:
+        accept_replays(lake.db)
     progress("records and bytes")
     results = [
         check_completeness(lake, oracle=oracle, others_send=options.others_send),
@@ -80,6 +84,6 @@ def _check(
     ]
     progress("Gold from Silver")
     results.append(check_gold(lake))
-    progress("Silver from Bronze")
-    results.append(check_rebuild(lake, settings))
+    progress("Silver and dead letters against the second reading")
+    results.append(check_rebuild(lake, later_fields(settings)))
     return results

@@ -32,10 +32,13 @@ class StrictReader:
     @staticmethod
     def from_files(folder: Path, columns: tuple[str, ...], max_bytes: int) -> StrictReader:
         """Make a reader from the schema versions in `folder`."""
-        versions = {}
-        for path in sorted(folder.glob("*.json")):
-            schema = json.loads(path.read_text(encoding="utf-8"))
-            versions[schema["version"]] = {field["name"]: (field["required"], _check(field)) for field in schema["fields"]}
+        schemas = _read_files(folder)
+        # A field that the message's version does not have is read all the same where another version has it.
+        others = {name: (False, _check({"type": kind})) for name, kind in field_types(folder).items()}
+        versions = {
+            schema["version"]: others | {field["name"]: (field["required"], _check(field)) for field in schema["fields"]}
+            for schema in schemas
+        }
         return StrictReader(versions, columns, max_bytes)
 
     def read(self, value: bytes) -> tuple[Any, ...] | None:
@@ -58,6 +61,15 @@ class StrictReader:
         except (ValueError, RecursionError, OverflowError):
             return None
         return tuple(read.get(name) for name in self.columns)
+
+
+def field_types(folder: Path) -> dict[str, str]:
+    """Names and types of all fields that any schema version in `folder` has."""
+    return {field["name"]: field["type"] for schema in _read_files(folder) for field in schema["fields"]}
+
+
+def _read_files(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
 def strict_object(value: bytes) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def read_schemas(folder: str | Path) -> EventSchemas:
     versions: dict[str, EventSchema] = {}
     fields: dict[str, FieldType] = {}
     for path in paths:
-        schema = _read(path)
+        schema = read_schema(path)
         versions[schema.version] = schema
         for field in schema.fields:
             known = fields.setdefault(field.name, field.type)
@@ -86,7 +86,8 @@ def read_schemas(folder: str | Path) -> EventSchemas:
     return EventSchemas(versions, fields)
 
 
-def _read(path: Path) -> EventSchema:
+def read_schema(path: Path) -> EventSchema:
+    """Read one version; raises SettingsError where the file is no schema or its name is not its version."""
     try:
         schema = EventSchema.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, json.JSONDecodeError) as error:

@@ -51,14 +51,15 @@ class Lease:
     holder: Holder
     wait_seconds: float
     _held_before: bool = False
+    _is_held: bool = False
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
         """Hold the lease for the block; yields whether somebody else may have written since this run held it last.
 
-        Raises TransientError, which names the holder, after `wait_seconds`.
+        A block inside a block holds it as well. Raises TransientError, which names the holder, after `wait_seconds`.
         """
-        if self.path is None:
+        if self._is_held or self.path is None:
             yield not self._held_before
             self._held_before = True
             return
@@ -69,7 +70,11 @@ class Lease:
             others = not self._held_before or last is None or (last.run, last.pid) != (self.holder.run, self.holder.pid)
             if others:
                 _write(file, self.holder)
-            yield others
+            self._is_held = True
+            try:
+                yield others
+            finally:
+                self._is_held = False
             self._held_before = True
 
     def _wait(self, file: IO[str]) -> None:

@@ -93,6 +93,17 @@ class RetrySettings(_Section):
     )
 
 
+class DlqSettings(_Section):
+    """Dead letters after they were written."""
+
+    max_attempts: int = Field(
+        5, ge=1, description="A dead letter that was tried this often is left out of a replay, unless it is forced."
+    )
+    retention_days: int = Field(
+        30, ge=0, description="A replayed or discarded dead letter loses its bytes this long after it was closed."
+    )
+
+
 class GoldSettings(_Section):
     """Silver to Gold."""
 
@@ -132,6 +143,7 @@ class Settings(_Section):
     bronze: BronzeSettings = Field(default_factory=BronzeSettings)
     silver: SilverSettings = Field(default_factory=SilverSettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    dlq: DlqSettings = Field(default_factory=DlqSettings)
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
     leases: LeaseSettings = Field(default_factory=LeaseSettings)

@@ -41,6 +41,7 @@ def open_tables(spark: SparkSession, settings: Settings) -> Tables:
     delta.ensure_table(spark, table, silver)
     delta.ensure_columns(spark, table, silver)
     delta.ensure_table(spark, DLQ_TABLE, dlq)
+    delta.ensure_columns(spark, DLQ_TABLE, dlq)
     return Tables(bronze, silver, dlq, schemas)
 
 

@@ -143,6 +143,14 @@ class SilverLookup:
         ]
 
 
+@dataclass(frozen=True)
+class LetterStates:
+    """For each of n records whether it is a dead letter in that state."""
+
+    open: Flags
+    discarded: Flags
+
+
 @dataclass
 class DeadLetterLookup:
     """Tells dead letters that the table has from new ones; reads the table only where a range is read again."""
@@ -166,6 +174,22 @@ class DeadLetterLookup:
     def forget(self) -> None:
         """Read the table anew for the next batch: somebody else may have written to it."""
         self.ends = None
+
+    def states(self, spark: SparkSession, valid: Facts) -> LetterStates:
+        """Tell which records that pass now are dead letters: of an older schema file, say, in a range that is read again."""
+        if self.ends is None:
+            self.ends = self._read_ends(spark)
+        again = np.zeros(len(valid), dtype=bool)
+        for partition, end in self.ends.items():
+            again |= (valid.partition == partition) & (valid.offset < end)
+        if not again.any():
+            return LetterStates(again, again)
+        low, high = int(valid.offset[again].min()), int(valid.offset[again].max())
+        letters = spark.read.format("delta").load(self.path).where(F.col("_kafka_offset").between(low, high))
+        found = letters.where("_status <> 'replayed'").select(coordinate().alias("coordinate"), "_status").toArrow()
+        at, state = found.column("coordinate").to_numpy(), np.array(found.column("_status").to_pylist(), dtype=str)
+        coordinates = valid.coordinates()
+        return LetterStates(np.isin(coordinates, at[state == "open"]), np.isin(coordinates, at[state == "discarded"]))
 
     def remember(self, written: Facts) -> None:
         """Note the dead letters that a batch wrote."""

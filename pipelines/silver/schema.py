@@ -40,11 +40,12 @@ def silver_table(schemas: EventSchemas) -> TableDef:
 
 DLQ_TABLE = TableDef(
     name=DLQ,
-    comment="Records that no event could be made of, byte for byte, each once. Rows change state, they are not deleted.",
+    comment="Records that no event could be made of, byte for byte, each once. Rows change state, they are not deleted: "
+    "of closed ones the bytes go after `dlq.retention_days`.",
     columns=(
-        Column("_raw_value", "binary", "Value, byte for byte."),
-        Column("_kafka_key", "binary", "Key, byte for byte."),
-        Column("_kafka_headers", "array<struct<key:string,value:binary>>", "Headers."),
+        Column("_raw_value", "binary", "Value, byte for byte; NULL once a closed row's retention is over."),
+        Column("_kafka_key", "binary", "Key, byte for byte; NULL as the value."),
+        Column("_kafka_headers", "array<struct<key:string,value:binary>>", "Headers; NULL as the value."),
         Column("_kafka_topic", "string", "Topic of the record."),
         Column("_kafka_partition", "int", "Partition of the record."),
         Column("_kafka_offset", "bigint", "Offset of the record."),
@@ -53,10 +54,13 @@ DLQ_TABLE = TableDef(
         Column("_error_message", "string", "What is wrong, in sentences, without payload values."),
         Column("_stage", "string", "Job that rejected the record."),
         Column("_dlq_date", "date", "UTC date of the Kafka timestamp."),
-        Column("_status", "string", "open, replayed or discarded."),
+        Column("_status", "string", "open, replayed (Silver has it, or a copy of its event) or discarded."),
         Column("_attempts", "int", "How often the record was tried."),
-        Column("_replay_id", "string", "The replay that last tried it."),
+        Column("_replay_id", "string", "The replay that last tried it, or the checkpoint that read it again and took it."),
         Column("_dead_lettered_at", "timestamp", "When the batch that rejected it began."),
+        Column("_last_attempt_at", "timestamp", "When it was last tried; NULL while a replay is under way."),
+        Column("_closed_at", "timestamp", "When it was replayed or discarded."),
+        Column("_reason", "string", "Why it was discarded, in the operator's words."),
     ),
     properties={"delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_dlq_date,_status"},
 )

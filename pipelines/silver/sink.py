@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint
+from pipelines.common.errors import DataLossError
 from pipelines.common.event_schema import EventSchemas
 from pipelines.common.kept_rows import kept
 from pipelines.common.leases import Lease
@@ -24,6 +25,7 @@ from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
 from pipelines.silver.breaker_gate import BreakerGate
+from pipelines.silver.dead_letters import close_replayed
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, split_batch
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among, kafka_between
 from pipelines.silver.poison import NO_POISON, PoisonSearch
@@ -48,18 +50,27 @@ _ROWS_PER_FILE = 250_000
 
 @dataclass(frozen=True)
 class Judged:
-    """A batch's records and what was decided about them."""
+    """A batch's records and what was decided about them.
+
+    `reopened`: records that pass now and are open dead letters; `discarded`: how many pass now and were discarded.
+    """
 
     facts: Facts
     survivors: BatchSurvivors
     fates: Fates
     rejected: Facts
     rejected_before: Flags
+    reopened: Facts
+    discarded: int
 
     @property
     def dead_letters(self) -> Facts:
         """The rejected records that the dead-letter table does not have yet."""
         return self.rejected.take(~self.rejected_before)
+
+    def had_fate(self, copies: Facts, covered: Coverage) -> Flags:
+        """Which copies were counted by an earlier run; an open dead letter was not counted as a copy."""
+        return covered.has(copies) & ~np.isin(copies.coordinates(), self.reopened.coordinates())
 
 
 @dataclass
@@ -68,7 +79,9 @@ class SilverSink:
 
     Guarantee: one row for an event_id in Silver and one for a coordinate among the dead letters, by looking at the
     tables; a batch that runs again after any of its writes completes the rest, and its ledger row keeps the first
-    attempt's counts. A fresh checkpoint finds what the tables have. One writer at a time: a batch holds Silver's lease.
+    attempt's counts. A fresh checkpoint finds what the tables have. A record that passes now and is an open dead letter
+    (a replay, or a range read again with a new schema file) gets its fate in Silver, and then its dead letter is closed;
+    one that was discarded stays out. One writer at a time: a batch holds Silver's lease.
     """
 
     silver: str
@@ -146,21 +159,30 @@ class SilverSink:
         facts = Facts.from_arrow(build_facts(records, list(self.schemas.fields)).toArrow())
         if not len(facts):
             return
-        attempted = None if self._has_begun else self._attempted(spark, batch_id)
-        self._has_begun = True
+        attempted, recorded = None, False
+        if not self._has_begun:
+            self._has_begun = True
+            attempted = self._attempted(spark, batch_id)
+            recorded = self.ledger.has(JOB, self.checkpoint.generation, batch_id)
         if self._covered is None:
             self._covered = Coverage(self.ledger.covered(JOB))
         judged = self._judge(spark, facts)
-        if self.breaker is not None and attempted is None:
+        if attempted is not None:
+            self._refuse_lost_rows(spark, batch_id, judged)
+        elif self.breaker is not None:
             self.breaker.admit(spark, batch_id, judged.facts, judged.dead_letters)
         row = self._ledger_row(batch_id, started, judged, self._covered)
         versions = self._write(records, row, judged)
         if attempted is not None:
             row = attempted
-        if attempted is None or not self.ledger.has(JOB, row.generation, batch_id):
+        if not recorded:
             if self.source_version is not None:
                 versions |= {str(BRONZE): self.source_version(batch_id)}
             self.ledger.record(row.with_versions(versions))
+        failpoints.reach("silver.after_ledger")
+        if len(judged.reopened):
+            # Last: a batch that died before it finds the same letters open, and counts them as it did.
+            close_replayed(spark, self.dlq, judged.reopened.coordinates(), self.checkpoint.generation, started)
         _LOG.info(
             "batch written",
             batch=batch_id,
@@ -177,17 +199,20 @@ class SilverSink:
             # The first batch, or somebody else wrote: the memory of recent keys is read anew.
             self.lookup.load(spark, int(facts.kafka_us.min()))
             self._version = version
-        survivors = split_batch(facts.take(facts.verdict == VALID))
+        valid, rejected = (facts.take(facts.verdict == verdict) for verdict in (VALID, REJECTED))
+        letters = self.dead_letters.states(spark, valid)
+        discarded = int(np.count_nonzero(letters.discarded))
+        survivors = split_batch(valid.take(~letters.discarded) if discarded else valid)
         fates = decide(survivors.first, self.lookup.existing(spark, survivors.first), corrects=self.corrects)
-        rejected = facts.take(facts.verdict == REJECTED)
-        return Judged(facts, survivors, fates, rejected, self.dead_letters.is_known(spark, rejected))
+        known = self.dead_letters.is_known(spark, rejected)
+        return Judged(facts, survivors, fates, rejected, known, valid.take(letters.open), discarded)
 
     def _ledger_row(self, batch_id: int, started: datetime, judged: Judged, covered: Coverage) -> BatchRow:
         fates, in_batch = judged.fates, judged.survivors.copies
         tombstones = judged.facts.take(judged.facts.verdict == TOMBSTONE)
         # A copy or a tombstone leaves no row behind: that it had its fate before, only the ledger knows.
         old_tombstones = covered.has(tombstones)
-        old_in_batch, old_in_table = covered.has(in_batch.records), covered.has(fates.copies.records)
+        old_in_batch, old_in_table = (judged.had_fate(copies.records, covered) for copies in (in_batch, fates.copies))
         copies_in_batch, conflicts_in_batch = in_batch.count(~old_in_batch)
         copies_in_table, conflicts_in_table = fates.copies.count(~old_in_table)
         old = sum(int(np.count_nonzero(flags)) for flags in (judged.rejected_before, old_tombstones, old_in_batch, old_in_table))
@@ -203,7 +228,7 @@ class SilverSink:
             replaced=len(fates.replace),
             duplicate=copies_in_batch + copies_in_table,
             conflict=conflicts_in_batch + conflicts_in_table + fates.replace_conflicts,
-            already_present=fates.already_present + old,
+            already_present=fates.already_present + old + judged.discarded,
             dead_lettered=int(np.count_nonzero(~judged.rejected_before)),
             tombstone=int(np.count_nonzero(~old_tombstones)),
             late=sum(int(np.count_nonzero(rows.kafka_us - rows.event_us > late_us)) for rows in (fates.insert, fates.replace)),
@@ -266,6 +291,17 @@ class SilverSink:
             batch_id=row.batch_id,
             metadata=row.metadata(),
         )
+
+    def _refuse_lost_rows(self, spark: SparkSession, batch_id: int, judged: Judged) -> None:
+        """Stop where the append has rows that Delta would skip, because the first attempt's append was committed."""
+        done = delta.transaction_version(spark, self.silver, self.checkpoint.app_id())
+        if len(judged.fates.insert) and done is not None and done >= batch_id:
+            msg = (
+                f"Batch {batch_id} of generation {self.checkpoint.generation} was written to Silver before, yet it has "
+                f"{len(judged.fates.insert)} rows more now: the schema files or settings changed, or Silver was restored; "
+                "put them back until the batch is complete, or start with a new checkpoint path."
+            )
+            raise DataLossError(msg)
 
     def _attempted(self, spark: SparkSession, batch_id: int) -> BatchRow | None:
         """The ledger row of an earlier attempt at this batch that wrote to a table and then died."""

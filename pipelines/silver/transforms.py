@@ -51,9 +51,10 @@ def arrival_delay_seconds() -> Column:
     return micros / F.lit(1_000_000.0)
 
 
-def coordinate() -> Column:
+def coordinate(prefix: str = "") -> Column:
     """Partition and offset in one long: narrow enough to broadcast many of them."""
-    return F.shiftleft(F.col("_kafka_partition").cast("bigint"), _OFFSET_BITS).bitwiseOR(F.col("_kafka_offset"))
+    partition = F.col(f"{prefix}_kafka_partition").cast("bigint")
+    return F.shiftleft(partition, _OFFSET_BITS).bitwiseOR(F.col(f"{prefix}_kafka_offset"))
 
 
 def event_key(event_id: Column) -> Column:
@@ -115,4 +116,7 @@ def build_dead_letters(parsed: DataFrame, rejecting: list[Rule], *, dead_lettere
         F.lit(1).alias("_attempts"),
         F.lit(None).cast("string").alias("_replay_id"),
         instant(dead_lettered_at).alias("_dead_lettered_at"),
+        instant(dead_lettered_at).alias("_last_attempt_at"),
+        F.lit(None).cast("timestamp").alias("_closed_at"),
+        F.lit(None).cast("string").alias("_reason"),
     ).select(DLQ_TABLE.column_names)

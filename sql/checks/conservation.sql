@@ -5,7 +5,8 @@
 -- parameters: date (optional, YYYY-MM-DD)
 -- playbook: conservation
 -- description: A record is in Silver, in the dead letters, a tombstone, or a copy of an event that is in Silver. Anything else
---   was lost on the way. Records that Silver has not read yet are left out.
+--   was lost on the way. A dead letter that was replayed has to be in Silver, or a copy. Records that Silver has not read
+--   yet are left out.
 
 WITH silver_read AS (
     SELECT CAST(p AS INT) AS p, max(bounds[1]) AS stop
@@ -17,7 +18,7 @@ WITH silver_read AS (
 fates AS (
     SELECT _kafka_partition, _kafka_offset FROM silver.api_usage_events
     UNION ALL
-    SELECT _kafka_partition, _kafka_offset FROM bronze.api_usage_events_dlq
+    SELECT _kafka_partition, _kafka_offset FROM bronze.api_usage_events_dlq WHERE NOT _status <=> 'replayed'
 ),
 rest AS (
     SELECT b._kafka_partition, b._kafka_offset, get_json_object(CAST(b._raw_value AS STRING), '$.event_id') AS event_id

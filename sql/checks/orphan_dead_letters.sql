@@ -4,11 +4,12 @@
 -- grain: a dead letter
 -- parameters: date (optional, YYYY-MM-DD)
 -- playbook: dead-letters
--- description: The dead-letter table keeps the bytes that Bronze has, under the same coordinates.
+-- description: The dead-letter table keeps the bytes that Bronze has, under the same coordinates; of closed ones the bytes go
+--   after dlq.retention_days.
 
 SELECT d._kafka_topic, d._kafka_partition, d._kafka_offset, d._quality_flags
 FROM bronze.api_usage_events_dlq d
 LEFT ANTI JOIN bronze.api_usage_events b
     ON b._kafka_topic = d._kafka_topic AND b._kafka_partition = d._kafka_partition AND b._kafka_offset = d._kafka_offset
-    AND b._raw_value <=> d._raw_value
+    AND (b._raw_value <=> d._raw_value OR (d._raw_value IS NULL AND d._status IN ('replayed', 'discarded')))
 WHERE d._dlq_date = coalesce(CAST(nullif('${date}', '') AS DATE), d._dlq_date);

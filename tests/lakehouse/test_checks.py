@@ -167,12 +167,15 @@ def _late_kafka(lake: Any) -> None:
         ("bronze_metadata", _change(BRONZE, 0, 0, _event_date=date(2026, 1, 27)), 1),
         ("conservation", _drop(SILVER, 0, 4), 1),
         ("conservation", _drop(DLQ, 0, 5), 1),
+        ("conservation", _change(DLQ, 0, 5, _status="replayed"), 1),
         ("two_fates", _repeat(DLQ, 0, 5, _kafka_offset=1), 1),
         ("two_fates", _change(DLQ, 0, 5, _raw_value=None), 1),
         ("silver_duplicates", _repeat(SILVER, 0, 0, _kafka_offset=2, _event_date=date(2026, 1, 27)), 1),
         ("silver_without_bronze", _drop(BRONZE, 0, 0), 1),
         ("orphan_dead_letters", _drop(BRONZE, 0, 5), 1),
         ("orphan_dead_letters", _change(DLQ, 0, 5, _raw_value=b"cleaned"), 1),
+        ("orphan_dead_letters", _change(DLQ, 0, 5, _raw_value=None), 1),
+        ("orphan_dead_letters", _change(DLQ, 0, 5, _raw_value=b"cleaned", _status="discarded"), 1),
         ("dead_letter_duplicates", _repeat(DLQ, 0, 5), 1),
         ("open_dead_letters", _change(DLQ, 0, 5, _status="replayed"), 1),
         ("late_flag", _change(SILVER, 0, 1, _is_late_arriving=False), 1),
@@ -212,6 +215,15 @@ def test_hole_that_was_explained_is_shown_and_alarms_nobody(hand_lake: Any, run:
     found = run(hand_lake, "offset_continuity", "known_gaps")
     assert (found["offset_continuity"].outcome, found["known_gaps"].outcome) == ("passed", "offenders")
     assert not found["known_gaps"].is_red
+
+
+def test_closed_dead_letters_that_lost_their_bytes_raise_no_alarm(
+    hand_lake: Any, run: Callable[..., dict[str, CheckResult]]
+) -> None:
+    _change(DLQ, 0, 5, _status="discarded", _raw_value=None, _kafka_key=None, _kafka_headers=None)(hand_lake)
+    _write(hand_lake)
+    names = ("conservation", "two_fates", "orphan_dead_letters", "ledger_totals")
+    assert {result.outcome for result in run(hand_lake, *names).values()} == {"passed"}
 
 
 def test_every_check_has_been_seen_red() -> None:

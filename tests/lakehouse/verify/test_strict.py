@@ -120,3 +120,16 @@ def test_instants_are_microseconds_since_the_epoch(text: str, expected: int) -> 
 )
 def test_what_is_no_instant_is_refused(reader: StrictReader, text: str) -> None:
     assert reader.read(_value(event_timestamp=text)) is None
+
+
+def test_field_of_another_version_is_read_and_has_its_type(tmp_path: Path) -> None:
+    first = json.loads((SCHEMAS / "1.0.json").read_text(encoding="utf-8"))
+    cached = {"name": "cached", "type": "boolean", "required": True, "doc": "Served from a cache."}
+    for schema in (first, {**first, "version": "1.1", "fields": [*first["fields"], cached]}):
+        (tmp_path / f"{schema['version']}.json").write_text(json.dumps(schema), encoding="utf-8")
+    both = StrictReader.from_files(tmp_path, ("event_id", "cached"), max_bytes=10_000)
+
+    assert both.read(_value()) == ("e1", None)
+    assert both.read(_value(cached=True)) == ("e1", True)
+    assert both.read(_value(cached="yes")) is None
+    assert both.read(_value(schema_version="1.1")) is None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
-WHEN = ("_processed_at", "_dead_lettered_at")
+WHEN = ("_processed_at", "_dead_lettered_at", "_last_attempt_at")
 
 
 def _minute(minutes: float) -> datetime:

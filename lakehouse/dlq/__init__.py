@@ -1,0 +1,1 @@
+"""Dead letters as a life cycle: open, then replayed or discarded."""

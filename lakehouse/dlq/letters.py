@@ -1,0 +1,146 @@
+"""Reads dead letters without a JVM, and never their payload unless one record is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from lakehouse.dlq.filters import LetterFilter
+from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import DLQ
+
+Longs = npt.NDArray[np.int64]
+
+METADATA = (
+    "_kafka_topic",
+    "_kafka_partition",
+    "_kafka_offset",
+    "_kafka_timestamp",
+    "_quality_flags",
+    "_error_message",
+    "_stage",
+    "_dlq_date",
+    "_status",
+    "_attempts",
+    "_replay_id",
+    "_dead_lettered_at",
+    "_last_attempt_at",
+    "_closed_at",
+    "_reason",
+)
+"""All columns but the record's bytes."""
+LATER_COLUMNS = {"_last_attempt_at": "timestamp", "_closed_at": "timestamp", "_reason": "string"}
+"""Columns that a table of an earlier version does not have, with their Delta types."""
+_ARROW = {"timestamp": pa.timestamp("us", tz="UTC"), "string": pa.string()}
+
+
+def open_letters(settings: Settings) -> DeltaTable:
+    """Open the dead-letter table; raises UsageError where there is none."""
+    path = DLQ.path(settings)
+    try:
+        return DeltaTable(path)
+    except TableNotFoundError:
+        msg = f"There is no dead-letter table at {path}; run the Silver job first, or correct `lake.root`."
+        raise UsageError(msg) from None
+    except DeltaError as error:
+        msg = f"The log of the dead-letter table at {path} cannot be read ({str(error).splitlines()[0]}); see its playbook."
+        raise LakehouseError(msg) from None
+
+
+def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str] = METADATA) -> pa.Table:
+    """The `columns` of the letters that `chosen` means, in no order."""
+    dataset = table.to_pyarrow_dataset()
+    asked = (("_quality_flags", chosen.rules), ("_status", chosen.status))
+    needed = [*columns, *(name for name, wanted in asked if wanted and name not in columns)]
+    rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
+    for name, kind in LATER_COLUMNS.items():
+        if name in needed and name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, _ARROW[kind]))
+    if chosen.status:
+        # Not sooner: pyarrow pushes no comparison of text into the files that deltalake's update writes (string views).
+        rows = rows.filter(pc.equal(rows.column("_status"), chosen.status))
+    if chosen.rules:
+        rows = rows.filter(_breaks_one(rows.column("_quality_flags"), chosen.rules))
+    return rows.select(list(columns))
+
+
+def read_letter(table: DeltaTable, partition: int, offset: int) -> dict[str, Any]:
+    """One letter: METADATA, `_raw_value`, and sizes and number of what else came with it.
+
+    Raises UsageError where there is none at that place.
+    """
+    chosen = LetterFilter(partition=partition, offsets=(offset, offset))
+    rows = read_letters(table, chosen, [*METADATA, "_raw_value", "_kafka_key", "_kafka_headers"]).to_pylist()
+    if not rows:
+        msg = f"There is no dead letter at {partition}:{offset}; `lakehouse dlq list` shows those that there are."
+        raise UsageError(msg)
+    row: dict[str, Any] = rows[0]
+    key, headers, value = row.pop("_kafka_key"), row.pop("_kafka_headers"), row["_raw_value"]
+    sizes = {"value_bytes": None if value is None else len(value), "key_bytes": None if key is None else len(key)}
+    return {**row, **sizes, "headers": None if headers is None else len(headers)}
+
+
+def unfinished_replays(table: DeltaTable) -> list[str]:
+    """Ids of replays that died before they had closed, or left open, all that they claimed."""
+    rows = read_letters(table, LetterFilter(status="open"), ("_status", "_replay_id", "_last_attempt_at"))
+    return sorted(set(rows.filter(is_claimed(rows)).column("_replay_id").to_pylist()))
+
+
+def coordinates_of(rows: pa.Table) -> Longs:
+    """Partition and offset of each row in one long, as the pipeline packs them."""
+    partition, offset = (rows.column(name).to_numpy().astype(np.int64) for name in ("_kafka_partition", "_kafka_offset"))
+    packed: Longs = (partition << 48) | offset
+    return packed
+
+
+def is_claimed(rows: pa.Table) -> pa.ChunkedArray:
+    """Which of the rows a replay has claimed that has not finished."""
+    is_open = pc.equal(rows.column("_status"), "open")
+    return pc.and_(is_open, pc.and_(pc.is_valid(rows.column("_replay_id")), pc.is_null(rows.column("_last_attempt_at"))))
+
+
+COUNTED = ("_quality_flags", "_dlq_date", "_status")
+
+
+def count_by(rows: pa.Table) -> list[dict[str, Any]]:
+    """Count rows by day and rule: `date`, `rule`, and a number for each status; a letter counts under each of its rules."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for flags, day, status in zip(*(rows.column(name).to_pylist() for name in COUNTED), strict=True):
+        for rule in flags or ["none"]:
+            states = counts.setdefault((str(day), rule), {})
+            states[status] = states.get(status, 0) + 1
+    return [
+        {"date": day, "rule": rule, **{state: states.get(state, 0) for state in ("open", "replayed", "discarded")}}
+        for (day, rule), states in sorted(counts.items())
+    ]
+
+
+def _expression(chosen: LetterFilter) -> pc.Expression | None:
+    parts = []
+    if chosen.days:
+        parts += [pc.field("_dlq_date") >= chosen.days[0], pc.field("_dlq_date") <= chosen.days[1]]
+    if chosen.partition is not None:
+        parts.append(pc.field("_kafka_partition") == chosen.partition)
+    if chosen.offsets:
+        parts += [pc.field("_kafka_offset") >= chosen.offsets[0], pc.field("_kafka_offset") <= chosen.offsets[1]]
+    found = None
+    for part in parts:
+        found = part if found is None else found & part
+    return found
+
+
+def _breaks_one(flags: pa.ChunkedArray, rules: Sequence[str]) -> pa.Array:
+    column = flags.combine_chunks()
+    parents = pc.list_parent_indices(column).to_numpy()
+    hits = pc.is_in(pc.list_flatten(column), value_set=pa.array(rules, pa.string())).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(column), dtype=bool)
+    found[parents[hits]] = True
+    return pa.array(found)

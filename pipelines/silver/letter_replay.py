@@ -1,0 +1,183 @@
+"""Dead letters once more through Silver's own path: the same rules, the same sink, a batch of its own for each replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.common import delta, failpoints
+from pipelines.common.checkpoints import Checkpoint
+from pipelines.common.event_schema import read_schemas
+from pipelines.common.leases import lease_of
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
+from pipelines.silver.fates import Longs
+from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
+from pipelines.silver.rules import failed_ids, failed_sentences, rejecting_rules
+from pipelines.silver.schema import DLQ_TABLE, silver_table
+from pipelines.silver.sink import JOB, SilverSink
+from pipelines.silver.transforms import VALID, classify, coordinate, parse_events
+
+LETTERS_IN_ONE_BATCH = 100_000
+"""More are replayed as several batches, each complete before the next: a batch is held by the executors."""
+
+_HOUR_US = 3_600_000_000
+_RECORD = ["_raw_value", "_kafka_key", "_kafka_headers", "_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How many letters with these rules would pass now."""
+
+    rules: tuple[str, ...]
+    letters: int
+    passing: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a replay did: letters that Silver has now (as a row or a copy), and letters that were rejected again."""
+
+    replay_id: str
+    replayed: int
+    left_open: int
+
+
+def prepare(spark: SparkSession, settings: Settings) -> None:
+    """Bring the tables to the columns that the schema files and this version ask for.
+
+    Raises UsageError where there is no Bronze or no dead-letter table.
+    """
+    delta.require_table(spark, BRONZE.path(settings), "the Bronze table")
+    delta.require_table(spark, DLQ.path(settings), "the dead-letter table")
+    table = silver_table(read_schemas(settings.schemas_dir))
+    delta.ensure_table(spark, table, SILVER.path(settings))
+    delta.ensure_columns(spark, table, SILVER.path(settings))
+    delta.ensure_columns(spark, DLQ_TABLE, DLQ.path(settings))
+
+
+def try_letters(spark: SparkSession, settings: Settings, coordinates: Longs) -> list[Trial]:
+    """Judge the letters by today's rules, schema files and settings; nothing is written."""
+    letters = among(_letters(spark, settings), "coordinate", coordinate(), coordinates)
+    judged = classify(parse_events(letters.select(*_RECORD, "_quality_flags")), rejecting_rules())
+    passing = F.sum((F.col("verdict") == VALID).cast("bigint")).alias("passing")
+    rows = judged.groupBy("_quality_flags").agg(F.count(F.lit(1)).alias("letters"), passing).collect()
+    return sorted((Trial(tuple(row[0] or ()), row["letters"], row["passing"]) for row in rows), key=lambda trial: trial.rules)
+
+
+def replay(spark: SparkSession, settings: Settings, coordinates: Longs, replay_id: str) -> Outcome:
+    """Claim the open letters at `coordinates` and replay them, in one batch or several.
+
+    Guarantee: a letter is closed after Silver has its fate. A replay that dies is completed by `finish`: its batch has
+    its transaction id and its ledger row once, as a stream's batch that runs again.
+    """
+    ordered = np.sort(coordinates)
+    parts = [ordered[first : first + LETTERS_IN_ONE_BATCH] for first in range(0, len(ordered), LETTERS_IN_ONE_BATCH)]
+    outcomes = []
+    for number, part in enumerate(parts):
+        part_id = replay_id if len(parts) == 1 else f"{replay_id}.{number}"
+        with lease_of(settings, "silver", job="dlq", run=part_id).hold():
+            claim(spark, DLQ.path(settings), part, part_id)
+        failpoints.reach("replay.after_claim")
+        outcomes.append(finish(spark, settings, part_id))
+    return Outcome(replay_id, sum(one.replayed for one in outcomes), sum(one.left_open for one in outcomes))
+
+
+def finish(spark: SparkSession, settings: Settings, replay_id: str) -> Outcome:
+    """Give the letters that `replay_id` has claimed their fate; idempotent.
+
+    Where the sink fails before it wrote anything, the letters are let go with an attempt more, so that one that cannot
+    be processed does not stop every later replay.
+    """
+    sink = silver_sink(spark, settings, replay_id)
+    # From end to end: the states are changes of a table that a running stream writes, too.
+    with sink.lease.hold():
+        return _finish(spark, DLQ.path(settings), sink, replay_id)
+
+
+def _finish(spark: SparkSession, path: str, sink: SilverSink, replay_id: str) -> Outcome:
+    started = datetime.now(UTC)
+    try:
+        sink(_claimed_by(spark, path, replay_id).select(_RECORD), 0)
+    except Exception:
+        if not _has_written(spark, sink):
+            release(spark, path, replay_id, started)
+        raise
+    failpoints.reach("replay.after_sink")
+    _leave_open(spark, path, replay_id, started)
+    mine = spark.read.format("delta").load(path).where(F.col("_replay_id") == replay_id)
+    states = {row["_status"]: row["count"] for row in mine.groupBy("_status").count().collect()}
+    return Outcome(replay_id, states.get(REPLAYED, 0), states.get(OPEN, 0))
+
+
+def _leave_open(spark: SparkSession, path: str, replay_id: str, at: datetime) -> None:
+    rules = rejecting_rules()
+    judged = parse_events(_claimed_by(spark, path, replay_id).select(_RECORD)).select(
+        coordinate().alias("coordinate"),
+        failed_ids(rules).alias("_quality_flags"),
+        failed_sentences(rules).alias("_error_message"),
+    )
+    coordinates = judged.select("coordinate").toArrow().column("coordinate").to_numpy()
+    if len(coordinates):
+        leave_open(judged, path, coordinates, at)
+
+
+def _has_written(spark: SparkSession, sink: SilverSink) -> bool:
+    generation = sink.checkpoint.generation
+    committed = delta.transaction_version(spark, sink.silver, sink.checkpoint.app_id())
+    return committed is not None or sink.ledger.has(JOB, generation, 0)
+
+
+def silver_sink(spark: SparkSession, settings: Settings, replay_id: str) -> SilverSink:
+    """Silver's sink for one replay: its checkpoint is the replay, whose only batch is number 0."""
+    silver, dlq = SILVER.path(settings), DLQ.path(settings)
+    schemas = read_schemas(settings.schemas_dir)
+    checkpoint = Checkpoint(
+        path="",
+        generation=replay_id,
+        job=JOB,
+        source=delta.table_id(spark, dlq),
+        target=delta.table_id(spark, silver),
+        starting="",
+        is_new=True,
+    )
+    return SilverSink(
+        silver=silver,
+        dlq=dlq,
+        checkpoint=checkpoint,
+        ledger=_ReplayLedger(settings),
+        settings=settings.silver,
+        schemas=schemas,
+        lookup=SilverLookup(
+            silver,
+            list(schemas.fields),
+            window_us=settings.silver.dedup_window_hours * _HOUR_US,
+            skew_us=settings.silver.skew_after_seconds * 1_000_000,
+            # The keys since the oldest letter might not fit into memory.
+            bounded=True,
+        ),
+        dead_letters=DeadLetterLookup(dlq),
+        lease=lease_of(settings, "silver", job="dlq", run=replay_id),
+    )
+
+
+class _ReplayLedger(Ledger):
+    """A replay reads no range of offsets: which records it had, the dead letters say by their `_replay_id`."""
+
+    def record(self, row: BatchRow) -> None:
+        super().record(replace(row, offsets={}))
+
+
+def _letters(spark: SparkSession, settings: Settings) -> DataFrame:
+    return spark.read.format("delta").load(DLQ.path(settings)).where(F.col("_status") == OPEN)
+
+
+def _claimed_by(spark: SparkSession, path: str, replay_id: str) -> DataFrame:
+    # Loaded anew each time: a frame keeps the version that it was made from.
+    return claimed(spark.read.format("delta").load(path)).where(F.col("_replay_id") == replay_id)
