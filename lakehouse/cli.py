@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": ("lakehouse.local.demo_cli", "Run the whole path on a real broker and show that every event is accounted for."),
     "up": ("lakehouse.up_cli", "Run all streams in one process until stopped."),
     "status": ("lakehouse.status_cli", "Show tables, last batches, offsets and lag."),
+    "checkpoint": ("lakehouse.checkpoint_cli", "List, show, verify, copy, rewind and rebuild the checkpoints of the streams."),
     "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),
     "verify": ("lakehouse.verify_cli", "Prove from the op ledger that every acknowledged record has its fate."),
     "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),
