@@ -20,7 +20,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 def show_list(root: str, found: list[Overview], kafka: str | None) -> None:
     """Print a line for each checkpoint, then what the ledger says of it and what could not be read."""
     console = Console()
-    table = _table(f"Checkpoints in {root}", "checkpoint", "generation", "query", right=("planned", "committed", "age", "lag"))
+    table = _table(f"Checkpoints in {root}", "checkpoint", "generation", "query", right=("planned", "done", "age", "lag"))
     for one in found:
         lag = "-" if one.lag is None else f"{one.lag:,} {one.lag_unit}"
         batches = (_n(number) for number in (one.planned, one.committed))
@@ -52,8 +52,8 @@ def show_details(found: Details) -> None:
     console.print(Text(state.path, style="bold"))
     for name, value in lines.items():
         console.print(Text(f"  {name}: {value}"))
-    headings = ("start", "end", "count", "committed (UTC)", "ledger: read", "inserted")
-    table = _table("Batches", "batch", "of", right=headings)
+    headings = ("start", "end", "count", "done (UTC)", "read", "inserted")
+    table = _table("Batches; read and inserted: what the ledger has of them", "batch", "of", right=headings)
     for batch in found.batches:
         for number, cells in enumerate(_ranges(batch)):
             table.add_row("" if number else str(batch.batch_id), *cells, *(() if number else _told(batch)))
@@ -78,7 +78,7 @@ def show_verdict(verdict: Verdict) -> None:
 
 
 def _table(title: str, *left: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in left:
         table.add_column(heading, no_wrap=True)
     for heading in right:

@@ -13,6 +13,8 @@ from lakehouse.checkpoints.reading import CheckpointState, Marker
 from pipelines.common.settings import Settings
 from pipelines.common.tables import TableName
 
+_NEWEST_ROWS = 100
+"""Ledger rows of the generation that are read: a stream writes one a second, and an operator waits."""
 _HISTORY = 200
 """Commits looked through for a RESTORE."""
 
@@ -23,14 +25,15 @@ def check_lake(settings: Settings, state: CheckpointState) -> Iterator[Finding]:
     if marker is None or marker.job not in JOBS:
         return
     ids = transactions(settings, marker)
-    rows = LedgerReader(settings).rows(job=marker.job, generation=marker.generation)
+    ledger = LedgerReader(settings)
+    rows = ledger.rows(job=marker.job, generation=marker.generation, newest=_NEWEST_ROWS)
     target = find_table(settings, JOBS[marker.job].target)
     yield from _check_identity(settings, marker, target, has_run=state.last_committed is not None)
     yield from _check_skipped(state, ids, rows)
     yield from _check_known(marker, ids, rows)
     names = {JOBS[marker.job].target, *JOBS[marker.job].transactions.values()}
     for name in sorted(names, key=str):
-        yield from _check_restored(settings, name, rows)
+        yield from _check_restored(settings, name, marker, ledger)
 
 
 def _check_identity(settings: Settings, marker: Marker, target: DeltaTable | None, *, has_run: bool) -> Iterator[Finding]:
@@ -86,7 +89,7 @@ def _check_known(marker: Marker, ids: Mapping[TableName, int | None], rows: list
             yield Finding("not-run", "info", message)
 
 
-def _check_restored(settings: Settings, name: TableName, rows: list[LedgerRow]) -> Iterator[Finding]:
+def _check_restored(settings: Settings, name: TableName, marker: Marker, ledger: LedgerReader) -> Iterator[Finding]:
     table = find_table(settings, name)
     for commit in table.history(_HISTORY) if table else ():
         if commit.get("operation") != "RESTORE":
@@ -94,10 +97,12 @@ def _check_restored(settings: Settings, name: TableName, rows: list[LedgerRow]) 
         kept = (commit.get("operationParameters") or {}).get("version")
         if kept is None:
             continue
+        rows = ledger.rows(job=marker.job, generation=marker.generation)
         gone = {row.batch_id for row in rows if int(kept) < row.versions.get(str(name), -1) < commit["version"]}
         if gone:
             message = (
-                f"{name} was restored to version {kept}, and batch {batches(gone)} of this generation wrote after it: the rows "
-                f"are gone, but the checkpoint and the transaction ids say that they are there; rewind to before batch {min(gone)}."
+                f"{name} was restored to version {kept}, and batch {batches(gone)} of this generation wrote after it: these rows "
+                "are gone, which neither checkpoint nor transaction ids tell; "
+                f"{f'rewind to batch {min(gone) - 1}' if min(gone) else 'rebuild the checkpoint'}."
             )
             yield Finding("restored-table", "error", message, ROLLBACK)
