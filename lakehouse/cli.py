@@ -18,6 +18,7 @@ _COMMANDS = {
     "up": ("lakehouse.up_cli", "Run all streams in one process until stopped."),
     "status": ("lakehouse.status_cli", "Show tables, last batches, offsets and lag."),
     "breaker": ("lakehouse.breaker_cli", "Show the circuit breaker of Silver, or accept the dead letters that it holds back."),
+    "checkpoint": ("lakehouse.checkpoint_cli", "List, show, verify, copy, rewind and rebuild the checkpoints of the streams."),
     "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),
     "verify": ("lakehouse.verify_cli", "Prove from the op ledger that every acknowledged record has its fate."),
     "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),

@@ -1,0 +1,92 @@
+"""What the lake's tables say about a job's checkpoint: their ids, how far their logs reach, which batches they have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from lakehouse.checkpoints.folder import open_folder
+from lakehouse.checkpoints.reading import Marker
+from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
+
+TOPIC_ID_PROPERTY = "lakehouse.topicId"
+"""As in pipelines/bronze/schema.py, which needs pyspark."""
+
+
+@dataclass(frozen=True)
+class JobTables:
+    """What a job reads (None: Kafka), the table that its checkpoint names as target, and where its batches leave an id."""
+
+    source: TableName | None
+    target: TableName
+    transactions: dict[str, TableName] = field(default_factory=dict)
+    """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself."""
+
+
+JOBS = {
+    "bronze": JobTables(None, BRONZE, {"": BRONZE}),
+    "silver": JobTables(BRONZE, SILVER, {"": SILVER, "dlq": DLQ}),
+    "gold": JobTables(SILVER, GOLD_HOURLY),
+}
+
+
+def job_tables(job: str) -> JobTables:
+    """The tables of a job; raises UsageError where there is no such job."""
+    if job not in JOBS:
+        msg = f"There is no job `{job}` with a checkpoint, expected one of {', '.join(JOBS)}; correct the name."
+        raise UsageError(msg)
+    return JOBS[job]
+
+
+def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
+    """Open a table's log; None where there is no table. Raises LakehouseError where the log cannot be read."""
+    try:
+        return DeltaTable(name.path(settings))
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        msg = f"The log of {name} at {name.path(settings)} cannot be read ({str(error).splitlines()[0][:200]}); repair it first."
+        raise LakehouseError(msg) from None
+
+
+def require_table(settings: Settings, name: TableName) -> DeltaTable:
+    """Open a table's log; raises UsageError where there is no table."""
+    table = find_table(settings, name)
+    if table is None:
+        msg = (
+            f"There is no table {name} at {name.path(settings)}, so there is nothing to go on from: start the job without a "
+            "checkpoint, or correct `lake.root`."
+        )
+        raise UsageError(msg)
+    return table
+
+
+def table_id(table: DeltaTable) -> str:
+    """Id that Delta gave the table when it was made."""
+    return str(table.metadata().id)
+
+
+def topic_id(table: DeltaTable) -> str | None:
+    """Kafka's id of the topic that Bronze holds."""
+    found: str | None = table.metadata().configuration.get(TOPIC_ID_PROPERTY)
+    return found
+
+
+def log_begins(settings: Settings, name: TableName) -> int:
+    """First version whose commit the table's log still has; older ones cannot be read as a stream."""
+    names = open_folder(f"{name.path(settings)}/_delta_log").files()
+    return min((int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name)), default=0)
+
+
+def transactions(settings: Settings, marker: Marker) -> dict[TableName, int | None]:
+    """For each table that takes ids from the job: the last batch of the checkpoint's generation that it has."""
+    found: dict[TableName, int | None] = {}
+    for part, name in JOBS[marker.job].transactions.items() if marker.job in JOBS else ():
+        table = find_table(settings, name)
+        found[name] = None if table is None else table.transaction_version(marker.app_id(part))
+    return found

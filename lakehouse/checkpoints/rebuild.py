@@ -1,0 +1,130 @@
+"""A new generation made from what the tables hold, for a checkpoint that is lost or broken.
+
+Only the marker is written: its `starting` tells the job where to begin. Bronze goes on after its last rows, Silver and Gold
+from a version that they may have read already; all three find in the tables what they read again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from lakehouse.checkpoints.bronze_rows import BronzeRows
+from lakehouse.checkpoints.copying import new_generation_id, require_empty, write_new
+from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ranges
+from lakehouse.checkpoints.folder import Folder, open_folder
+from lakehouse.checkpoints.holders import refuse_used
+from lakehouse.checkpoints.lake_tables import job_tables, log_begins, require_table, table_id, topic_id
+from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
+from lakehouse.checkpoints.reading import MARKER, Marker
+from lakehouse.checkpoints.starting import bronze_version_for_silver, silver_version_for_gold
+from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
+from pipelines.common.errors import DataLossError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE, SILVER, TableName
+
+
+@dataclass(frozen=True)
+class RebuildPlan:
+    """The new marker and where it will lie. `to_read`: records that the job will read, as far as the ledger tells.
+
+    `lost` is not empty only where the loss was accepted: these offsets are what `ops.known_gaps` has to record.
+    """
+
+    target: Folder
+    marker: Marker
+    to_read: int
+    lost: tuple[LostRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Start:
+    source: str
+    starting: str
+    to_read: int
+    lost: tuple[LostRange, ...] = ()
+
+
+def plan_rebuild(settings: Settings, job: str, target: Folder | None = None, *, accept_loss: bool = False) -> RebuildPlan:
+    """Plan the new checkpoint of `job`, by default in the next free `g<n>`; nothing is written.
+
+    Raises UsageError (no such job or table, target not empty), DataLossError where Kafka does not hold what comes next, unless
+    the loss is accepted, TransientError where Kafka does not answer.
+    """
+    tables = job_tables(job)
+    target = target or open_folder(next_generation_path(settings, job))
+    require_empty(target)
+    refuse_used(settings, target.path)
+    start = _START[job](settings, accept_loss)
+    marker = Marker(job, new_generation_id(), start.source, table_id(require_table(settings, tables.target)), start.starting)
+    return RebuildPlan(target, marker, start.to_read, start.lost)
+
+
+def write_rebuild(plan: RebuildPlan) -> None:
+    """Write the marker; raises CheckpointError where somebody else was faster."""
+    write_new(plan.target, {MARKER: plan.marker.encode()})
+
+
+def next_generation_path(settings: Settings, job: str) -> str:
+    """Path after the highest `g<n>` that the job's folder has."""
+    root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
+    names = {name.partition("/")[0] for name in open_folder(root).files()}
+    taken = [int(found[1]) for name in names if (found := re.fullmatch(r"g(\d+)", name))]
+    return f"{root}/g{max(taken, default=0) + 1}"
+
+
+def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
+    table = require_table(settings, BRONZE)
+    topic = ask_kafka(settings, DECIDING_SECONDS)
+    if topic_id(table) != topic.topic_id:
+        msg = (
+            f"Bronze holds topic {topic.topic} with id {topic_id(table)}, but Kafka's has id {topic.topic_id}: it was made anew, "
+            "and its offsets mean other records; give the new topic a lake of its own (`lake.root`)."
+        )
+        raise DataLossError(msg)
+    ends = BronzeRows(table).ends(LedgerReader(settings).rows(job="bronze"))
+    if short := cut_short(ends, topic.end):
+        msg = (
+            f"Kafka ends before the rows that Bronze has ({listed(short)}): the end of its log was lost, and new records would "
+            "get offsets that Bronze has already; see playbooks/kafka-outage.md."
+        )
+        raise DataLossError(msg)
+    lost = lost_ranges(ends, topic.start)
+    if lost and not accept_loss:
+        msg = (
+            f"Kafka no longer holds the offsets after Bronze's last rows: {listed(lost)}; look for another source of them "
+            "(playbooks/retention-overrun.md), or give --accept-loss to go on without them."
+        )
+        raise DataLossError(msg)
+    starting = {partition: max(first, ends.get(partition, first)) for partition, first in sorted(topic.start.items())}
+    to_read = sum(topic.end[partition] - offset for partition, offset in starting.items())
+    return _Start(topic.topic_id, json.dumps({str(partition): offset for partition, offset in starting.items()}), to_read, lost)
+
+
+def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
+    del accept_loss
+    table, ledger = require_table(settings, BRONZE), LedgerReader(settings)
+    bronze = ledger.rows(job="bronze")
+    version = bronze_version_for_silver(table, ledger.rows(job="silver"), bronze)
+    if version < log_begins(settings, BRONZE):
+        # Without a start the job reads the table as it stands, which holds all rows that the old versions added.
+        return _Start(table_id(table), "", sum(row.inserted for row in bronze))
+    return _Start(table_id(table), json.dumps({"bronze_version": version}), _added(bronze, BRONZE, version))
+
+
+def _start_gold(settings: Settings, accept_loss: bool) -> _Start:
+    del accept_loss
+    table, ledger = require_table(settings, SILVER), LedgerReader(settings)
+    begins = log_begins(settings, SILVER)
+    version = silver_version_for_gold(settings, ledger.rows(job="gold"), begins)
+    if version > table.version():  # the log was replaced by an older one: its versions mean something else now
+        version = begins
+    return _Start(table_id(table), json.dumps({"silver_version": version}), _added(ledger.rows(job="silver"), SILVER, version))
+
+
+_START = {"bronze": _start_bronze, "silver": _start_silver, "gold": _start_gold}
+
+
+def _added(rows: list[LedgerRow], name: TableName, version: int) -> int:
+    return sum(row.inserted + row.replaced for row in rows if row.versions.get(str(name), -1) >= version)

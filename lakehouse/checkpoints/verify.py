@@ -1,0 +1,68 @@
+"""Is a checkpoint sound? Its files, then the tables and the ledger, then the source."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lakehouse.checkpoints.findings import Finding
+from lakehouse.checkpoints.folder import Folder
+from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
+from lakehouse.checkpoints.topic import PATIENCE_SECONDS, ask_kafka
+from lakehouse.checkpoints.verify_files import check_files
+from lakehouse.checkpoints.verify_lake import check_lake
+from lakehouse.checkpoints.verify_source import check_source
+from pipelines.common.errors import LakehouseError
+from pipelines.common.kafka import TopicState
+from pipelines.common.settings import Settings
+
+_ORDER = {"error": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was looked at and what was found, the worst first."""
+
+    state: CheckpointState
+    findings: list[Finding]
+
+    @property
+    def is_sound(self) -> bool:
+        """Tell whether nothing worse than an info was found."""
+        return all(finding.severity == "info" for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        marker = self.state.marker
+        return {
+            "path": self.state.path,
+            "sound": self.is_sound,
+            "job": marker.job if marker else None,
+            "generation": marker.generation if marker else None,
+            "planned": self.state.last_planned,
+            "committed": self.state.last_committed,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def verify_checkpoint(settings: Settings, folder: Folder) -> Verdict:
+    """Verify the checkpoint in `folder` without a JVM; nothing is written.
+
+    Raises CheckpointError where it holds no checkpoint, LakehouseError where a table's log cannot be read.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(kafka_or_error, settings)
+        state = read_checkpoint(folder, checksums=True)
+        findings = [*check_files(state), *check_lake(settings, state)]
+        kafka = asked.result() if state.marker and state.marker.job == "bronze" else None
+    findings += check_source(settings, state, kafka)
+    return Verdict(state, sorted(findings, key=lambda finding: _ORDER[finding.severity]))
+
+
+def kafka_or_error(settings: Settings, seconds: float = PATIENCE_SECONDS) -> TopicState | LakehouseError:
+    """What Kafka says of the topic, or why it says nothing."""
+    try:
+        return ask_kafka(settings, seconds)
+    except LakehouseError as error:
+        return error

@@ -1,0 +1,94 @@
+"""What Spark makes of rewound, copied and rebuilt checkpoints: Bronze ends with each record once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from lakehouse.checkpoints.copying import plan_copy, write_copy
+from lakehouse.checkpoints.folder import Folder, open_folder
+from lakehouse.checkpoints.reading import read_checkpoint
+from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild
+from lakehouse.checkpoints.rewind import plan_rewind
+from lakehouse.checkpoints.verify import verify_checkpoint
+from pipelines.bronze import bronze_ingestion
+from pipelines.common.ledger import Ledger
+from pipelines.common.tables import BRONZE, LEDGER
+
+
+def ingest(spark: SparkSession, lake: Any, folder: Folder, starting: str | None = None) -> None:
+    """Run Bronze to the end of the topic."""
+    query = bronze_ingestion.run(
+        spark, lake.settings, checkpoint_path=folder.path, trigger="available-now", starting_offsets=starting
+    )
+    try:
+        query.awaitTermination()
+    finally:
+        query.stop()
+
+
+def coordinates(lake: Any) -> list[tuple[int, int]]:
+    rows = lake.table(BRONZE).to_pyarrow_table(columns=["_kafka_partition", "_kafka_offset"]).to_pylist()
+    return sorted((row["_kafka_partition"], row["_kafka_offset"]) for row in rows)
+
+
+def counts(lake: Any, folder: Folder) -> list[tuple[int, int, int]]:
+    """Batch, inserted and already present of the checkpoint's generation."""
+    marker = read_checkpoint(folder).marker
+    assert marker is not None
+    rows = lake.table(LEDGER).to_pyarrow_table().to_pylist()
+    mine = [row for row in rows if row["generation"] == marker.generation]
+    return sorted((row["batch_id"], row["inserted"], row["already_present"]) for row in mine)
+
+
+def findings(lake: Any, folder: Folder) -> list[str]:
+    return [finding.id for finding in verify_checkpoint(lake.settings, folder).findings]
+
+
+def test_no_record_is_lost_or_doubled_whatever_is_done_to_the_checkpoint(spark: SparkSession, lake: Any, on_topic: Any) -> None:
+    topic = on_topic(lake)
+    root = Path(lake.settings.lake.checkpoints) / "bronze"
+    g1, old, g2, g3 = (open_folder(str(root / name)) for name in ("g1", "old", "g2", "g3"))
+    for batch in range(3):
+        topic.send(0, 2)
+        topic.send(1, 1)
+        ingest(spark, lake, g1)
+        if not batch:
+            write_copy(plan_copy(lake.settings, g1, old))
+    everything = [(0, offset) for offset in range(6)] + [(1, offset) for offset in range(3)]
+    assert coordinates(lake) == everything
+    assert findings(lake, g1) == []
+    assert findings(lake, old) == ["behind-table"]
+
+    rewound = plan_rewind(lake.settings, g1, g2, 0)
+    assert (rewound.batches_again, rewound.records_again) == ([1, 2], 6)
+    write_copy(rewound.copy)
+    topic.send(1, 4)
+    ingest(spark, lake, g2)
+    everything += [(1, offset) for offset in range(3, 7)]
+    assert coordinates(lake) == everything
+    assert counts(lake, g2) == [(1, 4, 6)]
+    assert findings(lake, g2) == []
+
+    write_copy(plan_copy(lake.settings, old, g3, new_generation=True))
+    topic.send(0, 1)
+    ingest(spark, lake, g3)
+    everything = sorted([*everything, (0, 6)])
+    assert coordinates(lake) == everything
+    assert counts(lake, g3) == [(1, 1, 10)]
+
+    Path(g3.path, "offsets/1").write_text("")
+    assert findings(lake, g3) == ["broken-file"]
+    shutil.rmtree(root)
+    plan = plan_rebuild(lake.settings, "bronze")
+    assert plan.to_read == 0
+    write_rebuild(plan)
+    assert findings(lake, plan.target) == ["not-run"]
+    topic.send(1, 3)
+    ingest(spark, lake, plan.target, starting=plan.marker.starting)
+    assert coordinates(lake) == sorted([*everything, *((1, offset) for offset in range(7, 10))])
+    assert counts(lake, plan.target) == [(0, 3, 0)]
+    assert Ledger(lake.settings).end_offsets("bronze") == {0: 7, 1: 10}
