@@ -114,10 +114,10 @@ class CheckpointLake:
         (path / "lakehouse.json").write_text(json.dumps(marker))
         (path / "metadata").write_text('{"id":"c7048d4d-471b-43e1-a67b-828676250c83"}')
         if job == "bronze":
-            (path / "sources/0/0").write_text("\0v1\n" + self._position(source, initial or {0: 0}))
+            (path / "sources/0/0").write_text("\0v1\n" + self._position(str(source), initial or {0: 0}))
         for batch, end in enumerate(ends):
             about = {"batchWatermarkMs": 0, "batchTimestampMs": 1_795_275_097_305, "conf": {"spark.sql.shuffle.partitions": "2"}}
-            (path / f"offsets/{batch}").write_text(f"v1\n{json.dumps(about)}\n{self._position(source, end)}")
+            (path / f"offsets/{batch}").write_text(f"v1\n{json.dumps(about)}\n{self._position(str(source), end)}")
         for batch in range(len(ends)) if commits is None else commits:
             (path / f"commits/{batch}").write_text('v1\n{"nextBatchWatermarkMs":0}')
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ def test_sentence_of_the_project_stays_as_it_is(spark: SparkSession, checkpoint:
     assert failures.count(2) == 1  # a breaker that is open is no failure
 
 
+def _no_replay(*_args: Any, **_options: Any) -> None:
+    pytest.fail("this is no replay")
+
+
 def test_job_that_kubernetes_starts_again_says_how_often_the_batch_failed(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,11 +96,11 @@ def test_job_that_kubernetes_starts_again_says_how_often_the_batch_failed(
         open_checkpoint(session, checkpoint_path, job="silver", source="a", target="b")
         return source.writeStream.option("checkpointLocation", checkpoint_path).foreachBatch(fail).start()
 
-    monkeypatch.setattr(jobs, "stop_on_signals", jobs.threading.Event)  # the signals are pytest's
+    monkeypatch.setattr(jobs, "stop_on_signals", threading.Event)  # the signals are pytest's
     said = []
     for _ in range(2):
         argv = ["--config", str(config), "--checkpoint-path", str(tmp_path / "checkpoint")]
-        assert jobs.run_stream(run, "silver", "A job.", argv) == 1
+        assert jobs.run_stream(run, _no_replay, "silver", jobs.job_parser("A job."), argv) == 1
         said.append(capsys.readouterr().err.splitlines()[-1])
     assert said[0].startswith("error: Stream silver failed in batch 0 with ConnectionResetError")
     assert said[1].startswith("error: Stream silver failed 2 times in a row in batch 0 with ConnectionResetError")
