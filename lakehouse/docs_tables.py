@@ -65,6 +65,7 @@ def tables_page() -> str:
         silver.DLQ_TABLE,
         gold.HOURLY_TABLE,
         gold.DAILY_TABLE,
+        gold.ADJUSTMENTS_TABLE,
         reconciliation.TABLE,
     ]
     names = LEDGER_SCHEMA.names

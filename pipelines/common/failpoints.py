@@ -25,6 +25,9 @@ POINTS = (
     "reconcile.after_evidence",
     "reconcile.after_hourly",
     "reconcile.after_daily",
+    "reconcile.after_adjustments",
+    "rollback.after_restore",
+    "rollback.after_void",
 )
 
 _TARGET, _, _TIMES = os.environ.get(VARIABLE, "").partition(":")
