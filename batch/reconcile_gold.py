@@ -7,7 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -15,15 +15,26 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
+from batch.adjustments import Bill, book, build_adjustments, read_bill
 from batch.reconciliation import TABLE, build_differences, build_pending
 from pipelines.common import delta, failpoints, jobs
 from pipelines.common.errors import UsageError
+from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
+from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
 from pipelines.gold.publish import hours_of, merge_daily, merge_hourly
-from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, FINAL, HOURLY_KEYS, HOURLY_MEASURES, PROVISIONAL
+from pipelines.gold.schema import (
+    ADJUSTMENTS_TABLE,
+    DAILY_KEYS,
+    DAILY_MEASURES,
+    FINAL,
+    HOURLY_KEYS,
+    HOURLY_MEASURES,
+    PROVISIONAL,
+    TOTALS,
+)
 from pipelines.gold.transforms import build_daily, build_hourly
 
 JOB = "reconcile"
@@ -41,11 +52,24 @@ class Paths:
     hourly: str
     daily: str
     reconciliation: str
+    adjustments: str
+
+    @staticmethod
+    def of(settings: Settings, *, silver: str | None = None, gold: str | None = None) -> Paths:
+        """The tables of the settings' lake, or another Silver table and another folder of the Gold tables."""
+        folder = gold.rstrip("/") if gold else None
+        hourly, daily, adjustments = (
+            f"{folder}/{name.table}" if folder else name.path(settings) for name in (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS)
+        )
+        return Paths(silver or SILVER.path(settings), hourly, daily, RECONCILIATION.path(settings), adjustments)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run found: events in Gold before and in Silver, events by which hourly rows were off, differences by cause."""
+    """What one run found: events in Gold before and in Silver, events by which hourly rows were off, differences by cause.
+
+    `adjusted`: rows added to a closed day's bill.
+    """
 
     run_id: str
     day: date
@@ -56,12 +80,16 @@ class Outcome:
     differences: dict[tuple[str, str], int]
     status: str
     was_final: bool
+    adjusted: int = 0
 
 
-def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, now: datetime) -> Outcome:
+def reconcile(
+    spark: SparkSession, settings: Settings, paths: Paths, day: date, now: datetime, *, may_close: bool = True
+) -> Outcome:
     """Reconcile `day`. A second run finds nothing to do; one that was killed is completed by the next.
 
-    A day that is final is compared and reported, never rewritten. Raises UsageError where a table is missing.
+    The daily rows of a day that is final are never rewritten: what Silver gives beyond them is added as adjustments.
+    `may_close`: whether an open day may become final. Raises UsageError where a table is missing.
     """
     for path, what in (
         (paths.silver, "the Silver table"),
@@ -69,8 +97,18 @@ def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, 
         (paths.daily, "Gold's daily table"),
     ):
         delta.require_table(spark, path, what)
-    delta.ensure_table(spark, TABLE, paths.reconciliation)
-    run_id, silver_version = uuid.uuid4().hex[:12], delta.current_version(spark, paths.silver)
+    run_id = uuid.uuid4().hex[:12]
+    # The stream writes the same rows: one of the two waits.
+    with lease_of(settings, "gold", job=JOB, run=run_id).hold():
+        delta.ensure_table(spark, TABLE, paths.reconciliation)
+        delta.ensure_table(spark, ADJUSTMENTS_TABLE, paths.adjustments)
+        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close)
+
+
+def _reconcile(
+    spark: SparkSession, settings: Settings, paths: Paths, run_id: str, *, day: date, now: datetime, may_close: bool
+) -> Outcome:
+    silver_version = delta.current_version(spark, paths.silver)
     begin, end = hours_of(day)
     silver = (
         spark.read.format("delta")
@@ -81,10 +119,11 @@ def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, 
     hourly = spark.read.format("delta").load(paths.hourly).where((F.col("hour") >= begin) & (F.col("hour") < end))
     daily = spark.read.format("delta").load(paths.daily).where(F.col("day") == F.lit(day))
     was_final = daily.where(F.col("billing_status") == FINAL).limit(1).count() > 0
-    close = was_final or now >= _end_of(day) + timedelta(hours=settings.reconcile.grace_hours)
+    close = was_final or (may_close and now >= _end_of(day) + timedelta(hours=settings.reconcile.grace_hours))
+    bill = read_bill(spark, daily, paths.adjustments, paths.silver, day) if was_final else None
 
     recomputed = build_hourly(silver).persist()
-    found = _differences(silver, hourly, daily, recomputed).persist()
+    found = _differences(silver, hourly, bill.rows if bill else daily, recomputed, TOTALS if bill else DAILY_MEASURES).persist()
     try:
         outcome = Outcome(
             run_id=run_id,
@@ -100,12 +139,17 @@ def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, 
         # The evidence is written first: a repair that is killed half-way has still said what it found.
         _record(spark, paths, found, outcome, now)
         failpoints.reach("reconcile.after_evidence")
-        if not was_final:
-            hours = [begin + timedelta(hours=hour) for hour in range(24)]
-            merge_hourly(spark, paths.hourly, recomputed, hours, now)
-            failpoints.reach("reconcile.after_hourly")
+        # The hours stay a function of Silver, also of a closed day: only the bill is closed.
+        hours = [begin + timedelta(hours=hour) for hour in range(24)]
+        merge_hourly(spark, paths.hourly, recomputed, hours, now)
+        failpoints.reach("reconcile.after_hourly")
+        if bill is None:
             merge_daily(spark, paths.daily, build_daily(recomputed), [day], now, silver_version=silver_version, close=close)
-        failpoints.reach("reconcile.after_daily")
+            failpoints.reach("reconcile.after_daily")
+        else:
+            adjusted = _adjust(spark, paths, outcome, now, silver=silver, recomputed=recomputed, bill=bill)
+            outcome = replace(outcome, adjusted=adjusted)
+            failpoints.reach("reconcile.after_adjustments")
         _record_run(spark, paths, outcome, now)
     finally:
         found.unpersist()
@@ -113,7 +157,19 @@ def reconcile(spark: SparkSession, settings: Settings, paths: Paths, day: date, 
     return outcome
 
 
-def _differences(silver: DataFrame, hourly: DataFrame, daily: DataFrame, recomputed: DataFrame) -> DataFrame:
+def _adjust(
+    spark: SparkSession, paths: Paths, outcome: Outcome, now: datetime, *, silver: DataFrame, recomputed: DataFrame, bill: Bill
+) -> int:
+    if not any(grain == "daily" for grain, _ in outcome.differences):
+        return 0
+    rows = build_adjustments(silver, build_daily(recomputed), bill.rows)
+    return book(spark, paths.adjustments, rows, bill, silver_version=outcome.silver_version, run_id=outcome.run_id, now=now)
+
+
+def _differences(
+    silver: DataFrame, hourly: DataFrame, daily: DataFrame, recomputed: DataFrame, daily_measures: Sequence[str]
+) -> DataFrame:
+    """Find what differs, by hour and by day; `daily` are the daily rows, or a closed day's bill, which has `daily_measures`."""
     keyed = silver.select(
         F.date_trunc("hour", "event_timestamp").alias("hour"),
         F.col("_event_date").alias("day"),
@@ -131,7 +187,7 @@ def _differences(silver: DataFrame, hourly: DataFrame, daily: DataFrame, recompu
         build_pending(keyed, daily, DAILY_KEYS),
         grain="daily",
         keys=DAILY_KEYS,
-        measures=DAILY_MEASURES,
+        measures=daily_measures,
     )
     return by_hour.unionByName(by_day)
 
@@ -187,7 +243,9 @@ def print_outcome(outcome: Outcome) -> None:
     table.add_row("events that Gold was off by", f"{outcome.events_off:,}")
     for (grain, cause), count in sorted(outcome.differences.items()):
         table.add_row(f"{grain} differences, {cause}", f"{count:,}")
-    table.add_row("billing status", f"{outcome.status}{' (was closed: compared, not rewritten)' if outcome.was_final else ''}")
+    if outcome.was_final:
+        table.add_row("adjustments added to the bill", f"{outcome.adjusted:,}")
+    table.add_row("billing status", f"{outcome.status}{' (was closed: adjusted, not rewritten)' if outcome.was_final else ''}")
     Console().print(table)
 
 
@@ -217,16 +275,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def job(args: argparse.Namespace, settings: Settings) -> int:
         day = parse_day(args.date)
-        gold = args.gold_path.rstrip("/") if args.gold_path else None
-        paths = Paths(
-            silver=args.silver_path or SILVER.path(settings),
-            hourly=f"{gold}/{GOLD_HOURLY.table}" if gold else GOLD_HOURLY.path(settings),
-            daily=f"{gold}/{GOLD_DAILY.table}" if gold else GOLD_DAILY.path(settings),
-            reconciliation=RECONCILIATION.path(settings),
-        )
+        paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
         outcome = reconcile(build_session(settings, JOB), settings, paths, day, datetime.now(UTC))
         print_outcome(outcome)
-        _LOG.info("day reconciled", day=day, off=outcome.events_off, status=outcome.status)
+        _LOG.info("day reconciled", day=day, off=outcome.events_off, status=outcome.status, adjusted=outcome.adjusted)
         return EXIT_WAS_OFF if outcome.events_off > settings.reconcile.tolerance_events else 0
 
     return jobs.run_job(job, _parser(), argv)

@@ -24,7 +24,11 @@ TABLE = TableDef(
         Column("grain", "string", "hourly or daily: a difference; day: the run as a whole."),
         Column("key", "string", "Key of the row that differed, as JSON; NULL for the run."),
         Column("measure", "string", "What differed."),
-        Column("before", "bigint", "Value in Gold; NULL where there was no row."),
+        Column(
+            "before",
+            "bigint",
+            "Value in Gold, of a closed day with its adjustments; NULL where there was no row.",
+        ),
         Column("after", "bigint", "Value recomputed; NULL where there is no row."),
         Column("cause", "string", "late_events, not_yet_aggregated, extra_in_gold, wrong_in_gold, or none."),
         Column("billing_status", "string", "Status of the day after the run."),

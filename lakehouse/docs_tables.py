@@ -72,6 +72,7 @@ def tables_page() -> str:
         silver.DLQ_TABLE,
         gold.HOURLY_TABLE,
         gold.DAILY_TABLE,
+        gold.ADJUSTMENTS_TABLE,
         reconciliation.TABLE,
         gaps.GAPS_TABLE,
     ]

@@ -25,7 +25,6 @@ from pipelines.common import jobs
 from pipelines.common.delta import register_tables
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
 
 _SEED = 4
 """Of a fresh lake: it shows the same picture each time."""
@@ -137,9 +136,8 @@ class Demo:
         day = busiest_day(self.settings, self._closing_time())
         if day is None:
             return None, None
-        paths = Paths(*(name.path(self.settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY, RECONCILIATION)))
         with self.screen.stage("Reconcile") as stage:
-            outcome = reconcile(spark, self.settings, paths, day, datetime.now(UTC))
+            outcome = reconcile(spark, self.settings, Paths.of(self.settings), day, datetime.now(UTC))
             stage.say(f"{day} is {outcome.status}")
         return day, outcome
 

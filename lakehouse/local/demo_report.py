@@ -88,7 +88,8 @@ def show_bills(console: Console, day: date, bills: list[Bill], outcome: Outcome)
         table.add_row(f"{len(rest):,} others", f"{sum(bill.events for bill in rest):,}", style="dim")
     console.print()
     console.print(table)
-    closed = "closed before, so compared only" if outcome.was_final else f"the day is now {outcome.status}"
+    before = f"closed before: {outcome.adjusted:,} adjustments were added to its bill"
+    closed = before if outcome.was_final else f"the day is now {outcome.status}"
     good = outcome.events_off == 0
     style = "bold green" if good else "yellow"
     console.print(

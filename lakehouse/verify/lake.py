@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from lakehouse.verify.database import Database
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
-from pipelines.common.tables import ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 
 EVENT_FIELDS = (
     "event_id",
@@ -42,6 +42,7 @@ _COPIES = {
     LEDGER: "*",
     GOLD_HOURLY: "*",
     GOLD_DAILY: "*",
+    ADJUSTMENTS: "*",
 }
 _EMPTY_DLQ = """SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS p, NULL::BIGINT AS o, NULL::BIGINT AS kts,
     NULL::VARCHAR AS value_md5, NULL::VARCHAR AS key_md5, NULL::VARCHAR[] AS flags, NULL::VARCHAR AS status,
@@ -62,8 +63,8 @@ _KINDS = {
 class Lake:
     """Open tables (each pinned to the version it had when opened) and a database to work in.
 
-    After `load` the database has tables `bronze`, `silver`, `dlq`; and `batch_ledger`, `gold_hourly`, `gold_daily` where
-    they exist.
+    After `load` the database has tables `bronze`, `silver`, `dlq`; and `batch_ledger`, `gold_hourly`, `gold_daily`,
+    `billing_adjustments` where they exist.
     """
 
     db: Database
@@ -76,7 +77,7 @@ class Lake:
         `later_fields`: names and types of the schema files' fields beside EVENT_FIELDS.
         """
         names = {BRONZE: "bronze", SILVER: "silver", DLQ: "dlq", LEDGER: "batch_ledger"}
-        names |= {GOLD_HOURLY: "gold_hourly", GOLD_DAILY: "gold_daily"}
+        names |= {GOLD_HOURLY: "gold_hourly", GOLD_DAILY: "gold_daily", ADJUSTMENTS: "billing_adjustments"}
         for table, name in names.items():
             if table in self.tables:
                 more = self._later_columns(later_fields) if table == SILVER else ""

@@ -31,6 +31,9 @@ POINTS = (
     "reconcile.after_evidence",
     "reconcile.after_hourly",
     "reconcile.after_daily",
+    "reconcile.after_adjustments",
+    "rollback.after_restore",
+    "rollback.after_void",
 )
 
 _TARGET, _TIMES, _KIND = (*os.environ.get(VARIABLE, "").split(":"), "", "")[:3]

@@ -27,9 +27,21 @@ DLQ = TableName("bronze", "api_usage_events_dlq")
 SILVER = TableName("silver", "api_usage_events")
 GOLD_HOURLY = TableName("gold", "api_usage_hourly")
 GOLD_DAILY = TableName("gold", "api_usage_daily")
+ADJUSTMENTS = TableName("gold", "billing_adjustments")
 LEDGER = TableName("ops", "batch_ledger")
 RECONCILIATION = TableName("ops", "reconciliation")
 KNOWN_GAPS = TableName("ops", "known_gaps")
 CIRCUIT_BREAKER = TableName("ops", "circuit_breaker")
 
-ALL_TABLES = (BRONZE, DLQ, SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER, RECONCILIATION, KNOWN_GAPS, CIRCUIT_BREAKER)
+ALL_TABLES = (
+    BRONZE,
+    DLQ,
+    SILVER,
+    GOLD_HOURLY,
+    GOLD_DAILY,
+    ADJUSTMENTS,
+    LEDGER,
+    RECONCILIATION,
+    KNOWN_GAPS,
+    CIRCUIT_BREAKER,
+)

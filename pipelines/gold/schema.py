@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.common.delta import Column, TableDef
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
+from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
 
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""
@@ -19,6 +19,9 @@ DAILY_KEYS = ("day", "customer_id")
 DAILY_MEASURES = (*TOTALS, "distinct_endpoints")
 
 PROVISIONAL, FINAL = "provisional", "final"
+
+LATE, REPLAYED, CORRECTED = "late", "replayed", "corrected"
+"""Why a closed day's bill is adjusted."""
 
 _TOTAL_COLUMNS = (
     Column("event_count", "bigint", "Events."),
@@ -53,10 +56,37 @@ DAILY_TABLE = TableDef(
         Column("day", "date", "UTC date of event_timestamp."),
         Column("customer_id", "string", "Who is billed."),
         *_TOTAL_COLUMNS,
-        Column("distinct_endpoints", "bigint", "Distinct endpoint."),
+        Column("distinct_endpoints", "bigint", "Distinct endpoint; of a closed day as it was when it was closed."),
         Column("billing_status", "string", "provisional, or final once the daily batch has closed the day."),
         Column("silver_version", "bigint", "Version of Silver that the row was computed from."),
         Column("_updated_at", "timestamp", "When the row last changed."),
     ),
     properties={"delta.dataSkippingStatsColumns": "day,customer_id"},
+)
+
+ADJUSTMENTS_TABLE = TableDef(
+    name=ADJUSTMENTS,
+    comment="What came after a day was closed: the final daily row plus its adjustments is what Silver gives now. Rows are "
+    "only added. Distinct counts do not add up, so there are none: `distinct_endpoints` stays as it was when the day was closed.",
+    columns=(
+        Column("adjustment_id", "string", "SHA-256 of (day, customer_id, sequence, cause): a repeated booking adds nothing."),
+        Column("day", "date", "The closed day."),
+        Column("customer_id", "string", "Who is billed."),
+        Column("sequence", "int", "Number of the booking for the day, from 1."),
+        *(
+            Column(column.name, column.type, f"{column.doc[:-1]} to add to the bill; may be negative.")
+            for column in _TOTAL_COLUMNS
+        ),
+        Column(
+            "cause",
+            "string",
+            "late: events over `silver.late_after_seconds` late; replayed: others that Silver had only after the bill (backlog, "
+            "replay, mended dead letter); corrected: rows changed or went, alone or beside new ones.",
+        ),
+        Column("silver_version_from", "bigint", "Version of Silver that the bill and earlier adjustments stand for."),
+        Column("silver_version_to", "bigint", "Version of Silver that they stand for with this one."),
+        Column("run_id", "string", "The run of the daily batch, as in ops.reconciliation."),
+        Column("created_at", "timestamp", "When that run began."),
+    ),
+    properties={"delta.appendOnly": "true", "delta.dataSkippingStatsColumns": "day,customer_id"},
 )

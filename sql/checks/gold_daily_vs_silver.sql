@@ -4,8 +4,8 @@
 -- grain: a day and customer, once for each side that has it
 -- parameters: date (optional, YYYY-MM-DD)
 -- playbook: gold-drift
--- description: Both ways. Closed days are issued bills, checked by gold_final_changed; days and customers that Silver changed
---   after the version that Gold has processed are left out.
+-- description: Both ways. Closed days are issued bills, checked with their adjustments by gold_final_changed and
+--   billing_unexplained; days and customers that Silver changed after the version that Gold has processed are left out.
 
 WITH gold_done AS (
     -- The Silver version up to which Gold has processed the change feed.

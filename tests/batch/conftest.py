@@ -15,7 +15,6 @@ from batch.reconcile_gold import Outcome, Paths, parse_day, reconcile
 from pipelines.common import delta
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
 from pipelines.gold.publish import merge_daily, merge_hourly
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
@@ -36,8 +35,7 @@ class Books:
 
     @property
     def paths(self) -> Paths:
-        tables = (SILVER, GOLD_HOURLY, GOLD_DAILY, RECONCILIATION)
-        return Paths(*(table.path(self.settings) for table in tables))
+        return Paths.of(self.settings)
 
     def add(self, *events: Row, processed_at: datetime = NOON) -> None:
         """Append Silver rows: event_id, at (hours of the day), and what else differs."""

@@ -87,21 +87,6 @@ def test_gold_that_was_never_aggregated_is_made(books: Books) -> None:
     assert _bill(books) == {"c1": (1, "final"), "c2": (1, "final")}
 
 
-def test_closed_day_is_compared_and_never_rewritten(books: Books) -> None:
-    books.add({"event_id": "e1"})
-    books.aggregate()
-    books.reconcile(AFTER_GRACE)
-    hourly, daily = books.rows(books.paths.hourly), books.rows(books.paths.daily)
-    books.add({"event_id": "late", "_is_late_arriving": True}, {"event_id": "new", "customer_id": "c2"}, processed_at=AFTER_GRACE)
-    outcome = books.reconcile(AFTER_GRACE + timedelta(days=1))
-
-    assert outcome.was_final
-    assert books.rows(books.paths.daily) == daily
-    assert books.rows(books.paths.hourly) == hourly
-    assert outcome.events_off == 2
-    assert any(grain == "daily" for grain, _ in outcome.differences)
-
-
 def test_other_days_are_left_alone(books: Books) -> None:
     books.add({"event_id": "before", "at": -0.001}, {"event_id": "after", "at": 24}, {"event_id": "e1", "at": 0})
     books.aggregate()

@@ -15,7 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -104,6 +104,20 @@ SCHEMAS: dict[TableName, pa.Schema] = {
             ("billing_status", pa.string()),
             ("silver_version", pa.int64()),
             ("_updated_at", _TIME),
+        ]
+    ),
+    ADJUSTMENTS: pa.schema(
+        [
+            ("adjustment_id", pa.string()),
+            ("day", pa.date32()),
+            ("customer_id", pa.string()),
+            ("sequence", pa.int32()),
+            *((name, pa.int64()) for name in _MEASURES[:-1]),
+            ("cause", pa.string()),
+            ("silver_version_from", pa.int64()),
+            ("silver_version_to", pa.int64()),
+            ("run_id", pa.string()),
+            ("created_at", _TIME),
         ]
     ),
     LEDGER: pa.schema(
@@ -278,6 +292,26 @@ def _daily(day: date, customer: str, **measures: int | str) -> Row:
     plain = {"event_count": 1, "request_bytes": 100, "response_bytes": 2000, "distinct_endpoints": 1}
     state = {"billing_status": "provisional", "silver_version": 0, "_updated_at": T0}
     return {"day": day, "customer_id": customer, **zero, **plain, **state, **measures}
+
+
+def adjustment(day: date, customer: str, **changes: int | str) -> Row:
+    """One late event that came after its day was closed."""
+    measures = {
+        **dict.fromkeys(_MEASURES[:-1], 0),
+        "event_count": 1,
+        "late_count": 1,
+        "request_bytes": 100,
+        "response_bytes": 2000,
+    }
+    versions = {"silver_version_from": 0, "silver_version_to": 1}
+    row = {"adjustment_id": f"{day}/{customer}/1", "day": day, "customer_id": customer, "sequence": 1, "cause": "late"}
+    return {**row, **measures, **versions, "run_id": "run-1", "created_at": T0, **changes}
+
+
+@pytest.fixture(scope="session")
+def make_adjustment() -> Callable[..., Row]:
+    """`adjustment`, for tests: this file cannot be imported."""
+    return adjustment
 
 
 def batch(job: str, batch_id: int, offsets: dict[str, list[int]], **counts: int) -> Row:

@@ -21,7 +21,17 @@ from lakehouse.cli import main
 from pipelines.bronze.gaps import SCHEMA as GAPS_SCHEMA
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.session import JARS
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, LEDGER, RECONCILIATION, SILVER
+from pipelines.common.tables import (
+    ADJUSTMENTS,
+    BRONZE,
+    DLQ,
+    GOLD_DAILY,
+    GOLD_HOURLY,
+    KNOWN_GAPS,
+    LEDGER,
+    RECONCILIATION,
+    SILVER,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
@@ -122,6 +132,28 @@ def _close_days_then_change(lake: Any) -> None:
     lake.rows[GOLD_DAILY][0]["event_count"] -= 1
 
 
+def _adjust(**changes: Any) -> Mutation:
+    def adjust(lake: Any) -> None:
+        _close_days(lake)
+        plain = {"event_count": 1, "error_count": 0, "request_bytes": 100, "response_bytes": 2000, "late_count": 0}
+        keys = {"adjustment_id": "a", "day": T0.date(), "customer_id": "cust-1", "sequence": 1, "cause": "late"}
+        versions = {"silver_version_from": 0, "silver_version_to": 0, "run_id": "r", "created_at": T0}
+        lake.rows[ADJUSTMENTS].append({**keys, **plain, **versions, **changes})
+
+    return adjust
+
+
+def _adjust_twice(lake: Any) -> None:
+    _adjust()(lake)
+    _adjust()(lake)
+
+
+def _adjust_open_day(lake: Any) -> None:
+    _adjust()(lake)
+    for row in lake.rows[GOLD_DAILY]:
+        row["billing_status"] = "provisional"
+
+
 def _lose_gold_hour(lake: Any) -> None:
     lake.rows[GOLD_HOURLY].pop()
 
@@ -193,6 +225,12 @@ def _late_kafka(lake: Any) -> None:
         ("gold_daily_vs_silver", _gold(GOLD_DAILY, 0, response_bytes=1), 2),
         ("gold_daily_vs_hourly", _gold(GOLD_DAILY, 0, distinct_endpoints=3), 2),
         ("gold_final_changed", _close_days_then_change, 1),
+        ("gold_final_changed", _adjust(customer_id="cust-new"), 1),
+        ("billing_unexplained", _close_days_then_change, 1),
+        ("billing_unexplained", _adjust(), 1),
+        ("billing_adjustments", _adjust_twice, 1),
+        ("billing_adjustments", _adjust_open_day, 1),
+        ("billing_adjustments", _adjust(event_count=0, request_bytes=0, response_bytes=0), 1),
         ("billing_final_early", _close_days, 2),
         ("billing_overdue", _late_kafka, 2),
         ("reconciliation_drift", _reconcile_found_drift, 1),
@@ -261,6 +299,23 @@ def test_layers_that_are_only_behind_raise_no_alarm(hand_lake: Any, run: Callabl
     hand_lake.rows[SILVER].remove(late)
     _write(hand_lake)
     assert run(hand_lake, "conservation")["conservation"].outcome == "passed"
+
+
+def test_event_after_the_closing_is_a_warning_until_it_is_adjusted(
+    hand_lake: Any, run: Callable[..., dict[str, CheckResult]]
+) -> None:
+    names = ("gold_final_changed", "billing_unexplained", "billing_adjustments")
+    _close_days(hand_lake)
+    late = {"event_id": "e9", "_processed_at": T0 + timedelta(hours=2), "_is_late_arriving": True}
+    hand_lake.rows[SILVER].append({**hand_lake.find(SILVER, 0, 0), **late})
+    _write(hand_lake)
+    waiting = run(hand_lake, *names)
+    assert [waiting[name].outcome for name in names] == ["offenders", "passed", "passed"]
+    assert not waiting["gold_final_changed"].is_red
+    assert waiting["gold_final_changed"].first[0]["missing_events"] == 1
+    _adjust(late_count=1, silver_version_to=1)(hand_lake)
+    _write(hand_lake)
+    assert {result.outcome for result in run(hand_lake, *names).values()} == {"passed"}
 
 
 def test_date_keeps_other_days_out(hand_lake: Any, run: Callable[..., dict[str, CheckResult]]) -> None:

@@ -11,7 +11,7 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -241,6 +241,50 @@ def test_final_day_is_compared_with_the_silver_version_it_was_billed_from(hand_l
     hand_lake.rows[GOLD_DAILY][0]["event_count"] += 1
     hand_lake.write(GOLD_DAILY)
     assert any(problem.startswith("daily row differs") for problem in problems(hand_lake, "I5"))
+
+
+def _close_and_add_a_late_event(lake: Any) -> None:
+    """Close the days, then let Silver (version 1) and hourly Gold have one more event of cust-1."""
+    for row in lake.rows[GOLD_DAILY]:
+        row["billing_status"] = "final"
+    lake.write()
+    lake.rows[SILVER].append({**lake.find(SILVER, 0, 1), "event_id": "e7"})
+    lake.write(SILVER)
+    hour = lake.rows[GOLD_HOURLY][1]
+    for name in ("event_count", "error_count", "late_count", "request_bytes", "response_bytes"):
+        hour[name] *= 2
+    lake.write(GOLD_HOURLY)
+
+
+def test_bill_and_its_adjustments_equal_silver(hand_lake: Any, make_adjustment: Callable[..., Any]) -> None:
+    _close_and_add_a_late_event(hand_lake)
+    day = hand_lake.rows[GOLD_DAILY][0]["day"]
+    assert problems(hand_lake, "I5") == []
+    hand_lake.rows[ADJUSTMENTS] = [make_adjustment(day, "cust-1", error_count=1)]
+    hand_lake.write(ADJUSTMENTS)
+    adjusted = next(r for r in verify(hand_lake.settings, VerifyOptions()) if r.id == "I5")
+    assert (adjusted.verdict, adjusted.notes, adjusted.counts["adjusted bills"]) == ("holds", [], 1)
+    hand_lake.rows[ADJUSTMENTS][0]["response_bytes"] += 1
+    hand_lake.write(ADJUSTMENTS)
+    assert [problem.split(":")[0] for problem in problems(hand_lake, "I5")] == ["daily row differs from Silver"]
+
+
+def test_adjustment_of_an_open_day_is_named(hand_lake: Any, make_adjustment: Callable[..., Any]) -> None:
+    hand_lake.rows[ADJUSTMENTS] = [make_adjustment(hand_lake.rows[GOLD_DAILY][0]["day"], "cust-1")]
+    hand_lake.write()
+    assert problems(hand_lake, "I5")[0].startswith("adjustment of a day that is not closed")
+
+
+def test_bill_that_waits_for_an_adjustment_whose_silver_version_is_gone_is_not_checked(hand_lake: Any) -> None:
+    _close_and_add_a_late_event(hand_lake)
+    now = {file.rsplit("/", 1)[1] for file in hand_lake.delta(SILVER).file_uris()}
+    for file in Path(hand_lake.path(SILVER)).glob("*.parquet"):
+        if file.name not in now:
+            file.unlink()
+    found = next(r for r in verify(hand_lake.settings, VerifyOptions()) if r.id == "I5")
+    assert (found.verdict, found.findings) == ("not checked", [])
+    assert found.skipped is not None
+    assert "run the daily batch for these days" in found.skipped
 
 
 def test_records_of_other_senders_are_counted_only_when_that_is_said(hand_lake: Any) -> None:
