@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from pipelines.common import jobs
 from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ
@@ -78,9 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{due:,} dead letters were closed more than {days} days ago and still have their bytes.\n")
         if args.dry_run:
             return
-        stripped = strip_closed(table, before) if due else 0
-        # Files of older versions hold the bytes still; those that no version of the last week needs are deleted.
-        files = table.vacuum(dry_run=False)
+        # Silver writes the same table: one of the two waits.
+        with lease_of(settings, "silver", job="dlq", run="retention").hold():
+            table.update_incremental()
+            stripped = strip_closed(table, before) if due else 0
+            # Files of older versions hold the bytes still; those that no version of the last week needs are deleted.
+            files = table.vacuum(dry_run=False)
         sys.stdout.write(f"{stripped:,} lost their bytes; {len(files):,} files of old versions were deleted.\n")
         _LOG.info("retention done", letters=stripped, files=len(files))
 

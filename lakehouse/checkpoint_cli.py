@@ -136,8 +136,10 @@ def rebuild(
     """Make a new checkpoint from what the tables hold, for one that is lost or broken."""
     from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
     from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild  # noqa: PLC0415
+    from pipelines.bronze.gaps import RETENTION, Gap, record_gaps  # noqa: PLC0415
 
-    plan = plan_rebuild(_settings(config), job, open_folder(target) if target else None, accept_loss=accept_loss)
+    settings = _settings(config)
+    plan = plan_rebuild(settings, job, open_folder(target) if target else None, accept_loss=accept_loss)
     _say(
         dry_run, f"1 file to {plan.target.path}, generation {plan.marker.generation}, starting at {plan.marker.starting or 'all'}"
     )
@@ -146,6 +148,8 @@ def rebuild(
         typer.echo(f"Lost for good: {lost}")
     if not dry_run:
         write_rebuild(plan)
+        gaps = {Gap(lost.partition, lost.first, lost.last): RETENTION for lost in plan.lost}
+        record_gaps(settings, settings.kafka.topic, gaps)
         typer.echo(f"Done. Start the job with --checkpoint-path {plan.target.path}")
 
 

@@ -47,7 +47,7 @@ def plan_copy(settings: Settings, source: Folder, target: Folder, *, new_generat
     require_empty(target)
     if not new_generation:
         return CopyPlan(source, target, state, tuple(state.entries))
-    refuse_used(settings, source.path)
+    refuse_used(source.path)
     return plan_generation(source, target, state, state.entries)
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipelines.common.errors import CheckpointError
-from pipelines.common.settings import Settings
+from pipelines.common.leases import CHECKPOINT_LOCK, Holder, held_by
 
 
-def holder_of(settings: Settings, path: str) -> str | None:
-    """Name the process that writes the checkpoint at `path`; None where none is known.
-
-    The jobs keep no leases yet: this is where they will be looked up, for all commands that write.
-    """
-    del settings, path
-    return None
+def holder_of(path: str) -> Holder | None:
+    """Name the process that runs on the checkpoint at `path`; None where none does, or where it lies on an object store."""
+    return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
 
 
-def refuse_used(settings: Settings, path: str) -> None:
+def refuse_used(path: str) -> None:
     """Raise CheckpointError where a job uses the checkpoint at `path`."""
-    holder = holder_of(settings, path)
+    holder = holder_of(path)
     if holder is not None:
         msg = f"The checkpoint {path} is in use by {holder}; stop that job first."
         raise CheckpointError(msg)

@@ -55,7 +55,7 @@ def plan_rebuild(settings: Settings, job: str, target: Folder | None = None, *, 
     tables = job_tables(job)
     target = target or open_folder(next_generation_path(settings, job))
     require_empty(target)
-    refuse_used(settings, target.path)
+    refuse_used(target.path)
     start = _START[job](settings, accept_loss)
     marker = Marker(job, new_generation_id(), start.source, table_id(require_table(settings, tables.target)), start.starting)
     return RebuildPlan(target, marker, start.to_read, start.lost)

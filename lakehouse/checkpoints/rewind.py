@@ -43,7 +43,7 @@ def plan_rewind(settings: Settings, source: Folder, target: Folder, to_batch: in
     marker = require_marker(state)
     job_tables(marker.job)
     require_empty(target)
-    refuse_used(settings, source.path)
+    refuse_used(source.path)
     _require_batch(state, to_batch)
     if state.has_state:
         msg = f"The checkpoint {source.path} keeps operators' state, which cannot be wound back by copying; rebuild it instead."

@@ -125,14 +125,17 @@ def discard(  # noqa: PLR0917 - typer passes by name
     from lakehouse.dlq.decide import select_for_discard  # noqa: PLC0415
     from lakehouse.dlq.filters import read_filter  # noqa: PLC0415
     from lakehouse.dlq.letters import open_letters  # noqa: PLC0415
+    from pipelines.common.leases import lease_of  # noqa: PLC0415
 
-    chosen = read_filter(rule, date, partition, offset, status)
+    chosen, settings = read_filter(rule, date, partition, offset, status), _settings(config)
     _refuse_careless(chosen, reason, all_letters=all_letters)
-    table = open_letters(_settings(config))
+    table = open_letters(settings)
     rows = select_for_discard(table, chosen)
     typer.echo(f"{rows.num_rows:,} open dead letters match{' and would be discarded.' if dry_run else '.'}")
     if not dry_run and rows.num_rows:
-        typer.echo(f"{close(table, chosen, reason.strip()):,} discarded.")
+        with lease_of(settings, "silver", job="dlq", run="discard").hold():
+            table.update_incremental()
+            typer.echo(f"{close(table, chosen, reason.strip()):,} discarded.")
 
 
 @app.command()

@@ -62,7 +62,7 @@ def run(
         .option("checkpointLocation", checkpoint.path)
         .foreachBatch(_sink(settings, path, checkpoint, lambda batch_id: planned_offsets(spark, checkpoint, batch_id)))
     )
-    return jobs.set_trigger(writer, trigger or settings.bronze.trigger).start()
+    return jobs.start_stream(writer, trigger or settings.bronze.trigger, checkpoint.path)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:

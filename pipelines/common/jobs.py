@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date
+from pathlib import Path
 
 from pyspark.errors.exceptions.base import PySparkException
+from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from pipelines.common import files
 from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError, own_error
 from pipelines.common.failures import BatchFailures
+from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, process_settings
@@ -88,8 +94,36 @@ def parse_offsets(text: str | None, flag: str = "--starting-offsets") -> dict[in
 
 
 def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
-    """Path of the checkpoint: as given, or the job's first generation under the settings."""
-    return (given or f"{settings.lake.checkpoints.rstrip('/')}/{job}/g1").rstrip("/")
+    """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings, or its first."""
+    if given:
+        return given.rstrip("/")
+    root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
+    found = [int(name[1:]) for name in _names(root) if re.fullmatch(r"g\d+", name)]
+    return f"{root}/g{max(found, default=1)}"
+
+
+def _names(folder: str) -> list[str]:
+    if "://" not in folder:
+        return os.listdir(folder) if Path(folder).is_dir() else []
+    spark = SparkSession.getActiveSession()
+    return [] if spark is None else files.list_names(spark, folder)
+
+
+def start_stream(writer: DataStreamWriter, trigger: str, checkpoint_path: str) -> StreamingQuery:
+    """Start a stream whose checkpoint this process has taken; it is given back when the stream ends."""
+    try:
+        query = set_trigger(writer, trigger).start()
+    except Exception:
+        release_checkpoint(checkpoint_path)
+        raise
+
+    def give_back() -> None:
+        with suppress(Exception):  # what the stream failed of is for those who started it
+            query.awaitTermination()
+        release_checkpoint(checkpoint_path)
+
+    threading.Thread(target=give_back, name="give-back", daemon=True).start()
+    return query
 
 
 def await_query(query: StreamingQuery, stop: threading.Event) -> None:

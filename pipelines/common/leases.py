@@ -25,8 +25,8 @@ from pipelines.common.settings import Settings
 FOLDER = "_leases"
 CHECKPOINT_LOCK = "lakehouse.lock"
 _POLL_SECONDS = 0.05
-_locks: dict[str, IO[str]] = {}
-"""Open files of the checkpoints that this process uses: closing one would give the checkpoint away."""
+_locks: dict[str, tuple[IO[str], int]] = {}
+"""Open files of the checkpoints that this process uses, and by how many runs: closing one gives the checkpoint away."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,15 @@ def held_by(path: Path) -> Holder | None:
 
 
 def take_checkpoint(path: str, *, job: str, run: str) -> None:
-    """Keep the checkpoint at `path` for this process until it ends; a second driver on it is refused.
+    """Keep the checkpoint at `path` for this process until `release_checkpoint`, or its end; a second driver is refused.
 
     Raises UsageError where another process has it. A checkpoint on an object store is not guarded.
     """
-    if "://" in path or path in _locks:
+    if "://" in path:
+        return
+    if path in _locks:
+        file, runs = _locks[path]
+        _locks[path] = (file, runs + 1)
         return
     file = (Path(path) / CHECKPOINT_LOCK).open("a+", encoding="utf-8")
     if not _lock(file):
@@ -131,7 +135,17 @@ def take_checkpoint(path: str, *, job: str, run: str) -> None:
         msg = f"The checkpoint {path} is in use by {holder}; stop that process, or give a new path for a run of its own."
         raise UsageError(msg)
     _write(file, Holder(job, run))
-    _locks[path] = file
+    _locks[path] = (file, 1)
+
+
+def release_checkpoint(path: str) -> None:
+    """Give the checkpoint back, once for each time that it was taken."""
+    if path in _locks:
+        file, runs = _locks.pop(path)
+        if runs > 1:
+            _locks[path] = (file, runs - 1)
+        else:
+            file.close()
 
 
 def _path(settings: Settings, layer: str) -> Path | None:

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pipelines.common import files, jobs
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.errors import UsageError
+from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log
 
 Ranges = Mapping[int, tuple[int, int]]
@@ -152,6 +153,15 @@ def run_plan(
     spark: SparkSession, checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event
 ) -> None:
     """Do the batches that are not done yet, until `stop` is set; a batch that a crash cut is done again."""
+    try:
+        _run_plan(spark, checkpoint, plan, work, stop)
+    finally:
+        release_checkpoint(checkpoint.path)
+
+
+def _run_plan(
+    spark: SparkSession, checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event
+) -> None:
     done = set(files.list_names(spark, f"{checkpoint.path}/{_DONE}"))
     for number, ranges in enumerate(plan.batches):
         if str(number) in done:

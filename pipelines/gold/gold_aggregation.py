@@ -17,7 +17,7 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.common import delta, failpoints, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import UsageError
-from pipelines.common.leases import Lease, lease_of
+from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
 from pipelines.common.replay import NOTHING_THERE, Selection
@@ -65,7 +65,7 @@ def run(
     )
     sink = _sink(settings, checkpoint)
     writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
-    return jobs.set_trigger(writer, trigger or settings.gold.trigger).start()
+    return jobs.start_stream(writer, trigger or settings.gold.trigger, checkpoint.path)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
@@ -94,7 +94,9 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
     what = json.dumps({"versions": [first, last], "days": days.text()})
-    _sink(settings, _open_checkpoint(spark, settings, args.checkpoint_path, what)).publish(spark, hours, versions, changes, 0)
+    checkpoint = _open_checkpoint(spark, settings, args.checkpoint_path, what)
+    _sink(settings, checkpoint).publish(spark, hours, versions, changes, 0)
+    release_checkpoint(checkpoint.path)
 
 
 def _hours_again(

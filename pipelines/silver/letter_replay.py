@@ -171,7 +171,7 @@ class _ReplayLedger(Ledger):
     """A replay reads no range of offsets: which records it had, the dead letters say by their `_replay_id`."""
 
     def record(self, row: BatchRow) -> None:
-        super().record(replace(row, offsets={}))
+        super().record(replace(row, offsets={}, holes={}))
 
 
 def _letters(spark: SparkSession, settings: Settings) -> DataFrame:

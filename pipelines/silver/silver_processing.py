@@ -65,7 +65,7 @@ def run(
     sink.breaker = BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings))
     sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
     writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
-    return jobs.set_trigger(writer, trigger or settings.silver.trigger).start()
+    return jobs.start_stream(writer, trigger or settings.silver.trigger, checkpoint.path)
 
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:
