@@ -8,13 +8,13 @@ UV ?= uv==0.13.*#         resolver that `make lock` installs for itself
 UPGRADE ?=#               `make lock UPGRADE=--upgrade` takes newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types schemas format bench setup lock clean
+.PHONY: help demo test test-faults check lint types schemas format bench setup lock clean
 BIN := .venv/bin
 LOCK := build/lock/bin
 
 help: ## Print this help
 	@echo 'Usage: make TARGET [KNOB=value ...]'; echo; echo 'Targets:'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo; echo 'Knobs:'
 	@awk -F ' [?]=|# *' '/^[A-Z_]+ [?]=.*#/ { printf "  %-13s %-16s %s\n", $$1, $$2, $$3 }' Makefile
 
@@ -23,6 +23,9 @@ demo: setup ## Run the whole path on a real broker, and show that every event is
 
 test: setup ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-faults: setup ## Run the whole fault suite, its long runs too
+	@$(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(ARGS)
 
 check: lint types schemas test ## Do what CI does: lint, types, event schemas, tests
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import signal
 import sys
@@ -15,11 +14,9 @@ from datetime import date
 from pathlib import Path
 
 from pyspark.errors.exceptions.base import PySparkException
-from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.common import files
 from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError, own_error
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
@@ -94,19 +91,15 @@ def parse_offsets(text: str | None, flag: str = "--starting-offsets") -> dict[in
 
 
 def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
-    """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings, or its first."""
+    """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings.
+
+    The first one where there is none, and on an object store, where a newer one is named by hand.
+    """
     if given:
         return given.rstrip("/")
     root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
-    found = [int(name[1:]) for name in _names(root) if re.fullmatch(r"g\d+", name)]
+    found = [int(path.name[1:]) for path in Path(root).glob("g*") if re.fullmatch(r"g\d+", path.name)]
     return f"{root}/g{max(found, default=1)}"
-
-
-def _names(folder: str) -> list[str]:
-    if "://" not in folder:
-        return os.listdir(folder) if Path(folder).is_dir() else []
-    spark = SparkSession.getActiveSession()
-    return [] if spark is None else files.list_names(spark, folder)
 
 
 def start_stream(writer: DataStreamWriter, trigger: str, checkpoint_path: str) -> StreamingQuery:

@@ -51,6 +51,15 @@ def test_checkpoint_path_is_the_given_one_or_the_first_generation() -> None:
     assert jobs.checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
 
 
+def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> None:
+    for name in ("g1", "g2", "g10", "repair-1", "gold"):
+        (tmp_path / "silver" / name).mkdir(parents=True)
+    settings = load_settings(None, environ={}, overrides={"lake.checkpoints": str(tmp_path)})
+
+    assert jobs.checkpoint_path(settings, "silver", None) == f"{tmp_path}/silver/g10"
+    assert jobs.checkpoint_path(settings, "bronze", None) == f"{tmp_path}/bronze/g1"
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.common.errors import TransientError, UsageError
-from pipelines.common.leases import lease_of, leases_held, take_checkpoint
+from pipelines.common.leases import CHECKPOINT_LOCK, held_by, lease_of, leases_held, release_checkpoint, take_checkpoint
 from pipelines.common.settings import Settings, load_settings
 
 _HOLD = """
@@ -69,3 +69,20 @@ def test_lease_and_checkpoint_are_free_when_their_holder_is_killed(settings: Set
     take_checkpoint(str(tmp_path), job="silver", run="me")
     with lease_of(settings, "silver", job="silver", run="me").hold() as others_wrote:
         assert others_wrote
+
+
+def test_checkpoint_is_free_when_its_last_run_gave_it_back(tmp_path: Path) -> None:
+    take_checkpoint(str(tmp_path), job="silver", run="a")
+    take_checkpoint(str(tmp_path), job="silver", run="b")
+    release_checkpoint(str(tmp_path))
+    assert held_by(tmp_path / CHECKPOINT_LOCK) is not None
+
+    release_checkpoint(str(tmp_path))
+    assert held_by(tmp_path / CHECKPOINT_LOCK) is None
+
+
+def test_block_inside_a_block_holds_the_lease_too(settings: Settings) -> None:
+    lease = lease_of(settings, "silver", job="silver", run="a")
+    with lease.hold(), lease.hold():
+        pass
+    assert leases_held(settings) == {}
