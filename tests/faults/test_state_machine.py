@@ -88,8 +88,10 @@ class LakeMachine(RuleBasedStateMachine):
         run: Callable[[str], None] = self.lake.run_silver if point.startswith("silver.") else self.lake.run_gold
         original = failpoints.reach
 
-        def reach(passed: str) -> None:
-            if passed == point:
+        target = point
+
+        def reach(point: str) -> None:
+            if point == target:
                 raise Crash
 
         failpoints.reach = reach
