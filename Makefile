@@ -2,6 +2,7 @@
 EVENTS ?= 100000#         events of `make demo`
 BENCH_EVENTS ?= 5000000#  events of `make bench`
 CONFIG ?= conf/local.yaml#  settings of `make demo`
+WORKERS ?= 2#             test processes; each has a Spark session (2 GB) and a broker of its own; 0: none beside pytest
 ARGS ?=#                  more options of the command, e.g. `make test ARGS="-k kafka -x"`
 PYTHON ?=#                Python to make .venv with; empty: python3.11 and newer ones are looked for
 UV ?= uv==0.13.*#         resolver that `make lock` installs for itself
@@ -22,7 +23,7 @@ demo: setup ## Run the whole path on a real broker, and show that every event is
 	@$(BIN)/lakehouse demo --config $(CONFIG) --events $(EVENTS) $(ARGS)
 
 test: setup ## Run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-faults: setup ## Run the whole fault suite, its long runs too
 	@$(BIN)/python -m pytest tests/faults -m 'faults or not faults' $(ARGS)
