@@ -32,11 +32,14 @@ _CONFIG = Path("conf/local.yaml")
 @app.command("list")
 def list_(as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
     """Show all checkpoints below `lake.checkpoints`: how far, how old, how far behind, and what the ledger says."""
-    from lakehouse.checkpoint_tables import show_list  # noqa: PLC0415 - keeps `--help` fast
-    from lakehouse.checkpoints.listing import list_checkpoints  # noqa: PLC0415
+    from lakehouse.checkpoints.topic import ask_aside  # noqa: PLC0415 - keeps `--help` fast
 
     settings = _settings(config)
-    found, kafka = list_checkpoints(settings)
+    asked = ask_aside(settings)  # before the other imports, which take half a second
+    from lakehouse.checkpoint_tables import show_list  # noqa: PLC0415
+    from lakehouse.checkpoints.listing import list_checkpoints  # noqa: PLC0415
+
+    found, kafka = list_checkpoints(settings, asked)
     if as_json:
         _print({"root": settings.lake.checkpoints, "kafka": kafka, "checkpoints": [one.as_dict() for one in found]})
     else:
@@ -66,11 +69,15 @@ def show(
 @app.command()
 def verify(path: PathArgument, as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
     """Say whether a checkpoint is sound, alone and beside tables, ledger and source; exit code 1 if it is not."""
+    from lakehouse.checkpoints.topic import ask_aside  # noqa: PLC0415
+
+    settings = _settings(config)
+    asked = ask_aside(settings)  # before the other imports, which take half a second
     from lakehouse.checkpoint_tables import show_verdict  # noqa: PLC0415
     from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
     from lakehouse.checkpoints.verify import verify_checkpoint  # noqa: PLC0415
 
-    verdict = verify_checkpoint(_settings(config), open_folder(path))
+    verdict = verify_checkpoint(settings, open_folder(path), asked)
     if as_json:
         _print(verdict.as_dict())
     else:

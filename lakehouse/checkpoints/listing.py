@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.lake_tables import JOBS, find_table
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import MARKER, METADATA, CheckpointState, read_checkpoint
-from lakehouse.checkpoints.verify import kafka_or_error
+from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_source import next_offsets, next_version
 from pipelines.common.errors import LakehouseError
 from pipelines.common.kafka import TopicState
@@ -60,15 +60,16 @@ def checkpoint_folders(root: Folder) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: (flow.index(pair[0]) if pair[0] in flow else len(flow), pair))
 
 
-def list_checkpoints(settings: Settings, now: datetime | None = None) -> tuple[list[Overview], str | None]:
+def list_checkpoints(
+    settings: Settings, asked: Future[TopicState | LakehouseError] | None = None
+) -> tuple[list[Overview], str | None]:
     """Read all checkpoints below `lake.checkpoints`, and why Kafka gave no offsets (None: it did).
 
-    What cannot be read is said in `problem`; tables and Kafka may be missing.
+    `asked`: what `ask_aside` gave, if it was called. What cannot be read is said in `problem`; tables and Kafka may be missing.
     """
-    root = settings.lake.checkpoints.rstrip("/")
-    now = now or datetime.now(UTC)
+    root, now = settings.lake.checkpoints.rstrip("/"), datetime.now(UTC)
+    asked = asked or ask_aside(settings)
     with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-        asked = pool.submit(kafka_or_error, settings)
         reader = pool.submit(_ledger, settings)
         ends = pool.submit(_source_versions, settings)
         folders = checkpoint_folders(open_folder(root))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.kafka import TopicState, bootstrap_servers, client_config
 from pipelines.common.settings import Settings
 
 PATIENCE_SECONDS = 0.8
 """For commands that only look: they say what they know within two seconds, also when Kafka is down."""
-DECIDING_SECONDS = 10.0
+DECIDING_SECONDS = 5.0
 """For commands that need the answer to decide."""
 
 
@@ -49,3 +50,18 @@ def ask_kafka(settings: Settings, seconds: float = PATIENCE_SECONDS) -> TopicSta
     except (KafkaException, TimeoutError):
         msg = f"Kafka at {servers} does not answer; start it, or correct `kafka.bootstrap_servers` and `kafka.options`."
         raise TransientError(msg) from None
+
+
+def ask_aside(settings: Settings) -> Future[TopicState | LakehouseError]:
+    """Ask in a thread, with little patience: a broker that is down costs no time beside imports and tables."""
+    pool = ThreadPoolExecutor(1)
+    asked = pool.submit(_state_or_error, settings)
+    pool.shutdown(wait=False)
+    return asked
+
+
+def _state_or_error(settings: Settings) -> TopicState | LakehouseError:
+    try:
+        return ask_kafka(settings)
+    except LakehouseError as error:
+        return error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lakehouse.checkpoints.findings import Finding
 from lakehouse.checkpoints.folder import Folder
 from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
-from lakehouse.checkpoints.topic import PATIENCE_SECONDS, ask_kafka
+from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_files import check_files
 from lakehouse.checkpoints.verify_lake import check_lake
 from lakehouse.checkpoints.verify_source import check_source
@@ -46,23 +46,14 @@ class Verdict:
         }
 
 
-def verify_checkpoint(settings: Settings, folder: Folder) -> Verdict:
-    """Verify the checkpoint in `folder` without a JVM; nothing is written.
+def verify_checkpoint(settings: Settings, folder: Folder, asked: Future[TopicState | LakehouseError] | None = None) -> Verdict:
+    """Verify the checkpoint in `folder` without a JVM; nothing is written. `asked`: what `ask_aside` gave, if it was called.
 
     Raises CheckpointError where it holds no checkpoint, LakehouseError where a table's log cannot be read.
     """
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(kafka_or_error, settings)
-        state = read_checkpoint(folder, checksums=True)
-        findings = [*check_files(state), *check_lake(settings, state)]
-        kafka = asked.result() if state.marker and state.marker.job == "bronze" else None
+    asked = asked or ask_aside(settings)
+    state = read_checkpoint(folder, checksums=True)
+    findings = [*check_files(state), *check_lake(settings, state)]
+    kafka = asked.result() if state.marker and state.marker.job == "bronze" else None
     findings += check_source(settings, state, kafka)
     return Verdict(state, sorted(findings, key=lambda finding: _ORDER[finding.severity]))
-
-
-def kafka_or_error(settings: Settings, seconds: float = PATIENCE_SECONDS) -> TopicState | LakehouseError:
-    """What Kafka says of the topic, or why it says nothing."""
-    try:
-        return ask_kafka(settings, seconds)
-    except LakehouseError as error:
-        return error

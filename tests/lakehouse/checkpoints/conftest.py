@@ -44,11 +44,12 @@ class CheckpointLake:
     folder: Path
     kafka: dict[str, str] = field(default_factory=lambda: {"bootstrap_servers": "127.0.0.1:1", "topic": "t"})
     topic_id: str = TOPIC_ID
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tree(self) -> dict[str, Any]:
         lake = {"root": f"{self.folder}/lake", "checkpoints": f"{self.folder}/checkpoints", "state_dir": str(self.folder)}
-        return {"lake": lake, "kafka": self.kafka}
+        return {"lake": lake, "kafka": self.kafka, **self.more}
 
     @property
     def settings(self) -> Settings:
@@ -108,8 +109,8 @@ class CheckpointLake:
         path = self.folder / "checkpoints" / job / name
         for sub in ("offsets", "commits", "sources/0"):
             (path / sub).mkdir(parents=True)
-        source = self.topic_id if job == "bronze" else self.table(_SOURCES[job]).metadata().id
-        target = self.table(_TARGETS[job]).metadata().id
+        source = self.topic_id if job == "bronze" else str(self.table(_SOURCES[job]).metadata().id)
+        target = str(self.table(_TARGETS[job]).metadata().id)
         marker = {"job": job, "generation": GENERATION, "source": source, "target": target, "starting": starting}
         (path / "lakehouse.json").write_text(json.dumps(marker))
         (path / "metadata").write_text('{"id":"c7048d4d-471b-43e1-a67b-828676250c83"}')

@@ -225,3 +225,17 @@ def test_reading_commands_answer_within_two_seconds_and_start_no_jvm(full: Any, 
     for args in (["list"], ["show", path_of(full, "bronze")], ["verify", path_of(full, "bronze")]):
         assert min(seconds(*args) for _ in range(3)) < 2
     assert not (tmp_path / "jvm-was-started").exists()
+
+
+def test_checkpoints_on_s3_are_listed_shown_and_verified(full: Any, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    target = f"{bucket}/checkpoints/silver/g1"
+    assert run(full, "copy", path_of(full, "silver"), target) == 0
+    full.more = {"lake": {**full.tree["lake"], "checkpoints": f"{bucket}/checkpoints"}}
+    capsys.readouterr()
+    assert run(full, "list", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert (found["path"], found["committed"], found["lag"], found["ledger_batch"]) == (target, 0, 0, 0)
+    assert run(full, "show", target) == 0
+    assert run(full, "verify", target.replace("s3:", "s3a:")) == 0
+    assert run(full, "rebuild", "silver") == 0
+    assert f"--checkpoint-path {bucket}/checkpoints/silver/g2" in capsys.readouterr().out

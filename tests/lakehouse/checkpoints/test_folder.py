@@ -55,13 +55,6 @@ def test_neighbour_with_the_same_beginning_is_not_part_of_the_folder(bucket: str
     assert open_folder(f"{bucket}/bronze/g1").is_empty()
 
 
-def test_more_objects_than_one_page_are_listed(bucket: str) -> None:
-    folder = open_folder(f"{bucket}/many")
-    for number in range(1001):
-        folder.write_new(f"offsets/{number}", b"")
-    assert len(folder.files()) == 1001
-
-
 def test_hadoops_marks_of_folders_are_no_files(bucket: str) -> None:
     client: Any = boto3.client("s3")
     name = bucket.removeprefix("s3://")

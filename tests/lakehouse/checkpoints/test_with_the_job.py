@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from lakehouse.checkpoints.copying import plan_copy, write_copy
+from lakehouse.checkpoints.copying import write_copy
 from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild
@@ -50,38 +50,34 @@ def findings(lake: Any, folder: Folder) -> list[str]:
 
 def test_no_record_is_lost_or_doubled_whatever_is_done_to_the_checkpoint(spark: SparkSession, lake: Any, on_topic: Any) -> None:
     topic = on_topic(lake)
+    lake.more = {"bronze": {"max_offsets_per_trigger": 3}}
     root = Path(lake.settings.lake.checkpoints) / "bronze"
-    g1, old, g2, g3 = (open_folder(str(root / name)) for name in ("g1", "old", "g2", "g3"))
-    for batch in range(3):
-        topic.send(0, 2)
-        topic.send(1, 1)
-        ingest(spark, lake, g1)
-        if not batch:
-            write_copy(plan_copy(lake.settings, g1, old))
+    g1, g2 = (open_folder(str(root / name)) for name in ("g1", "g2"))
+    topic.send(0, 6)
+    topic.send(1, 3)
+    ingest(spark, lake, g1)
     everything = [(0, offset) for offset in range(6)] + [(1, offset) for offset in range(3)]
     assert coordinates(lake) == everything
+    assert read_checkpoint(g1).commit_ids == [0, 1, 2]
     assert findings(lake, g1) == []
-    assert findings(lake, old) == ["behind-table"]
 
     rewound = plan_rewind(lake.settings, g1, g2, 0)
     assert (rewound.batches_again, rewound.records_again) == ([1, 2], 6)
     write_copy(rewound.copy)
     topic.send(1, 4)
+    lake.more = {}
     ingest(spark, lake, g2)
     everything += [(1, offset) for offset in range(3, 7)]
     assert coordinates(lake) == everything
     assert counts(lake, g2) == [(1, 4, 6)]
     assert findings(lake, g2) == []
 
-    write_copy(plan_copy(lake.settings, old, g3, new_generation=True))
-    topic.send(0, 1)
-    ingest(spark, lake, g3)
-    everything = sorted([*everything, (0, 6)])
-    assert coordinates(lake) == everything
-    assert counts(lake, g3) == [(1, 1, 10)]
-
-    Path(g3.path, "offsets/1").write_text("")
-    assert findings(lake, g3) == ["broken-file"]
+    Path(g2.path, "offsets/1").write_text("")
+    assert findings(lake, g2) == ["broken-file"]
+    for batch in (1, 2):  # an old copy of the checkpoint: Delta would skip what the job reads next
+        for folder in ("offsets", "commits"):
+            Path(g1.path, folder, str(batch)).unlink()
+    assert findings(lake, g1) == ["behind-table"]
     shutil.rmtree(root)
     plan = plan_rebuild(lake.settings, "bronze")
     assert plan.to_read == 0
@@ -89,6 +85,6 @@ def test_no_record_is_lost_or_doubled_whatever_is_done_to_the_checkpoint(spark: 
     assert findings(lake, plan.target) == ["not-run"]
     topic.send(1, 3)
     ingest(spark, lake, plan.target, starting=plan.marker.starting)
-    assert coordinates(lake) == sorted([*everything, *((1, offset) for offset in range(7, 10))])
+    assert coordinates(lake) == [*everything, *((1, offset) for offset in range(7, 10))]
     assert counts(lake, plan.target) == [(0, 3, 0)]
-    assert Ledger(lake.settings).end_offsets("bronze") == {0: 7, 1: 10}
+    assert Ledger(lake.settings).end_offsets("bronze") == {0: 6, 1: 10}
