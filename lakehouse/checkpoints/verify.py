@@ -46,16 +46,17 @@ class Verdict:
         }
 
 
-def verify_checkpoint(settings: Settings, folder: Folder) -> Verdict:
-    """Verify the checkpoint in `folder` without a JVM; nothing is written.
+def verify_checkpoint(settings: Settings, folder: Folder, kafka: TopicState | LakehouseError | None = None) -> Verdict:
+    """Verify the checkpoint in `folder` without a JVM; nothing is written. `kafka`: what it said, where it was asked before.
 
     Raises CheckpointError where it holds no checkpoint, LakehouseError where a table's log cannot be read.
     """
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(kafka_or_error, settings)
+        asked = pool.submit(kafka_or_error, settings) if kafka is None else None
         state = read_checkpoint(folder, checksums=True)
         findings = [*check_files(state), *check_lake(settings, state)]
-        kafka = asked.result() if state.marker and state.marker.job == "bronze" else None
+        if asked is not None:
+            kafka = asked.result() if state.marker and state.marker.job == "bronze" else None
     findings += check_source(settings, state, kafka)
     return Verdict(state, sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 

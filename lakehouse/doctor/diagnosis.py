@@ -1,0 +1,38 @@
+"""All checks, one after the other, over the facts."""
+
+from __future__ import annotations
+
+from lakehouse.doctor.billing import check_billing
+from lakehouse.doctor.checkpoints import check_checkpoints
+from lakehouse.doctor.facts import Facts
+from lakehouse.doctor.findings import Finding, by_severity
+from lakehouse.doctor.letters import check_letters
+from lakehouse.doctor.machine import check_machine
+from lakehouse.doctor.source import check_source
+from lakehouse.doctor.streams import check_streams
+from lakehouse.doctor.tables import check_tables
+
+_CHECKS = (check_source, check_checkpoints, check_tables, check_letters, check_machine, check_billing, check_streams)
+"""Causes before their effects: among equals the finding of the earlier check stands first."""
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """Give the findings, the worst first; none where nothing is wrong."""
+    return by_severity(finding for check in _CHECKS for finding in check(facts))
+
+
+def examined(facts: Facts) -> str:
+    """Name what was looked at, for a lake that is sound."""
+    kafka = f"Kafka ({len(facts.topic.end)} partitions)" if facts.topic is not None else "Kafka"
+    rows = sum(len(found) for found in facts.rows.values())
+    parts = [
+        kafka,
+        f"{len(facts.status.tables)} tables",
+        f"{len(facts.checkpoints)} checkpoints with their transaction ids",
+        f"the last {rows:,} batches of the ledger",
+        f"{len(facts.leases)} leases held",
+        f"{facts.letters.total:,} dead letters",
+        "the circuit breaker",
+        f"{len(facts.disks)} disks",
+    ]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
