@@ -18,6 +18,9 @@ from pipelines.common.settings import Settings
 NEWEST_ROWS = 300
 """Ledger rows of a job that are looked at: a live stream writes one a second, and an operator waits."""
 
+THE_TABLES = "the tables"
+"""Key of `unread` where no table could be opened at all."""
+
 
 @dataclass(frozen=True)
 class HeldBy:

@@ -17,11 +17,11 @@ from lakehouse.checkpoints.lake_tables import JOBS, find_table, topic_id
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.doctor.commands import Commands
-from lakehouse.doctor.facts import NEWEST_ROWS, Disk, Facts, HeldBy, Letters
+from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, Disk, Facts, HeldBy, Letters
 from lakehouse.doctor.reading_bills import read_closed_days
 from lakehouse.doctor.reading_checkpoints import read_checkpoints, seen_from_here
 from lakehouse.doctor.reading_letters import read_letter_facts
-from lakehouse.status import read_status
+from lakehouse.status import LakeStatus, read_status
 from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.kafka import TopicState, bootstrap_servers
 from pipelines.common.leases import leases_held
@@ -45,6 +45,8 @@ class _Readers:
         def tried() -> _T:
             try:
                 return read()
+            except UsageError:  # there is no lake, or the settings are wrong: the user's to mend
+                raise
             except _UNREADABLE as error:
                 self.unread[what] = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
                 return otherwise
@@ -57,7 +59,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
     with ThreadPoolExecutor(8) as pool:
         readers = _Readers(pool)
         kafka = pool.submit(_ask, settings)
-        status = pool.submit(read_status, settings)
+        status = readers.start(THE_TABLES, lambda: read_status(settings), LakeStatus([], [], [], None))
         rows = readers.start("the batch ledger", lambda: _ledger_rows(settings), {})
         bronze_id = readers.start("Bronze's properties", lambda: _bronze_topic_id(settings), None)
         gaps = readers.start("ops.known_gaps", lambda: _known_gaps(settings), {})
@@ -66,7 +68,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
         checkpoints = readers.start("the checkpoints", lambda: read_checkpoints(settings), {})
         topic, problem, is_missing = kafka.result()
         found = status.result()
-        broken = {table.name for table in found.tables if table.problem}
+        is_broken = any(table.problem for table in found.tables)
         facts = Facts(
             settings=settings,
             commands=Commands(config, settings.lake.checkpoints),
@@ -84,7 +86,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
             disks=_disks(settings),
             closed_days=days.result(),
             # A table whose log is broken is a finding already.
-            unread={} if broken else readers.unread,
+            unread={} if is_broken else readers.unread,
         )
     return facts
 

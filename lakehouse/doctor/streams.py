@@ -1,4 +1,4 @@
-"""Whether the streams run and keep up: what waits for each, since when, and how long its batches take."""
+"""Whether the streams run: what waits for each, and since when it has written nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median
 
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
@@ -16,11 +15,6 @@ from pipelines.common.tables import SILVER
 
 QUIET = timedelta(minutes=5)
 """A stream with work that has committed nothing for so long is down or stuck; or for ten of its triggers, if that is longer."""
-SLOW_CATCH_UP = timedelta(minutes=15)
-"""Lag is worth a word if it takes longer than this to work off."""
-OVERRUN_TIMES, OVERRUN_SECONDS, RISING = 5, 10.0, 1.5
-"""Batches overrun if they take so many trigger intervals, at least so many seconds, and so many times what they took before."""
-_ROWS = 15
 _UNITS = {"millisecond": 0.001, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
@@ -57,7 +51,6 @@ def check_streams(facts: Facts) -> Iterator[Finding]:
         is_held = stream.job == "silver" and facts.status.breaker is not None and facts.status.breaker.state != "closed"
         if stream.waiting and not is_held:
             yield from _check_alive(facts, stream)
-        yield from _check_overrun(facts, stream)
 
 
 def streams_of(facts: Facts) -> list[Stream]:
@@ -115,8 +108,6 @@ def _check_alive(facts: Facts, stream: Stream) -> Iterator[Finding]:
             yield _stopped(facts, stream, stream.lock)
         elif is_quiet:
             yield _stuck(facts, stream, stream.lock)
-        else:
-            yield from _check_lag(facts, stream)
     elif stream.checkpoint is None or stream.checkpoint.is_guarded:
         yield _down(facts, stream, is_quiet=is_quiet, confidence="certain" if is_quiet else "likely")
     elif is_quiet:
@@ -134,9 +125,9 @@ def _down(facts: Facts, stream: Stream, *, is_quiet: bool, confidence: Confidenc
         id="stream-down",
         severity="critical" if is_quiet else "warning",
         title=f"The stream {stream.job} does not run",
-        evidence=f"{_waits(stream)}, {seen}, and {_last_batch(facts, stream)}.",
+        evidence=f"{waits(stream)}, {seen}, and {_last_batch(facts, stream)}.",
         confidence=confidence,
-        at_stake=_delayed(stream),
+        at_stake=delayed(stream),
         playbook="spark-crash",
         commands=(facts.commands.start(stream.job, path), facts.commands.lakehouse("status")),
     )
@@ -147,9 +138,9 @@ def _stuck(facts: Facts, stream: Stream, lock: HeldBy) -> Finding:
         id="stream-stuck",
         severity="warning",
         title=f"The stream {stream.job} runs and commits nothing",
-        evidence=f"{_waits(stream)}, {lock.holder} holds its checkpoint, and {_last_batch(facts, stream)}.",
+        evidence=f"{waits(stream)}, {lock.holder} holds its checkpoint, and {_last_batch(facts, stream)}.",
         confidence="likely",
-        at_stake=_delayed(stream),
+        at_stake=delayed(stream),
         playbook="spark-crash",
         commands=(facts.commands.lakehouse("status"), f"kill -TERM {lock.holder.pid}"),
     )
@@ -160,86 +151,21 @@ def _stopped(facts: Facts, stream: Stream, lock: HeldBy) -> Finding:
         id="stream-stopped",
         severity="critical",
         title=f"The process of the stream {stream.job} is stopped",
-        evidence=f"{_waits(stream)}, and process {lock.holder.pid}, which holds its checkpoint, is in the state T (SIGSTOP).",
+        evidence=f"{waits(stream)}, and process {lock.holder.pid}, which holds its checkpoint, is in the state T (SIGSTOP).",
         confidence="certain",
-        at_stake=_delayed(stream),
+        at_stake=delayed(stream),
         playbook="spark-crash",
         commands=(f"kill -CONT {lock.holder.pid}", facts.commands.lakehouse("status")),
     )
 
 
-def _check_lag(facts: Facts, stream: Stream) -> Iterator[Finding]:
-    last = stream.rows[-10:]
-    seconds = sum(row.duration_ms for row in last) / 1000
-    read = sum(row.rows_read for row in last)
-    if not seconds or not read or stream.waiting is None:
-        return
-    needed = timedelta(seconds=round(stream.waiting / (read / seconds)))
-    if needed > SLOW_CATCH_UP:
-        yield Finding(
-            id="lag-large",
-            severity="warning",
-            title=f"The stream {stream.job} is far behind",
-            evidence=f"{_waits(stream)}; at the {read / seconds:,.0f} a second of its last batches that takes {needed}.",
-            confidence="likely",
-            at_stake=_delayed(stream),
-            playbook="spark-crash",
-            commands=(facts.commands.lakehouse("status"),),
-        )
-
-
-def _check_overrun(facts: Facts, stream: Stream) -> Iterator[Finding]:
-    """The death spiral: each batch takes longer than the trigger, so the next one is larger and takes longer still."""
-    if stream.interval is None or not stream.rows or stream.waiting == 0:
-        return
-    rows = [row for row in stream.rows if row.generation == stream.rows[-1].generation][-_ROWS:]
-    if len(rows) < 9:
-        return
-    third = len(rows) // 3
-    before, recent = (median(row.duration_ms / 1000 for row in part) for part in (rows[:third], rows[-third:]))
-    if recent < max(OVERRUN_SECONDS, OVERRUN_TIMES * stream.interval) or recent < RISING * before:
-        return
-    yield Finding(
-        id="trigger-overrun",
-        severity="warning",
-        title=f"The batches of {stream.job} take ever longer than its trigger",
-        evidence=(
-            f"The last {third} took {recent:,.1f} s (median), {third} of those before them {before:,.1f} s; "
-            f"the trigger is {stream.interval:g} s."
-        ),
-        confidence="likely",
-        at_stake=_delayed(stream),
-        playbook="spark-crash",
-        commands=(_smaller_batches(facts, stream.job), facts.commands.lakehouse("status")),
-    )
-
-
-def _smaller_batches(facts: Facts, job: str) -> str:
-    settings = facts.settings
-    if job == "bronze":
-        limit = f"MAX_OFFSETS_PER_TRIGGER={max(1, settings.bronze.max_offsets_per_trigger // 2)}"
-    else:
-        of_job = settings.silver if job == "silver" else settings.gold
-        limit = f"MAX_BYTES_PER_TRIGGER={_half(of_job.max_bytes_per_trigger)}"
-    return f"LAKEHOUSE__{job.upper()}__{limit} {facts.commands.start(job)}"
-
-
-def _half(size: str) -> str:
-    """Half of a size as Spark writes it: `64m` gives `32m`, `1g` gives `512m`."""
-    found = re.fullmatch(r"(\d+)([kmgt]?)(b?)", size.strip().lower())
-    if found is None:
-        return size
-    number, unit = int(found[1]), found[2]
-    if number % 2 and unit in ("m", "g", "t"):
-        number, unit = number * 1024, {"m": "k", "g": "m", "t": "g"}[unit]
-    return f"{max(1, number // 2)}{unit}{found[3]}"
-
-
-def _waits(stream: Stream) -> str:
+def waits(stream: Stream) -> str:
+    """Say how much waits, for a sentence."""
     return f"{stream.waiting:,} records wait"
 
 
-def _delayed(stream: Stream) -> str:
+def delayed(stream: Stream) -> str:
+    """Say what a delay of the stream costs."""
     wait = "an unknown number of" if stream.waiting is None else f"{stream.waiting:,}"
     until = ", and are lost once Kafka's retention reaches them" if stream.job == "bronze" else ""
     return f"Nothing is lost now: {wait} records come late to Gold and to the bills{until}."

@@ -8,7 +8,7 @@ from itertools import pairwise
 from lakehouse.checkpoints.bronze_rows import Ranges
 from lakehouse.checkpoints.ledger_rows import LedgerRow
 from lakehouse.checkpoints.starting import covered, subtract
-from lakehouse.doctor.facts import NEWEST_ROWS, Facts
+from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.ledger import merge_ranges
 
@@ -22,9 +22,10 @@ def check_tables(facts: Facts) -> Iterator[Finding]:
             yield _broken_log(facts, table.name, table.problem)
     yield from _check_holes(facts)
     for what, why in facts.unread.items():
+        is_all = what == THE_TABLES
         yield Finding(
-            id="not-examined",
-            severity="warning",
+            id="store-unreachable" if is_all else "not-examined",
+            severity="critical" if is_all else "warning",
             title=f"Could not look at {what}",
             evidence=why,
             confidence="certain",
