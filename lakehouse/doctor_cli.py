@@ -49,7 +49,7 @@ def _show(findings: list[Finding], examined: str) -> None:
         console.print(Text(f"Healthy: looked at {examined}.", style="green"))
     else:
         wrong = [finding.severity for finding in findings]
-        console.print(Text(f"{wrong.count('critical')} critical, {wrong.count('warning')} warnings; looked at {examined}."))
+        console.print(Text(f"Critical: {wrong.count('critical')}, warnings: {wrong.count('warning')}; looked at {examined}."))
 
 
 def _show_one(console: Console, finding: Finding) -> None:

@@ -24,16 +24,20 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 def examined(facts: Facts) -> str:
     """Name what was looked at, for a lake that is sound."""
-    kafka = f"Kafka ({len(facts.topic.end)} partitions)" if facts.topic is not None else "Kafka"
     rows = sum(len(found) for found in facts.rows.values())
     parts = [
-        kafka,
-        f"{len(facts.status.tables)} tables",
-        f"{len(facts.checkpoints)} checkpoints with their transaction ids",
-        f"the last {rows:,} batches of the ledger",
-        f"{len(facts.leases)} leases held",
-        f"{facts.letters.total:,} dead letters",
+        f"Kafka ({counted(len(facts.topic.end), 'partition')})" if facts.topic is not None else "Kafka",
+        counted(len(facts.status.tables), "table"),
+        f"{counted(len(facts.checkpoints), 'checkpoint')} with transaction ids",
+        f"{counted(rows, 'batch', 'batches')} of the ledger",
+        counted(len(facts.leases), "lease") + " held",
+        counted(facts.letters.total, "dead letter"),
         "the circuit breaker",
-        f"{len(facts.disks)} disks",
+        counted(len(facts.disks), "disk"),
     ]
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def counted(number: int, one: str, more: str | None = None) -> str:
+    """Say a number of things: `1 table`, `2 tables`."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
