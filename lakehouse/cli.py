@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": ("lakehouse.local.demo_cli", "Run the whole path on a real broker and show that every event is accounted for."),
     "up": ("lakehouse.up_cli", "Run all streams in one process until stopped."),
     "status": ("lakehouse.status_cli", "Show tables, last batches, offsets and lag."),
+    "doctor": ("lakehouse.doctor_cli", "Say what is wrong, how sure that is, what is at stake, and the commands that mend it."),
     "breaker": ("lakehouse.breaker_cli", "Show the circuit breaker of Silver, or accept the dead letters that it holds back."),
     "checkpoint": ("lakehouse.checkpoint_cli", "List, show, verify, copy, rewind and rebuild the checkpoints of the streams."),
     "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,9 @@ from lakehouse.checkpoints.lake_tables import find_table
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER
 
-_COLUMNS = "job generation batch_id offsets rows_read inserted replaced already_present versions committed_at".split()
+_COLUMNS = (
+    "job generation batch_id offsets rows_read inserted replaced already_present holes versions committed_at duration_ms".split()
+)
 _STATS = [f"{end}.{name}" for name in ("job", "generation", "committed_at") for end in ("min", "max")]
 
 
@@ -37,6 +39,9 @@ class LedgerRow:
     already_present: int
     versions: dict[str, int]
     committed_at: datetime
+    holes: dict[str, list[list[int]]] = field(default_factory=dict)
+    """Ranges [start, end) inside `offsets` of which the batch saw no record."""
+    duration_ms: int = 0
 
 
 class LedgerReader:
@@ -88,6 +93,7 @@ def _may_hold(file: dict[str, Any], name: str, value: str) -> bool:
 
 
 def _row(row: dict[str, Any]) -> LedgerRow:
-    decoded = {name: json.loads(row[name] or "{}") for name in ("offsets", "versions")}
-    counts = {name: row[name] or 0 for name in ("rows_read", "inserted", "replaced", "already_present")}
+    # Ledgers of the first version have no `holes`.
+    decoded = {name: json.loads(row.get(name) or "{}") for name in ("offsets", "holes", "versions")}
+    counts = {name: row.get(name) or 0 for name in ("rows_read", "inserted", "replaced", "already_present", "duration_ms")}
     return LedgerRow(**{**row, **counts, **decoded})

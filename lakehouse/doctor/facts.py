@@ -1,0 +1,105 @@
+"""What the doctor judges: facts that `reading` takes from Kafka, the lake and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from lakehouse.checkpoints.findings import Finding as CheckpointFinding
+from lakehouse.checkpoints.ledger_rows import LedgerRow
+from lakehouse.checkpoints.reading import CheckpointState
+from lakehouse.doctor.commands import Commands
+from lakehouse.status import LakeStatus
+from pipelines.common.kafka import TopicState
+from pipelines.common.leases import Holder
+from pipelines.common.settings import Settings
+
+NEWEST_ROWS = 300
+"""Ledger rows of a job that are looked at: a live stream writes one a second, and an operator waits."""
+
+THE_TABLES = "the tables"
+"""Key of `unread` where no table could be opened at all."""
+
+
+@dataclass(frozen=True)
+class HeldBy:
+    """Who holds a lock; `is_stopped`: the process lives on this machine and is stopped (SIGSTOP), None: unknown."""
+
+    holder: Holder
+    is_stopped: bool | None = None
+
+
+@dataclass(frozen=True)
+class StreamCheckpoint:
+    """The checkpoint that a job's stream uses: the one that is locked, otherwise the one that changed last.
+
+    `next_path` is where a new generation would lie; `problem` says why the checkpoint cannot be judged.
+    """
+
+    job: str
+    path: str
+    next_path: str
+    state: CheckpointState | None
+    findings: tuple[CheckpointFinding, ...] = ()
+    lock: HeldBy | None = None
+    is_guarded: bool = True
+    """Whether a driver on it would hold a lock: not on an object store."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Counts of dead letters; `open_by` rule and Kafka day.
+
+    `now_known`: of those without a schema, how many name a version that has a file now, by version; `stuck`: ids of replays
+    that died.
+    """
+
+    total: int = 0
+    open: int = 0
+    open_by: Mapping[str, Mapping[date, int]] = field(default_factory=dict)
+    now_known: Mapping[str, int] = field(default_factory=dict)
+    stuck: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system that holds `path`; bytes."""
+
+    path: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class ClosedDay:
+    """A billed day, and how many events Gold has more (or fewer) than bill and adjustments; customers whose bill is off."""
+
+    day: date
+    events: int
+    customers: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that was read. `kafka_problem` is a sentence where it gave nothing, `unread` what could not be looked at, and why."""
+
+    settings: Settings
+    commands: Commands
+    now: datetime
+    status: LakeStatus
+    topic: TopicState | None = None
+    kafka_problem: str | None = None
+    topic_is_missing: bool = False
+    bronze_topic_id: str | None = None
+    checkpoints: Mapping[str, StreamCheckpoint] = field(default_factory=dict)
+    rows: Mapping[str, list[LedgerRow]] = field(default_factory=dict)
+    """For each job the newest rows of the ledger, oldest first, at most about NEWEST_ROWS."""
+    known_gaps: Mapping[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """For each partition the holes [start, end) that `ops.known_gaps` explains."""
+    letters: Letters = field(default_factory=Letters)
+    leases: Mapping[str, HeldBy] = field(default_factory=dict)
+    disks: tuple[Disk, ...] = ()
+    closed_days: tuple[ClosedDay, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,88 @@
+"""Which checkpoint each stream uses, who runs on it, and whether it is sound."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from lakehouse.checkpoints.folder import Entry, Folder, open_folder
+from lakehouse.checkpoints.lake_tables import JOBS
+from lakehouse.checkpoints.listing import checkpoint_folders
+from lakehouse.checkpoints.reading import MARKER
+from lakehouse.checkpoints.rebuild import next_generation_path
+from lakehouse.checkpoints.verify import verify_checkpoint
+from lakehouse.doctor.facts import HeldBy, StreamCheckpoint
+from pipelines.common.errors import LakehouseError, TransientError
+from pipelines.common.kafka import TopicState
+from pipelines.common.leases import CHECKPOINT_LOCK, Holder, held_by
+from pipelines.common.settings import Settings
+
+_REPLAY = "replay/"
+"""Folder in the checkpoint of a bounded replay: it ends by itself, and is nobody's stream."""
+
+
+_NOT_ASKED: Future[TopicState | LakehouseError] = Future()
+_NOT_ASKED.set_result(TransientError("the doctor compares it with Kafka by itself"))
+
+
+def read_checkpoints(settings: Settings) -> dict[str, StreamCheckpoint]:
+    """Verify the checkpoint of each job's stream, Kafka left aside; a job without one is left out."""
+    root = settings.lake.checkpoints.rstrip("/")
+    folder = open_folder(root)
+    files = folder.files()
+    chosen: dict[str, tuple[str, Holder | None]] = {}
+    for job in JOBS:
+        names = [name for found, name in checkpoint_folders(folder) if found == job]
+        streams = [name for name in names if not _is_replay(folder, files, f"{job}/{name}/")]
+        holders = {name: _holder(f"{root}/{job}/{name}") for name in streams}
+        if streams:
+            last = max(streams, key=lambda name: (holders[name] is not None, _changed(files, f"{job}/{name}/")))
+            chosen[job] = f"{root}/{job}/{last}", holders[last]
+    with ThreadPoolExecutor(len(JOBS)) as pool:
+        judged = pool.map(lambda job: _judge(settings, job, *chosen[job]), chosen)
+        return dict(zip(chosen, judged, strict=True))
+
+
+def _judge(settings: Settings, job: str, path: str, holder: Holder | None) -> StreamCheckpoint:
+    lock = HeldBy(holder, seen_from_here(holder)) if holder is not None else None
+    after, is_guarded = next_generation_path(settings, job), "://" not in path
+    try:
+        verdict = verify_checkpoint(settings, open_folder(path), _NOT_ASKED)
+    except LakehouseError as error:
+        return StreamCheckpoint(job, path, after, None, (), lock, is_guarded, str(error))
+    return StreamCheckpoint(job, path, after, verdict.state, tuple(verdict.findings), lock, is_guarded)
+
+
+def seen_from_here(holder: Holder) -> bool | None:
+    """Whether the holder's process is stopped; None where it runs on another machine, or has gone meanwhile."""
+    if holder.host != socket.gethostname():
+        return None
+    try:
+        stat = Path(f"/proc/{holder.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[:1] in (["T"], ["t"])
+
+
+def _holder(path: str) -> Holder | None:
+    return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
+
+
+def _changed(files: Mapping[str, Entry], prefix: str) -> float:
+    return max(entry.modified.timestamp() for name, entry in files.items() if name.startswith(prefix))
+
+
+def _is_replay(folder: Folder, files: Mapping[str, Entry], prefix: str) -> bool:
+    if any(name.startswith(prefix + _REPLAY) for name in files):
+        return True
+    if prefix + MARKER not in files or any(name.startswith((f"{prefix}offsets/", f"{prefix}commits/")) for name in files):
+        return False
+    try:
+        starting = json.loads(json.loads(folder.read(prefix + MARKER))["starting"] or "{}")
+    except (OSError, ValueError, KeyError, TypeError):  # `verify` names what is wrong with it
+        return False
+    # A replay of Gold is done at once, without a plan.
+    return isinstance(starting, dict) and "versions" in starting

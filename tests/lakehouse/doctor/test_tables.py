@@ -1,0 +1,59 @@
+"""Logs that cannot be read, and offsets that nobody has explained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lakehouse.doctor.facts import THE_TABLES, Facts
+from lakehouse.doctor.tables import check_tables
+from lakehouse.status import TableStatus
+from tests.lakehouse.doctor.conftest import row
+
+
+def test_broken_log_names_table_and_where_it_can_come_from(sound: Facts) -> None:
+    broken = TableStatus("silver.api_usage_events", None, None, None, None, "version 3 is cut")
+    (found,) = check_tables(replace(sound, status=replace(sound.status, tables=[broken])))
+    assert (found.id, found.severity, found.playbook) == ("table-unreadable", "critical", "full-rebuild")
+    assert found.evidence == "version 3 is cut"
+    assert "from Bronze" in found.at_stake
+
+
+def test_ranges_that_the_batches_left_out_are_critical_until_they_are_known(sound: Facts) -> None:
+    rows = [row("bronze", 0, {"0": [0, 10]}), row("bronze", 1, {"0": [15, 20]})]
+    holed = replace(sound, rows={"bronze": rows})
+    (found,) = check_tables(holed)
+    assert (found.id, found.severity) == ("offset-holes", "critical")
+    assert "partition 0: 10 to 14," in found.evidence
+    assert "Up to 5 records" in found.at_stake
+    assert found.commands[0] == "lakehouse repair bronze --dry-run --config my.yaml"
+    (part,) = check_tables(replace(holed, known_gaps={0: [(8, 13)]}))
+    assert "partition 0: 13 to 14," in part.evidence
+    assert list(check_tables(replace(holed, known_gaps={0: [(10, 15)]}))) == []
+
+
+def test_range_that_a_repair_read_is_no_hole(sound: Facts) -> None:
+    rows = [
+        row("bronze", 0, {"0": [0, 10]}),
+        row("bronze", 1, {"0": [15, 20]}),
+        row("bronze", 0, {"0": [10, 15]}, generation="r"),
+    ]
+    assert list(check_tables(replace(sound, rows={"bronze": rows}))) == []
+
+
+def test_record_that_silver_did_not_find_is_only_an_info(sound: Facts) -> None:
+    silver = [row("silver", 0, {"0": [0, 20], "1": [0, 10]}, holes={"0": [[3, 4], [7, 9]]})]
+    holed = replace(sound, rows={**sound.rows, "silver": silver})
+    (found,) = check_tables(holed)
+    assert (found.id, found.severity, found.confidence) == ("offset-holes-inside", "info", "possible")
+    assert "partition 0: 3 to 3; partition 0: 7 to 8" in found.evidence
+    later = row("silver", 0, {"0": [7, 9]}, generation="replay")
+    (rest,) = check_tables(replace(holed, rows={**sound.rows, "silver": [*silver, later]}))
+    assert "7 to 8" not in rest.evidence
+    assert list(check_tables(replace(holed, known_gaps={0: [(3, 4), (7, 9)]}))) == []
+
+
+def test_what_could_not_be_read_is_said(sound: Facts) -> None:
+    (found,) = check_tables(replace(sound, unread={"the closed days": "a file is gone"}))
+    assert (found.id, found.severity, found.evidence) == ("not-examined", "warning", "a file is gone")
+    (store,) = check_tables(replace(sound, unread={THE_TABLES: "connection refused"}))
+    assert (store.id, store.severity, store.playbook) == ("store-unreachable", "critical", "object-store-outage")
