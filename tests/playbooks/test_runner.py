@@ -59,7 +59,7 @@ def test_blocks_run_as_written_with_the_variables_given(tmp_path: Path, monkeypa
 def test_command_that_fails_in_a_pipe_is_red_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = _page(tmp_path, monkeypatch, TEXT.replace("LINE", "lakehouse no-such-command"))
 
-    with pytest.raises(AssertionError, match=r"page\.md, line 27 \(Verify\) ended with 2"):
+    with pytest.raises(AssertionError, match=r"page\.md, line 24 \(Verify\) ended with 2"):
         follow(page, {})
 
 
