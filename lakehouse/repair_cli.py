@@ -62,7 +62,9 @@ def _repair(settings: Settings, topic: TopicState, can: list[Gap], cannot: list[
         f"{_count(cannot)} lost to retention"
     )
     if cannot:
-        _say("what is lost came to no customer's bill; see playbooks/README.md, and ask the producers to send it again")
+        _say(
+            "what is lost came to no customer's bill; see playbooks/retention-overrun.md, and ask the producers to send it again"
+        )
 
 
 def _fill(settings: Settings, topic: TopicState, gaps: list[Gap]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "info"]
 
-BROKEN = "checkpoint"
+BROKEN = "checkpoint-lost"
 RETENTION = "retention-overrun"
 KAFKA = "kafka-outage"
 ROLLBACK = "bad-deploy"

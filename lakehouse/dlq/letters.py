@@ -51,7 +51,8 @@ def open_letters(settings: Settings) -> DeltaTable:
         msg = f"There is no dead-letter table at {path}; run the Silver job first, or correct `lake.root`."
         raise UsageError(msg) from None
     except DeltaError as error:
-        msg = f"The log of the dead-letter table at {path} cannot be read ({str(error).splitlines()[0]}); see its playbook."
+        reason = str(error).splitlines()[0]
+        msg = f"The log of the dead-letter table at {path} cannot be read ({reason}); see playbooks/full-rebuild.md."
         raise LakehouseError(msg) from None
 
 

@@ -142,5 +142,5 @@ def open_table(path: str) -> DeltaTable | None:
         return None
     except DeltaError as error:
         reason = str(error).splitlines()[0]
-        msg = f"I7 violated: the Delta log of {path} cannot be read ({reason}); see the playbook on corrupt logs."
+        msg = f"I7 violated: the Delta log of {path} cannot be read ({reason}); see playbooks/full-rebuild.md."
         raise LakehouseError(msg) from None

@@ -1,20 +1,92 @@
-"""playbooks/README.md lists each playbook that a SQL check names."""
+"""The playbooks: listed, complete, with commands that exist; every playbook that a check or an error names is there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
+from lakehouse.checkpoints import findings
+from lakehouse.checks import load_checks
+from pipelines.common import retries
+from tests.playbooks.commands import commands_of, complaint
+from tests.playbooks.pages import FOLDER, NOT_PLAYBOOKS, SECTIONS, Page, all_pages
+
 PROJECT = Path(__file__).resolve().parents[2]
+PAGES = all_pages()
+NAMES = {page.name for page in PAGES}
+
+
+def _by_name(page: Page) -> str:
+    return page.name
 
 
 def test_index_lists_each_playbook_with_its_checks() -> None:
-    named: dict[str, set[str]] = {}
-    for path in (PROJECT / "sql" / "checks").glob("*.sql"):
-        header = re.search(r"^-- playbook: (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        assert header, f"{path.name} names no playbook"
-        named.setdefault(header[1], set()).add(path.stem)
-    rows = re.findall(
-        r"^\| `([\w-]+)` \| (.+) \|$", (PROJECT / "playbooks" / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    named: dict[str, set[str]] = {name: set() for name in NAMES}
+    for check in load_checks():
+        named.setdefault(check.playbook, set()).add(check.id)
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[([\w-]+)\]\(\1\.md\)(?: †)? \| [^|]+ \| (.*)\|$", index, re.MULTILINE)
     assert {playbook: set(re.findall(r"`(\w+)`", checks)) for playbook, checks in rows} == named
+    assert [playbook for playbook, _ in rows] == sorted(NAMES)
+
+
+def test_index_marks_the_playbooks_that_are_followed() -> None:
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    tests = (PROJECT / "tests" / "playbooks" / "test_followed.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([\w-]+)\.md\) †", index)) == set(re.findall(r'follow\("([\w-]+)"', tests))
+
+
+def test_every_playbook_that_the_code_names_is_there() -> None:
+    files = [path for folder in ("lakehouse", "pipelines", "batch", "sql") for path in (PROJECT / folder).rglob("*")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".sql")]
+    named = {name for text in texts for name in re.findall(r"playbooks/([\w-]+)\.md", text)}
+    named |= {family.playbook for family in retries._FAMILIES} | {playbook for _, _, playbook in retries._ERRNO.values()}
+    named |= {findings.BROKEN, findings.RETENTION, findings.KAFKA, findings.ROLLBACK}
+    assert named <= NAMES | set(NOT_PLAYBOOKS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_by_name)
+def test_playbook_has_all_sections_and_is_short(page: Page) -> None:
+    assert tuple(page.sections)[1:] == SECTIONS
+    assert all(page.sections[name].strip() or page.of(name) for name in SECTIONS)
+    assert page.of("Diagnosis")
+    assert page.of("Verify")
+    assert len(page.path.read_text(encoding="utf-8").splitlines()) <= 110
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_by_name)
+def test_commands_exist_and_use_the_settings_that_were_named(page: Page) -> None:
+    for block in page.blocks:
+        for words in commands_of(block.code):
+            assert complaint(words) is None, f"{page.path.name}, line {block.line}: {complaint(words)}"
+            if words[0] in ("lakehouse", "python"):
+                assert words[words.index("--config") + 1] == "$CONFIG", f"{page.path.name}, line {block.line}"
+    checks = {check.id for check in load_checks()}
+    asked = [words for block in page.blocks for words in commands_of(block.code) if words[:2] == ["lakehouse", "check"]]
+    assert {word for words in asked for word in words[2:] if re.fullmatch(r"\w+", word)} <= checks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_by_name)
+def test_commands_in_sentences_exist(page: Page) -> None:
+    for text in page.sections.values():
+        for code in re.findall(r"`(lakehouse [^`]+)`", text):
+            words = next(iter(commands_of(code)))
+            assert complaint(words) is None, f"{page.path.name}: {complaint(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_by_name)
+def test_variables_are_declared_and_used(page: Page) -> None:
+    code = "\n".join(block.code for block in page.blocks if block.section)
+    own = set(re.findall(r"for (\w+) in", code))
+    used = set(re.findall(r"\$\{?([A-Z_]+)", code)) - own
+    assert used == set(page.variables)
+    assert "CONFIG" in page.variables
+
+
+def test_failure_matrix_names_playbooks_that_are_there() -> None:
+    matrix = (FOLDER / "failure-matrix.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\(([\w-]+)\.md\)", matrix))
+    assert named <= NAMES | set(NOT_PLAYBOOKS)
+    assert NAMES - named == set()

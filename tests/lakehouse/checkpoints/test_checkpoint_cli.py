@@ -119,7 +119,7 @@ def test_verify_says_by_its_exit_code_whether_a_checkpoint_is_sound(full: Any, c
     Path(path_of(full, "bronze"), "offsets/1").write_text("")
     assert run(full, "verify", path_of(full, "bronze")) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert "error: offsets/1 is empty. See playbooks/checkpoint.md" in shown
+    assert "error: offsets/1 is empty. See playbooks/checkpoint-lost.md" in shown
     assert "is not sound: 1 finding" in shown
     assert run(full, "verify", path_of(full, "bronze"), "--json") == 1
     found = json.loads(capsys.readouterr().out)

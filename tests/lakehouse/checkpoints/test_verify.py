@@ -138,7 +138,7 @@ def test_old_copy_whose_next_batches_delta_would_skip_is_found(make: Callable[[A
     for batch in (1, 2):
         _remove(f"offsets/{batch}", f"commits/{batch}")(path)
     (finding,) = [one for one in verify(lake, path).findings if one.id != "kafka-silent"]
-    assert (finding.id, finding.severity, finding.playbook) == ("behind-table", "error", "checkpoint")
+    assert (finding.id, finding.severity, finding.playbook) == ("behind-table", "error", "checkpoint-lost")
     assert f"{table} already has batch 2" in finding.message
     assert "skip batch 1 to 2" in finding.message
 

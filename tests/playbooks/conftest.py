@@ -1,0 +1,110 @@
+"""The lake of the fault tests, and what is done to it, for playbooks that are followed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import SparkSession
+
+from lakehouse.local.event_plan import Mix, ProducePlan
+from lakehouse.local.producer import produce_events
+from lakehouse.streams import STREAMS, run_to_end
+from pipelines.common import kafka, leases
+from pipelines.common.settings import load_settings
+from tests.faults.conftest import DAY, LakeCase, lake_case
+from tests.playbooks.pages import read_page
+from tests.playbooks.runner import Followed, follow
+
+__all__ = ["lake_case"]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A lake to which something happens, and who follows the playbook then."""
+
+    case: LakeCase
+    spark: SparkSession
+    say: Callable[[str], None]
+
+    def with_settings(self, **sections: Any) -> Patient:
+        """The same lake with some settings changed, in its file too."""
+        tree = yaml.safe_load(self.case.config.read_text())
+        for name, value in sections.items():
+            tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) else value
+        self.case.config.write_text(yaml.safe_dump(tree))
+        return replace(self, case=replace(self.case, settings=load_settings(self.case.config, environ={})))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of all checkpoints."""
+        return Path(self.case.settings.lake.checkpoints)
+
+    def produce(self, count: int, seed: int, *, start: datetime = DAY, mix: Mix | None = None) -> None:
+        """Send events, which the op ledger knows."""
+        plan = ProducePlan(count=count, seed=seed, start_time=start, span_seconds=3600.0, mix=mix or Mix())
+        produce_events(self.case.settings, plan, self.case.folder / "op_ledger")
+
+    def run(self, *names: str) -> None:
+        """Run streams to their end in a driver that has ended when this returns."""
+        try:
+            run_to_end(self.spark, self.case.settings, names or list(STREAMS), threading.Event())
+        finally:
+            self.end_driver()
+
+    def end_driver(self) -> None:
+        """Give up the checkpoints that this process holds until it ends, as a driver that has ended does."""
+        for path in [path for path in leases._locks if path.startswith(str(self.case.folder))]:
+            leases._locks.pop(path).close()
+
+    def delete_records(self, partition: int, before: int) -> None:
+        """Let Kafka's retention pass over the records before an offset."""
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers(self.case.settings)})
+        place = TopicPartition(self.case.settings.kafka.topic, partition, before)
+        admin.delete_records([place])[TopicPartition(place.topic, partition)].result(10)
+
+    def follow(self, name: str, **variables: str) -> Followed:
+        """Follow a playbook from the moment on at which the fault is over, and say how long it took."""
+        page = read_page(name)
+        folder = self.case.folder
+        known = {
+            "CONFIG": str(self.case.config),
+            "CHECKPOINTS": str(self.checkpoints),
+            "ASIDE": str(folder / "aside"),
+            "LAKE": str(folder),
+        }
+        found = follow(page, {**{key: value for key, value in known.items() if key in page.variables}, **variables})
+        self.say(str(found))
+        return found
+
+    def broken_promises(self) -> set[str]:
+        """Invariants that do not hold, by the independent checker; I6 needs a replay to compare with."""
+        verdicts = self.case.verdicts()
+        assert verdicts.pop("I6") == "not checked"
+        return {id_ for id_, verdict in verdicts.items() if verdict != "holds"}
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Write a line that is seen although the test passes."""
+
+    def write(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return write
+
+
+@pytest.fixture
+def patient(spark: SparkSession, lake_case: Callable[[int], LakeCase], say: Callable[[str], None]) -> Callable[[int], Patient]:
+    """Make a lake with so many events in its topic, nothing of them read yet."""
+    return lambda events: Patient(lake_case(events), spark, say)
