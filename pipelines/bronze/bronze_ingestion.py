@@ -15,6 +15,7 @@ from pipelines.common import delta, jobs, kafka
 from pipelines.common.checkpoints import open_checkpoint
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.ledger import Ledger
+from pipelines.common.restores import refuse_restored
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -44,7 +45,9 @@ def run(
         source=topic.topic_id,
         target=delta.table_id(spark, path),
         starting=starting_offsets or "",
+        versions={str(BRONZE): delta.current_version(spark, path)},
     )
+    refuse_restored(checkpoint, Ledger(settings), {str(BRONZE): path})
 
     records = (
         spark.readStream.format("kafka")

@@ -28,6 +28,8 @@ POINTS = (
     "reconcile.after_adjustments",
     "rollback.after_restore",
     "rollback.after_void",
+    "rebuild.after_swap",
+    "rebuild.after_letters",
 )
 
 _TARGET, _, _TIMES = os.environ.get(VARIABLE, "").partition(":")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER
+from pipelines.common.voids import standing
 
 COUNTS = (
     "rows_read",
@@ -58,6 +59,18 @@ class BatchRow:
         """The row as it stands in a commit's `userMetadata`: a batch that runs again after a crash recovers it."""
         return {**asdict(self), "started_at": self.started_at.isoformat()}
 
+    def record(self) -> dict[str, Any]:
+        """The row by the ledger's columns, committed now."""
+        committed = datetime.now(UTC)
+        return {
+            **{name: getattr(self, name) for name in ("job", "generation", "batch_id", *COUNTS)},
+            "offsets": json.dumps(self.offsets),
+            "versions": json.dumps(self.versions),
+            "started_at": self.started_at,
+            "committed_at": committed,
+            "duration_ms": int((committed - self.started_at).total_seconds() * 1000),
+        }
+
     def with_versions(self, versions: Mapping[str, int]) -> BatchRow:
         """The same row with the table versions that were written."""
         return replace(self, versions=versions)
@@ -95,28 +108,26 @@ class Ledger:
         self.path = LEDGER.path(settings)
 
     def record(self, row: BatchRow) -> None:
-        """Append `row` unless the ledger has it."""
-        committed = datetime.now(UTC)
-        record = {
-            **{name: getattr(row, name) for name in ("job", "generation", "batch_id", *COUNTS)},
-            "offsets": json.dumps(row.offsets),
-            "versions": json.dumps(row.versions),
-            "started_at": row.started_at,
-            "committed_at": committed,
-            "duration_ms": int((committed - row.started_at).total_seconds() * 1000),
-        }
+        """Append `row`."""
+        self.append([row.record()])
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows as they are, in one commit."""
         if "://" not in self.path:
             Path(self.path).mkdir(parents=True, exist_ok=True)
-        write_deltalake(self.path, pa.Table.from_pylist([record], SCHEMA), mode="append")
+        write_deltalake(self.path, pa.Table.from_pylist([dict(row) for row in rows], SCHEMA), mode="append")
 
     def has(self, job: str, generation: str, batch_id: int) -> bool:
         """Tell whether the batch is in the ledger."""
         return any(row["generation"] == generation and row["batch_id"] == batch_id for row in self._rows(job))
 
     def covered(self, job: str) -> dict[int, list[tuple[int, int]]]:
-        """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged."""
+        """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged.
+
+        Batches that were taken back (see voids.py) do not count.
+        """
         ranges: dict[int, list[tuple[int, int]]] = {}
-        for row in self._rows(job):
+        for row in standing(self._rows(job)):
             for partition, (start, end) in json.loads(row["offsets"]).items():
                 ranges.setdefault(int(partition), []).append((start, end))
         return {partition: merge_ranges(found) for partition, found in ranges.items()}
@@ -125,12 +136,21 @@ class Ledger:
         """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""
         return {partition: ranges[-1][1] for partition, ranges in self.covered(job).items()}
 
+    def batches(self, job: str) -> list[dict[str, Any]]:
+        """All rows of `job` with all columns, in the order in which they were written."""
+        try:
+            files = DeltaTable(self.path).file_uris()
+        except TableNotFoundError:
+            return []
+        rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(filter=ds.field("job") == job).to_pylist()
+        return sorted(rows, key=lambda row: row["committed_at"])
+
     def _rows(self, job: str) -> list[dict[str, Any]]:
         try:
             files = DeltaTable(self.path).file_uris()
         except TableNotFoundError:
             return []
-        columns = ["job", "generation", "batch_id", "offsets"]
+        columns = ["job", "generation", "batch_id", "offsets", "versions"]
         rows: list[dict[str, Any]] = (
             ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=ds.field("job") == job).to_pylist()
         )
