@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": ("lakehouse.status_cli", "Show tables, last batches, offsets and lag."),
     "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),
     "verify": ("lakehouse.verify_cli", "Prove from the op ledger that every acknowledged record has its fate."),
+    "rebuild": ("lakehouse.rebuild_cli", "Build Silver or Gold anew from the layer before, compare, and swap."),
     "rollback": ("lakehouse.rollback_cli", "Restore a table to an older version, and say or do what has to follow."),
     "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),
     "produce": ("lakehouse.local.produce_cli", "Send generated events, or an access log, to Kafka and write the op ledger."),
