@@ -22,6 +22,8 @@ _COMMANDS = {
     "checkpoint": ("lakehouse.checkpoint_cli", "List, show, verify, copy, rewind and rebuild the checkpoints of the streams."),
     "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),
     "verify": ("lakehouse.verify_cli", "Prove from the op ledger that every acknowledged record has its fate."),
+    "rebuild": ("lakehouse.rebuild_cli", "Build Silver or Gold anew from the layer before, compare, and swap."),
+    "rollback": ("lakehouse.rollback_cli", "Restore a table to an older version, and say or do what has to follow."),
     "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),
     "produce": ("lakehouse.local.produce_cli", "Send generated events, or an access log, to Kafka and write the op ledger."),
     "repair": ("lakehouse.repair_cli", "Fill what is missing in Bronze where Kafka still has it."),

@@ -30,7 +30,10 @@ the others are the event's. No table is partitioned: file statistics prune (see 
 
 LEDGER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "job": ("string", "bronze, silver or gold."),
-    "generation": ("string", "Identity of the checkpoint: a new checkpoint path is a new generation."),
+    "generation": (
+        "string",
+        "Identity of the checkpoint; `void:` or `void-dlq:` and a generation: batches of it were taken back, counts are below 0.",
+    ),
     "batch_id": ("bigint", "Spark's number of the batch; it starts at 0 in each generation."),
     "offsets": (
         "string",

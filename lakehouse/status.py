@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, CIRCUIT_BREAKER, LEDGER
+from pipelines.common.voids import standing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ KAFKA_SECONDS = 0.8
 _NEWEST_FILES = 40
 """Ledger files read for each job; streams append one for each batch."""
 
-_BATCH_COLUMNS = ["job", "generation", "batch_id", "offsets", "rows_read", "inserted", "committed_at", "duration_ms"]
+_BATCH_COLUMNS = ["job", "generation", "batch_id", "offsets", "rows_read", "inserted", "committed_at", "duration_ms", "versions"]
 _LEDGER_STATS = ["path", "min.job", "max.job", "max.committed_at"]
 
 
@@ -187,7 +188,8 @@ def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
             return rows
 
     with ThreadPoolExecutor(8) as pool:
-        return [row for rows in pool.map(read, paths) for row in rows]
+        # Batches that were taken back have read nothing.
+        return [dict(row) for row in standing(row for rows in pool.map(read, paths) for row in rows)]
 
 
 def _last_batches(batches: list[dict[str, Any]]) -> list[BatchStatus]:

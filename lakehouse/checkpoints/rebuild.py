@@ -106,7 +106,7 @@ def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     del accept_loss
     table, ledger = require_table(settings, BRONZE), LedgerReader(settings)
     bronze = ledger.rows(job="bronze")
-    version = bronze_version_for_silver(table, ledger.rows(job="silver"), bronze)
+    version = bronze_version_for_silver(table, ledger.standing("silver"), bronze)
     if version < log_begins(settings, BRONZE):
         # Without a start the job reads the table as it stands, which holds all rows that the old versions added.
         return _Start(table_id(table), "", sum(row.inserted for row in bronze))

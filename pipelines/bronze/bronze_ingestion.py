@@ -21,6 +21,7 @@ from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
+from pipelines.common.restores import refuse_restored
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
 
@@ -135,14 +136,18 @@ def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection)
 def _open_checkpoint(
     spark: SparkSession, settings: Settings, topic: kafka.TopicState, path: str | None, starting: str
 ) -> Checkpoint:
-    return open_checkpoint(
+    bronze = BRONZE.path(settings)
+    checkpoint = open_checkpoint(
         spark,
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
         source=topic.topic_id,
-        target=delta.table_id(spark, BRONZE.path(settings)),
+        target=delta.table_id(spark, bronze),
         starting=starting,
+        versions={str(BRONZE): delta.current_version(spark, bronze)},
     )
+    refuse_restored(checkpoint, Ledger(settings), {str(BRONZE): bronze})
+    return checkpoint
 
 
 def _sink(

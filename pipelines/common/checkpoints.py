@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -18,7 +19,10 @@ MARKER = "lakehouse.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's identity; `generation` names it in transaction ids and in the ledger."""
+    """A checkpoint's identity; `generation` names it in transaction ids and in the ledger.
+
+    `versions`: versions of the tables that it writes when it was made, by the tables' names (see restores.py).
+    """
 
     path: str
     generation: str
@@ -27,14 +31,26 @@ class Checkpoint:
     target: str
     starting: str
     is_new: bool
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     def app_id(self, part: str = "") -> str:
         """Delta's transaction app id of this checkpoint (and of one `part` of its batches)."""
         return f"lakehouse-{self.job}{part and f'-{part}'}-{self.generation}"
 
 
-def open_checkpoint(spark: SparkSession, path: str, *, job: str, source: str, target: str, starting: str = "") -> Checkpoint:
+def open_checkpoint(
+    spark: SparkSession,
+    path: str,
+    *,
+    job: str,
+    source: str,
+    target: str,
+    starting: str = "",
+    versions: Mapping[str, int] | None = None,
+) -> Checkpoint:
     """Open the checkpoint at `path`, or mark a new one; `source` and `target` are ids of topic and tables.
+
+    `versions`: versions of the tables that it writes; a new checkpoint keeps them.
 
     Raises CheckpointError where it is another job's, another table's, or was made with other starting offsets, UsageError
     where another driver runs on it; then nothing is written.
@@ -46,7 +62,8 @@ def open_checkpoint(spark: SparkSession, path: str, *, job: str, source: str, ta
                 f"The folder {path} holds files of something else, expected a checkpoint of {job} or nothing; choose a new path."
             )
             raise CheckpointError(msg)
-        marker = {"job": job, "generation": uuid.uuid4().hex[:12], "source": source, "target": target, "starting": starting}
+        marker: dict[str, Any] = {"job": job, "generation": uuid.uuid4().hex[:12], "source": source, "target": target}
+        marker |= {"starting": starting, "versions": dict(versions or {})}
         files.write_text(spark, f"{path}/{MARKER}", json.dumps(marker))
         take_checkpoint(path, job=job, run=marker["generation"])
         return Checkpoint(path=path, is_new=True, **marker)

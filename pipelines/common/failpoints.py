@@ -34,6 +34,8 @@ POINTS = (
     "reconcile.after_adjustments",
     "rollback.after_restore",
     "rollback.after_void",
+    "rebuild.after_swap",
+    "rebuild.after_letters",
 )
 
 _TARGET, _TIMES, _KIND = (*os.environ.get(VARIABLE, "").split(":"), "", "")[:3]

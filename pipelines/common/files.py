@@ -64,6 +64,12 @@ def _write(spark: SparkSession, path: str, text: str, *, overwrite: bool) -> Non
         stream.close()
 
 
+def remove_tree(spark: SparkSession, path: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where it is absent."""
+    file_system, hadoop_path = _file_system(spark, path)
+    file_system.delete(hadoop_path, True)
+
+
 def absolute(path: str) -> str:
     """Give a local path from the root, a URI as it is."""
     return path if "://" in path else str(Path(path).absolute())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER, TableName
+from pipelines.common.voids import standing
 
 COUNTS = (
     "rows_read",
@@ -60,6 +61,19 @@ class BatchRow:
         """The row as it stands in a commit's `userMetadata`: a batch that runs again after a crash recovers it."""
         return {**asdict(self), "started_at": self.started_at.isoformat()}
 
+    def record(self) -> dict[str, Any]:
+        """The row by the ledger's columns, committed now."""
+        committed = datetime.now(UTC)
+        return {
+            **{name: getattr(self, name) for name in ("job", "generation", "batch_id", *COUNTS)},
+            "offsets": json.dumps(self.offsets),
+            "holes": json.dumps(self.holes) if self.holes else None,
+            "versions": json.dumps(self.versions),
+            "started_at": self.started_at,
+            "committed_at": committed,
+            "duration_ms": int((committed - self.started_at).total_seconds() * 1000),
+        }
+
     def with_versions(self, versions: Mapping[str, int]) -> BatchRow:
         """The same row with the table versions that were written."""
         return replace(self, versions=versions)
@@ -100,29 +114,27 @@ class Ledger:
         self.path = LEDGER.path(settings)
 
     def record(self, row: BatchRow) -> None:
-        """Append `row` unless the ledger has it."""
-        committed = datetime.now(UTC)
-        record = {
-            **{name: getattr(row, name) for name in ("job", "generation", "batch_id", *COUNTS)},
-            "offsets": json.dumps(row.offsets),
-            "holes": json.dumps(row.holes) if row.holes else None,
-            "versions": json.dumps(row.versions),
-            "started_at": row.started_at,
-            "committed_at": committed,
-            "duration_ms": int((committed - row.started_at).total_seconds() * 1000),
-        }
+        """Append `row`."""
+        self.append([row.record()])
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows as they are, in one commit."""
         if "://" not in self.path:
             Path(self.path).mkdir(parents=True, exist_ok=True)
-        write_deltalake(self.path, pa.Table.from_pylist([record], SCHEMA), mode="append", schema_mode="merge")
+        table = pa.Table.from_pylist([dict(row) for row in rows], SCHEMA)
+        write_deltalake(self.path, table, mode="append", schema_mode="merge")
 
     def has(self, job: str, generation: str, batch_id: int) -> bool:
         """Tell whether the batch is in the ledger."""
         return any(row["generation"] == generation and row["batch_id"] == batch_id for row in self._rows(job))
 
     def covered(self, job: str) -> dict[int, list[tuple[int, int]]]:
-        """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged."""
+        """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged.
+
+        Batches that were taken back (see voids.py) do not count.
+        """
         ranges: dict[int, list[tuple[int, int]]] = {}
-        for row in self._rows(job):
+        for row in standing(self._rows(job)):
             holes = json.loads(row["holes"] or "{}")
             for partition, (start, end) in json.loads(row["offsets"]).items():
                 edges = [start, *(edge for hole in holes.get(partition, []) for edge in hole), end]
@@ -139,7 +151,7 @@ class Ledger:
         A partition that `starting` does not name counts from its beginning.
         """
         versions = []
-        for row in self._rows(job):
+        for row in standing(self._rows(job)):
             ranges = json.loads(row["offsets"])
             if any(end > starting.get(int(partition), 0) for partition, (_, end) in ranges.items()):
                 versions.append(json.loads(row["versions"] or "{}").get(str(table), 0))
@@ -149,6 +161,10 @@ class Ledger:
         """Rows of the batches of `job` that were committed after `moment`: batch, offsets (as JSON) and counts."""
         columns = ["generation", "batch_id", "offsets", "committed_at", *COUNTS]
         return self._read((ds.field("job") == job) & (ds.field("committed_at") > pa.scalar(moment, _TIME)), columns)
+
+    def batches(self, job: str) -> list[dict[str, Any]]:
+        """All rows of `job` with all columns, in the order in which they were written."""
+        return sorted(self._read(ds.field("job") == job, SCHEMA.names), key=lambda row: row["committed_at"])
 
     def _rows(self, job: str) -> list[dict[str, Any]]:
         return self._read(ds.field("job") == job, ["job", "generation", "batch_id", "offsets", "holes", "versions"])

@@ -12,6 +12,7 @@ from pipelines.common.event_schema import EventSchemas, read_schemas
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import OnConflict
+from pipelines.common.restores import refuse_restored
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
@@ -49,14 +50,18 @@ def open_silver_checkpoint(
     spark: SparkSession, settings: Settings, tables: Tables, path: str | None, starting: str
 ) -> Checkpoint:
     """Open the checkpoint of a run over these tables; see `open_checkpoint` for what it refuses."""
-    return open_checkpoint(
+    written = {str(SILVER): tables.silver, str(DLQ): tables.dlq}
+    checkpoint = open_checkpoint(
         spark,
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
         source=delta.table_id(spark, tables.bronze),
         target=delta.table_id(spark, tables.silver),
         starting=starting,
+        versions={name: delta.current_version(spark, table) for name, table in written.items()},
     )
+    refuse_restored(checkpoint, Ledger(settings), written)
+    return checkpoint
 
 
 def make_sink(

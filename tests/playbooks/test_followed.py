@@ -74,7 +74,7 @@ def test_offset_gap(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_retention_overrun(patient: Make) -> None:
     sick = patient(1500)
     sick.run()
@@ -134,7 +134,7 @@ def test_gold_drift(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.skipif("rollback" not in _COMMANDS, reason="there is no `lakehouse rollback` yet")
 def test_bad_deploy(patient: Make) -> None:
     sick = patient(1500)
@@ -149,7 +149,7 @@ def test_bad_deploy(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.skipif("rebuild" not in _COMMANDS, reason="there is no `lakehouse rebuild` yet")
 def test_full_rebuild(patient: Make) -> None:
     sick = patient(1500)
@@ -163,7 +163,7 @@ def test_full_rebuild(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_billing(patient: Make) -> None:
     sick = patient(1500)
     sick.produce(50, 2, start=LATER, mix=Mix.clean())
@@ -179,7 +179,7 @@ def test_billing(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_poison_flood(patient: Make) -> None:
     sick = patient(0).with_settings(breaker={"min_records": 500, "cool_down_seconds": 600.0})
     poison = Mix(**{share.name: float(share.name == "malformed") for share in fields(Mix)})
@@ -194,7 +194,7 @@ def test_poison_flood(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_kafka_outage(spark: SparkSession, say: Callable[[str], None], tmp_path: Path) -> None:
     tree = {
         "kafka": {"topic": "usage", "partitions": 3},

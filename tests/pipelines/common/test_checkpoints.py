@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -11,7 +12,7 @@ from pyspark.sql import SparkSession
 from pipelines.common.checkpoints import MARKER, open_checkpoint, planned_offsets
 from pipelines.common.errors import EXIT_USAGE, CheckpointError
 
-OWN = {"job": "silver", "source": "bronze-id", "target": "silver-id"}
+OWN: dict[str, Any] = {"job": "silver", "source": "bronze-id", "target": "silver-id"}
 
 
 def test_checkpoint_keeps_its_generation(spark: SparkSession, tmp_path: Path) -> None:

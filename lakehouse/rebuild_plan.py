@@ -1,0 +1,159 @@
+"""What a rebuild would read and write, and whether there is room; read without a JVM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from pipelines.common.errors import UsageError
+from pipelines.common.event_schema import read_schemas
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+
+MANIFEST = "rebuild.json"
+"""File of a rebuild's folder that says what it is: only such a folder is ever replaced or removed."""
+
+SOURCES = {"silver": BRONZE, "gold": SILVER}
+TARGETS: dict[str, tuple[TableName, ...]] = {"silver": (SILVER, DLQ), "gold": (GOLD_HOURLY, GOLD_DAILY)}
+_MARGIN = 1.2
+
+
+@dataclass(frozen=True)
+class RebuildPlan:
+    """A rebuild of the tables of `layer` in `folder`, from `source_version` of the layer before; sizes are bytes.
+
+    `is_done`: the folder holds this very rebuild already. `versions`: of the live tables that there are. `rules`: digest of the
+    settings, event schemas and decisions that the result depends on.
+    """
+
+    layer: str
+    folder: str
+    source_path: str
+    source_version: int
+    records: int | None
+    size: int
+    free: int | None
+    versions: dict[TableName, int]
+    rules: str
+    is_done: bool = False
+
+    @property
+    def source(self) -> TableName:
+        """The table that is read."""
+        return SOURCES[self.layer]
+
+    @property
+    def targets(self) -> tuple[TableName, ...]:
+        """The tables that are built anew."""
+        return TARGETS[self.layer]
+
+    def settings(self, live: Settings) -> Settings:
+        """The live settings with tables and checkpoints under the rebuild's folder."""
+        lake = live.lake.model_copy(update={"root": f"{self.folder}/lake", "checkpoints": f"{self.folder}/checkpoints"})
+        return live.model_copy(update={"lake": lake})
+
+    def manifest(self, state: str) -> str:
+        """Text of the manifest: `begun`, or `built`."""
+        return json.dumps(_said(self.layer, self.source_path, self.source_version, self.rules, state))
+
+
+def plan_rebuild(settings: Settings, layer: str, into: str | None, *, swap: bool) -> RebuildPlan:
+    """Look at source, live tables and disk; nothing is written.
+
+    Raises UsageError: a layer that is not rebuilt, no source table, a folder of something else, no room.
+    """
+    if layer not in SOURCES:
+        msg = f"`{layer[:40]}` cannot be rebuilt, expected silver or gold; Bronze is what they are rebuilt from."
+        raise UsageError(msg)
+    folder = (into or f"{settings.lake.root.rstrip('/')}.rebuild-{layer}").rstrip("/")
+    source = SOURCES[layer]
+    table = _open(source.path(settings))
+    if table is None:
+        msg = f"There is no Delta table {source} at {source.path(settings)} to rebuild {layer} from; correct `lake.root`."
+        raise UsageError(msg)
+    found = {name: opened for name in TARGETS[layer] if (opened := _open(name.path(settings))) is not None}
+    records, source_size = _statistics(table)
+    size = max(source_size, sum(_statistics(opened)[1] for opened in found.values()))
+    versions = {name: opened.version() for name, opened in found.items()}
+    rules = _rules(settings, versions)
+    plan = RebuildPlan(
+        layer=layer,
+        folder=folder,
+        source_path=source.path(settings),
+        source_version=table.version(),
+        records=records,
+        size=size * (2 if swap else 1),
+        free=_free(folder),
+        versions=versions,
+        rules=rules,
+        is_done=_is_done(folder, _said(layer, source.path(settings), table.version(), rules, "built")),
+    )
+    if plan.free is not None and not plan.is_done and plan.free < plan.size * _MARGIN:
+        msg = (
+            f"The rebuild of {layer} needs about {plan.size * _MARGIN / 1e6:,.0f} MB at {folder}, but {plan.free / 1e6:,.0f} MB "
+            "are free; make room, or give another folder with --into."
+        )
+        raise UsageError(msg)
+    return plan
+
+
+def _open(path: str) -> DeltaTable | None:
+    try:
+        return DeltaTable(path)
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        reason = str(error).splitlines()[0][:200]
+        msg = f"The log of {path} cannot be read ({reason}); move the folder away: its job then makes the table anew."
+        raise UsageError(msg) from None
+
+
+def _statistics(table: DeltaTable) -> tuple[int | None, int]:
+    """Rows (None where the log has no statistics) and bytes."""
+    adds = pa.table(table.get_add_actions(flatten=True))
+    rows: list[Any] = adds.column("num_records").to_pylist() if "num_records" in adds.column_names else []
+    known = len(rows) == adds.num_rows and None not in rows
+    return (sum(rows) if known else None), sum(adds.column("size_bytes").to_pylist())
+
+
+def _said(layer: str, source: str, version: int, rules: str, state: str) -> dict[str, Any]:
+    return {"layer": layer, "source": source, "source_version": version, "rules": rules, "state": state}
+
+
+def _rules(settings: Settings, versions: Mapping[TableName, int]) -> str:
+    # Which dead letters are discarded decides too.
+    text = f"{settings.silver.model_dump_json()} {read_schemas(settings.schemas_dir).rules()} {versions.get(DLQ)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_done(folder: str, wanted: dict[str, Any]) -> bool:
+    """Whether `folder` holds the rebuild that is `wanted`; raises UsageError where it holds something else than a rebuild."""
+    if "://" in folder or not Path(folder).exists():
+        return False
+    try:
+        said = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        if not Path(folder).is_dir() or any(Path(folder).iterdir()):
+            msg = f"The folder {folder} holds something else than a rebuild; give another one with --into."
+            raise UsageError(msg) from None
+        return False
+    return bool(said == wanted)
+
+
+def _free(folder: str) -> int | None:
+    """Free bytes where `folder` will lie; None for an object store."""
+    if "://" in folder:
+        return None
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

@@ -1,0 +1,173 @@
+"""Puts a rebuild in the place of the live tables: one commit in each, then the ledger, which has to say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse.rebuild import KEYS, STAMPS, Difference, content, open_rows, rebuilt_rows
+from lakehouse.rebuild_plan import RebuildPlan
+from lakehouse.rollback import letter_state
+from pipelines.common import delta, failpoints, files
+from pipelines.common.delta import TableDef
+from pipelines.common.errors import UsageError
+from pipelines.common.event_schema import read_schemas
+from pipelines.common.ledger import COUNTS, BatchRow, Ledger
+from pipelines.common.settings import Settings
+from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.common.voids import EVENTS, LedgerRow, standing, void_row
+from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
+from pipelines.silver.schema import DLQ_TABLE, silver_table
+
+_FATES = ("inserted", "replaced", "duplicate", "conflict", "tombstone", "late")
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Tables that were written, with their new versions; dead letters that were added and closed; ledger rows written."""
+
+    versions: dict[TableName, int]
+    letters_added: int = 0
+    letters_closed: int = 0
+    ledger_rows: int = 0
+
+
+def swap(
+    spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Sequence[Difference], *, run_id: str, now: datetime
+) -> Swapped:
+    """Make the live tables equal to the rebuild. Each step is idempotent; a run that died is completed by the next.
+
+    Table ids stay, so checkpoints stay valid: Silver's have read no further than the rebuild. Gold's stream sees Silver's
+    new rows in the change feed. Raises UsageError where a live table has changed since the plan was made.
+    """
+    _refuse_changed(spark, settings, plan)
+    versions = {}
+    metadata = json.dumps({"rebuild": {"run": run_id, "source_version": plan.source_version}})
+    for one in found:
+        delta.ensure_table(spark, definition(settings, one.table), one.table.path(settings))
+        if one.table != DLQ and not one.is_none:
+            versions[one.table] = _overwrite(spark, settings, plan, one, metadata=metadata, now=now)
+            failpoints.reach("rebuild.after_swap")
+    if plan.layer != "silver":
+        return Swapped(versions)
+    added, closed = _merge_letters(spark, settings, plan, run_id)
+    failpoints.reach("rebuild.after_letters")
+    return Swapped(versions, added, closed, _correct_ledger(spark, settings, plan, run_id, now))
+
+
+def _refuse_changed(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> None:
+    for table, version in plan.versions.items():
+        current = delta.current_version(spark, table.path(settings))
+        if current != version:
+            msg = (
+                f"{table} went from version {version} to {current} while it was rebuilt: something still writes to it; stop its "
+                "stream, then run the rebuild again."
+            )
+            raise UsageError(msg)
+
+
+def definition(settings: Settings, table: TableName) -> TableDef:
+    """The table as its job creates it."""
+    known = {DLQ: DLQ_TABLE, GOLD_HOURLY: HOURLY_TABLE, GOLD_DAILY: DAILY_TABLE}
+    return known[table] if table in known else silver_table(read_schemas(settings.schemas_dir))
+
+
+def _overwrite(
+    spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Difference, *, metadata: str, now: datetime
+) -> int:
+    table, path = found.table, found.table.path(settings)
+    rows = rebuilt_rows(spark, settings, plan, table)
+    rows = _with_stamps(table, rows, open_rows(spark, table, path) if found.readable else rows.limit(0), now)
+    if table == GOLD_DAILY:
+        issued = spark.read.format("delta").load(path).where(F.col("billing_status") == FINAL)
+        rows = rows.unionByName(issued)
+    rows.write.format("delta").mode("overwrite").option("userMetadata", metadata).save(path)
+    if not found.readable:
+        # Whoever follows the change feed cannot read the files that this commit removes, and has to begin after it.
+        spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
+    return delta.current_version(spark, path)
+
+
+def _with_stamps(table: TableName, rows: DataFrame, live: DataFrame, now: datetime) -> DataFrame:
+    """Give rows that the live table has the live row's stamps, so that they do not look as if they had come now."""
+    keys, stamps = list(KEYS[table]), list(STAMPS[table])
+    names = content(table, rows.columns)
+    values = [F.col(name) if name in live.columns else F.lit(None) for name in names]
+    known = live.dropDuplicates(keys).select(*keys, F.xxhash64(*values).alias("_known"), F.struct(*stamps).alias("_stamps"))
+    joined = rows.join(known, on=keys, how="left")
+    same = F.col("_known") == F.xxhash64(*names)
+    given = {
+        name: F.when(same, F.col(f"_stamps.{name}")).otherwise(F.col(name) if name == "silver_version" else F.lit(now))
+        for name in stamps
+    }
+    return joined.withColumns(given).select(rows.columns)
+
+
+def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str) -> tuple[int, int]:
+    """Add dead letters that only the rebuild has, close open ones whose records pass now, open replayed ones that do not."""
+    path = DLQ.path(settings)
+    delta.ensure_columns(spark, DLQ_TABLE, path)
+    live = spark.read.format("delta").load(path)
+    rebuilt = spark.read.format("delta").load(DLQ.path(plan.settings(settings)))
+    same = " AND ".join(f"t.{name} = s.{name}" for name in KEYS[DLQ])
+    added = rebuilt.join(live.select(*KEYS[DLQ]), on=list(KEYS[DLQ]), how="left_anti").count()
+    result = (
+        DeltaTable.forPath(spark, path)
+        .alias("t")
+        .merge(rebuilt.alias("s"), same)
+        .whenMatchedUpdate(condition="t._status = 'replayed'", set=letter_state(live.columns, "open"))
+        .whenNotMatchedInsertAll()
+        .whenNotMatchedBySourceUpdate(
+            condition="t._status = 'open'", set=letter_state(live.columns, "replayed", f"rebuild-{run_id}")
+        )
+        .execute()
+        .collect()[0]
+    )
+    return added, int(result["num_updated_rows"])
+
+
+def _correct_ledger(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str, now: datetime) -> int:
+    """Make the ledger say what the rebuild says, where it differs: undo Silver's batches and add the rebuild as one."""
+    ledger = Ledger(settings)
+    batches = standing(ledger.batches(SILVER.layer))
+    rebuilt = Ledger(plan.settings(settings))
+    counted = _sums(rebuilt.batches(SILVER.layer))
+    events, letters = (spark.read.format("delta").load(table.path(settings)).count() for table in (SILVER, DLQ))
+    known = _sums(batches)
+    # Retention removes closed ones, which stay counted.
+    added = max(0, letters - _sums(ledger.batches(SILVER.layer))["dead_lettered"])
+    copies = counted["duplicate"] + counted["replaced"]
+    if (events, copies, counted["tombstone"], 0) == (
+        known["inserted"],
+        known["duplicate"] + known["replaced"],
+        known["tombstone"],
+        added,
+    ):
+        return 0
+    fates = {**{name: counted[name] for name in _FATES}, "inserted": events, "dead_lettered": added}
+    accounted = sum(fates[name] for name in ("inserted", "replaced", "duplicate", "tombstone", "dead_lettered"))
+    row = BatchRow(
+        job=SILVER.layer,
+        generation=f"rebuild-{run_id}",
+        batch_id=0,
+        offsets={str(p): [ranges[0][0], ranges[-1][1]] for p, ranges in rebuilt.covered(SILVER.layer).items()},
+        rows_read=counted["rows_read"],
+        already_present=counted["rows_read"] - accounted,
+        versions={str(SILVER): delta.current_version(spark, SILVER.path(settings))},
+        started_at=now,
+        **fates,
+    )
+    generations = sorted({batch["generation"] for batch in batches})
+    voids = [void_row([batch for batch in batches if batch["generation"] == name], EVENTS) for name in generations]
+    ledger.append([*voids, row.record()])
+    return len(voids) + 1
+
+
+def _sums(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    return {name: sum(int(row[name]) for row in rows) for name in COUNTS}

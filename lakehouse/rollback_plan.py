@@ -1,0 +1,244 @@
+"""What a rollback would do, read without a JVM: rows, files, bills that it would open, batches that it takes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pa_fs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+
+from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.ledger import Ledger, merge_ranges
+from pipelines.common.settings import Settings
+from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.common.voids import EVENTS, LETTERS, LedgerRow, standing
+
+REVERSIBLE = (GOLD_HOURLY, GOLD_DAILY, SILVER, DLQ)
+_KINDS = {SILVER: EVENTS, DLQ: LETTERS}
+Ranges = dict[int, list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class RollbackPlan:
+    """A rollback of `table` from `version` to `to`; row counts are None where the log has no statistics.
+
+    `done_at`: version of the RESTORE where an earlier run has got that far; `version` is then the one before it.
+    `undone_since`: when the first commit was made that is taken back.
+
+    For Silver and the dead letters: `batches` of the ledger that are taken back, and `bronze_version`, from which a new
+    generation has to read.
+    """
+
+    table: TableName
+    path: str
+    version: int
+    to: int
+    committed_at: datetime
+    undone_since: datetime
+    rows: int | None
+    rows_then: int | None
+    done_at: int | None = None
+    commits: Sequence[str] = ()
+    batches: Sequence[LedgerRow] = field(default=(), repr=False)
+    bronze_version: int | None = None
+
+    @property
+    def generations(self) -> list[str]:
+        """Generations of checkpoints whose batches are taken back."""
+        return sorted({row["generation"] for row in self.batches})
+
+
+def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
+    """Look at everything that a rollback depends on; nothing is written.
+
+    Raises UsageError with one sentence: a table that is never rolled back, a version that is not there or whose files are
+    gone, a bill that would be opened again.
+    """
+    table = _reversible(name)
+    path = table.path(settings)
+    now = _open(table, path)
+    if not 0 <= to < now.version():
+        msg = f"{table} is at version {now.version()}, expected --to from 0 to {now.version() - 1}; correct it."
+        raise UsageError(msg)
+    then = _open(table, path, to)
+    _require_files(table, now, then)
+    if table == GOLD_DAILY:
+        _refuse_open_bills(now, then)
+    history = sorted(now.history(now.version() - to + 1), key=lambda commit: int(commit["version"]))
+    if int(history[0]["version"]) != to:
+        msg = f"The log of {table} has no commit of version {to} any more; choose a version from {history[0]['version']} on."
+        raise UsageError(msg)
+    done_at, version = None, now.version()
+    if _said(history[-1]).get("to") == to and history[-1].get("operation") == "RESTORE":
+        done_at, version = now.version(), int(_said(history[-1])["from"])
+    commits = [f"{commit['version']} {commit.get('operation', '?')}" for commit in history[1:]]
+    before = now if done_at is None else _open(table, path, version)
+    plan = RollbackPlan(
+        table=table,
+        path=path,
+        version=version,
+        to=to,
+        committed_at=_time(history[0]),
+        undone_since=_time(history[1]),
+        rows=_rows(before),
+        rows_then=_rows(then),
+        done_at=done_at,
+        commits=commits,
+    )
+    if table not in _KINDS:
+        return plan
+    _refuse_half_a_batch(settings, plan, str(history[0].get("operation")))
+    return _with_batches(settings, plan)
+
+
+def metadata(plan: RollbackPlan, reason: str) -> str:
+    """What the RESTORE commit says of itself (`userMetadata`): whoever comes after a crash reads it there."""
+    return json.dumps({"rollback": {"from": plan.version, "to": plan.to, "reason": reason}})
+
+
+def _said(commit: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        said = json.loads(commit.get("userMetadata") or "{}").get("rollback", {})
+    except (ValueError, AttributeError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _reversible(name: str) -> TableName:
+    table = next((known for known in ALL_TABLES if str(known) == name), None)
+    if table in REVERSIBLE:
+        return table
+    choices = ", ".join(str(known) for known in REVERSIBLE)
+    reasons = {
+        None: "is not a table of the lake",
+        BRONZE: "is never rolled back: it is the append-only truth that everything else is made of",
+        ADJUSTMENTS: "is never rolled back: issued adjustments stay, and the next run of the daily batch books what they lack",
+    }
+    reason = reasons.get(table, "is never rolled back: it is the record of what happened")
+    msg = f"`{name[:80]}` {reason}; give one of {choices}."
+    raise UsageError(msg)
+
+
+def _open(table: TableName, path: str, version: int | None = None) -> DeltaTable:
+    try:
+        return DeltaTable(path, version=version)
+    except TableNotFoundError:
+        msg = f"There is no Delta table {table} at {path}; correct `lake.root`."
+        raise UsageError(msg) from None
+    except DeltaError as error:
+        at = "" if version is None else f" of version {version}"
+        msg = f"The log{at} of {table} cannot be read ({str(error).splitlines()[0][:200]}); choose a later version."
+        raise (LakehouseError if version is None else UsageError)(msg) from None
+
+
+def _require_files(table: TableName, now: DeltaTable, then: DeltaTable) -> None:
+    names = [set(pa.table(one.get_add_actions()).column("path").to_pylist()) for one in (now, then)]
+    storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(then._table))
+    needed = sorted(names[1] - names[0])
+    gone = sum(info.type != pa_fs.FileType.File for info in (storage.get_file_info(needed) if needed else []))
+    if gone:
+        msg = (
+            f"{gone} of the {len(names[1])} files of version {then.version()} of {table} are gone (VACUUM removes them), so it "
+            "cannot be restored; choose a later version, or rebuild the table with `lakehouse rebuild`."
+        )
+        raise UsageError(msg)
+
+
+def _refuse_open_bills(now: DeltaTable, then: DeltaTable) -> None:
+    opened = sorted(closed_days(now) - closed_days(then))
+    if opened:
+        msg = (
+            f"Version {then.version()} of {GOLD_DAILY} is from before {len(opened)} days were closed (first {opened[0]}), and an "
+            "issued bill is never opened again; choose a later version: what is wrong in it is mended by adjustments."
+        )
+        raise UsageError(msg)
+
+
+def closed_days(daily: DeltaTable) -> set[date]:
+    """Days of the daily Gold table that are final."""
+    final = daily.to_pyarrow_dataset().to_table(columns=["day"], filter=pc.field("billing_status") == "final")
+    return set(final.column("day").unique().to_pylist())
+
+
+def _rows(table: DeltaTable) -> int | None:
+    adds = pa.table(table.get_add_actions(flatten=True))
+    counts = adds.column("num_records").to_pylist() if "num_records" in adds.column_names else []
+    return None if len(counts) != adds.num_rows or None in counts else sum(counts)
+
+
+def _time(commit: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
+
+
+def _refuse_half_a_batch(settings: Settings, plan: RollbackPlan, operation: str) -> None:
+    """Replacements of a batch are a MERGE before its append: with one and without the other no count is right."""
+    ends = {json.loads(row["versions"]).get(str(plan.table)) for row in Ledger(settings).batches("silver")}
+    if plan.table == SILVER and operation == "MERGE" and plan.to not in ends:
+        msg = f"Version {plan.to} of {plan.table} is in the middle of a batch; choose {plan.to - 1} or {plan.to + 1}."
+        raise UsageError(msg)
+
+
+def _with_batches(settings: Settings, plan: RollbackPlan) -> RollbackPlan:
+    """Find the batches that are taken back: those that wrote a later version, and those that came after the first of it."""
+    ledger, kind = Ledger(settings), _KINDS[plan.table]
+    known = ledger.batches("silver")
+
+    def is_undone(row: LedgerRow) -> bool:
+        wrote = json.loads(row["versions"]).get(str(plan.table))
+        # A batch that wrote nothing was decided by what the table held then.
+        return bool(wrote > plan.to if wrote is not None else kind == EVENTS and row["committed_at"] > plan.undone_since)
+
+    batches = [row for row in standing(known, kind) if is_undone(row)]
+    undone = {id(row) for row in batches}
+    kept = _covered(row for row in standing(known) if id(row) not in undone or kind == LETTERS)
+    taken = _covered(batches)
+    start = bronze_start(ledger.batches("bronze"), taken if kind == LETTERS else subtract(taken, kept), kept)
+    return replace(plan, batches=batches, bronze_version=start)
+
+
+def _covered(rows: Any) -> Ranges:
+    ranges: Ranges = {}
+    for row in rows:
+        for partition, (start, end) in json.loads(row["offsets"]).items():
+            ranges.setdefault(int(partition), []).append((start, end))
+    return {partition: merge_ranges(found) for partition, found in ranges.items()}
+
+
+def subtract(ranges: Ranges, others: Ranges) -> Ranges:
+    """What is left of `ranges` [start, end) of each partition without `others`; both sorted and merged."""
+    left: Ranges = {}
+    for partition, found in ranges.items():
+        for start, end in found:
+            at = start
+            for low, high in others.get(partition, []):
+                if high > at and low < end:
+                    if low > at:
+                        left.setdefault(partition, []).append((at, low))
+                    at = max(at, high)
+            if at < end:
+                left.setdefault(partition, []).append((at, end))
+    return left
+
+
+def bronze_start(bronze: Sequence[LedgerRow], missing: Ranges, kept: Ranges) -> int:
+    """First version of Bronze that holds a record of `missing`, or one beyond the end of `kept`; 0 where that is unknown."""
+    ends = {partition: ranges[-1][1] for partition, ranges in kept.items()}
+    if subtract(missing, _covered(bronze)):
+        return 0
+    first, last = None, 0
+    for row in bronze:
+        version = json.loads(row["versions"]).get(str(BRONZE), 0)
+        last = max(last, version)
+        for partition, (start, end) in json.loads(row["offsets"]).items():
+            wanted = missing.get(int(partition), [])
+            if end > max(start, ends.get(int(partition), 0)) or any(low < end and start < high for low, high in wanted):
+                first = version if first is None else min(first, version)
+    return last if first is None else first

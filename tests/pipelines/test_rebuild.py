@@ -1,0 +1,215 @@
+"""Silver and Gold built anew beside the live tables: what differs is counted, and the swap mends it."""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from delta.tables import DeltaTable as SparkTable
+from deltalake import DeltaTable
+
+from batch.reconcile_gold import Paths, parse_day, reconcile
+from lakehouse.cli import main
+from lakehouse.rebuild import Difference, build, compare, remove
+from lakehouse.rebuild_plan import plan_rebuild
+from lakehouse.rebuild_swap import Swapped, swap
+from pipelines.common import failpoints
+from pipelines.common.errors import UsageError
+from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import Lake
+
+Make = Callable[..., dict[str, Any]]
+HOUR = timedelta(hours=1)
+DAY = parse_day("2026-01-28")
+
+
+@pytest.fixture
+def filled(lake: Lake, make_event: Make, make_record: Make) -> Lake:
+    """Four events, a copy, a replacement, a tombstone and two dead letters, aggregated."""
+    events = [make_event(event_id=f"e{number}", customer_id=f"c{number % 2}") for number in range(4)]
+    at = make_record(None, 0)["_kafka_timestamp"]
+    lake.append(*(make_record(one, number, at=at + HOUR) for number, one in enumerate(events)), make_record(b"{", 4))
+    lake.run_silver()
+    lake.append(
+        make_record(events[0], 5, at=at), make_record(events[1], 6, at=at + 2 * HOUR), make_record(None, 7), make_record(b"[", 8)
+    )
+    lake.run_silver()
+    lake.run_gold()
+    return lake
+
+
+def _state(lake: Lake) -> list[Any]:
+    counts = lake.counts()
+    # Whether a copy came after its survivor or made room for it depends on how batches are cut; how many there are does not.
+    copies = counts.pop("duplicate", 0) + counts.pop("replaced", 0)
+    counts = {**{name: counts.get(name) for name in ("inserted", "tombstone", "dead_lettered")}, "copies": copies}
+    return [lake.rows(SILVER, without=("_processed_at",)), lake.rows(DLQ, without=("_dead_lettered_at",)), counts, lake.gold()]
+
+
+def _rebuild(lake: Lake, layer: str) -> tuple[dict[str, Difference], Callable[[], Swapped]]:
+    plan = plan_rebuild(lake.settings, layer, None, swap=True)
+    if not plan.is_done:
+        build(lake.spark, lake.settings, plan, lambda _: None, Event())
+    found = compare(lake.spark, lake.settings, plan, lambda _: None)
+
+    def take_over() -> Swapped:
+        done = swap(lake.spark, lake.settings, plan, found, run_id="r1", now=datetime.now(UTC))
+        remove(lake.spark, plan.folder)
+        return done
+
+    return {str(one.table): one for one in found}, take_over
+
+
+def test_sound_silver_equals_its_rebuild_and_is_left_alone(filled: Lake) -> None:
+    before, versions = _state(filled), [filled.version(table) for table in (SILVER, LEDGER)]
+    found, take_over = _rebuild(filled, "silver")
+
+    assert [(one.equal, one.is_none) for one in found.values()] == [(4, True), (2, True)]
+    assert plan_rebuild(filled.settings, "silver", None, swap=True).is_done
+    done = take_over()
+    assert (done.versions, done.letters_added, done.letters_closed, done.ledger_rows) == ({}, 0, 0, 0)
+    assert [filled.version(table) for table in (SILVER, LEDGER)] == versions
+    assert _state(filled) == before
+    assert not Path(f"{filled.settings.lake.root}.rebuild-silver").exists()
+
+
+def test_damaged_silver_is_counted_and_mended_and_its_checkpoint_goes_on(
+    filled: Lake, make_event: Make, make_record: Make
+) -> None:
+    before, path = _state(filled), filled.path(SILVER)
+    stamps = {row["event_id"]: row["_processed_at"] for row in filled.rows(SILVER)}
+    rows = filled.spark.read.format("delta").load(path)
+    wrong = rows.where("event_id = 'e3'").selectExpr("* EXCEPT (event_id)", "'ghost' AS event_id").select(rows.columns)
+    wrong.write.format("delta").mode("append").save(path)
+    SparkTable.forPath(filled.spark, path).delete("event_id = 'e1'")
+    SparkTable.forPath(filled.spark, path).update("event_id = 'e2'", {"request_bytes": "request_bytes + 1"})
+    SparkTable.forPath(filled.spark, filled.path(DLQ)).delete("_kafka_offset = 8")
+    SparkTable.forPath(filled.spark, filled.path(DLQ)).update(set={"_status": "'discarded'"})
+    found, take_over = _rebuild(filled, "silver")
+
+    assert found[str(SILVER)] == Difference(SILVER, equal=2, only_live=1, only_rebuilt=1, changed=1)
+    assert (found[str(DLQ)].equal, found[str(DLQ)].only_rebuilt) == (0, 1)
+    done = take_over()
+    assert (list(done.versions), done.letters_added) == ([SILVER], 1)
+    assert {row["_kafka_offset"]: row["_status"] for row in filled.rows(DLQ)} == {4: "discarded", 8: "open"}
+    filled.run_gold()
+    now = _state(filled)
+    assert [now[0], now[2], now[3]] == [before[0], before[2], before[3]]
+    kept = {row["event_id"]: row["_processed_at"] for row in filled.rows(SILVER)}
+    assert {name for name in stamps if kept[name] == stamps[name]} == {"e0", "e3"}
+    filled.append(make_record(make_event(event_id="e1"), 9), make_record(make_event(event_id="e9"), 10))
+    filled.run_silver()
+    assert [row["event_id"] for row in filled.rows(SILVER, "event_id")] == ["e0", "e1", "e2", "e3", "e9"]
+    assert filled.counts()["inserted"] == 5
+
+
+@pytest.mark.parametrize("point", ["after_swap", "after_letters"])
+def test_swap_that_died_is_completed_by_the_next(filled: Lake, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    before = _state(filled)
+    SparkTable.forPath(filled.spark, filled.path(SILVER)).delete("event_id = 'e1'")
+    ledger = DeltaTable(filled.path(LEDGER))
+    ledger.delete("job = 'silver' AND batch_id = 1")
+
+    def die(reached: str) -> None:
+        if reached == f"rebuild.{point}":
+            raise InterruptedError(point)
+
+    assert f"rebuild.{point}" in failpoints.POINTS
+    _, take_over = _rebuild(filled, "silver")
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", die)
+        with pytest.raises(InterruptedError):
+            take_over()
+    _, take_over = _rebuild(filled, "silver")
+    take_over()
+    filled.run_gold()
+    assert _state(filled) == before
+
+
+def test_silver_with_a_lost_file_is_mended(filled: Lake) -> None:
+    before = _state(filled)
+    Path(DeltaTable(filled.path(SILVER)).file_uris()[0]).unlink()
+    found, take_over = _rebuild(filled, "silver")
+
+    assert not found[str(SILVER)].readable
+    take_over()
+    assert _state(filled) == before
+
+
+def test_gold_is_mended_but_for_issued_bills(filled: Lake, make_event: Make, make_record: Make) -> None:
+    paths = Paths.of(filled.settings)
+    other = make_event(event_id="other", event_timestamp="2026-01-27T10:00:00Z")
+    filled.append(make_record(other, 9))
+    filled.run_silver()
+    filled.run_gold()
+    reconcile(filled.spark, filled.settings, paths, DAY, datetime(2026, 2, 1, tzinfo=UTC))
+    filled.append(make_record(make_event(event_id="late"), 10))
+    filled.run_silver()
+    filled.run_gold()
+    reconcile(filled.spark, filled.settings, paths, DAY, datetime(2026, 2, 2, tzinfo=UTC))
+    before, adjustments = filled.gold(), filled.rows(ADJUSTMENTS)
+    assert len(adjustments) == 1
+    stamps = filled.rows(GOLD_HOURLY, "_updated_at")
+    found, take_over = _rebuild(filled, "gold")
+    assert [(one.equal, one.is_none) for one in found.values()] == [(4, True), (1, True)]
+    assert take_over().versions == {}
+    for table in (GOLD_HOURLY, GOLD_DAILY):
+        SparkTable.forPath(filled.spark, filled.path(table)).update(
+            "event_count > 0 AND coalesce({}, '') <> 'final'".format("billing_status" if table == GOLD_DAILY else "NULL"),
+            {"event_count": "7"},
+        )
+    found, take_over = _rebuild(filled, "gold")
+    assert [one.changed for one in found.values()] == [4, 1]
+    assert set(take_over().versions) == {GOLD_HOURLY, GOLD_DAILY}
+    assert filled.gold() == before
+    assert filled.rows(ADJUSTMENTS) == adjustments
+    assert len(filled.rows(GOLD_HOURLY, "_updated_at")) == len(stamps)
+
+
+def test_live_table_that_changes_meanwhile_is_not_swapped(filled: Lake, make_event: Make, make_record: Make) -> None:
+    _, take_over = _rebuild(filled, "silver")
+    filled.append(make_record(make_event(event_id="new"), 9))
+    filled.run_silver()
+    version = filled.version(SILVER)
+    with pytest.raises(UsageError, match="something still writes to it"):
+        take_over()
+    assert filled.version(SILVER) == version
+
+
+def test_what_cannot_be_rebuilt_is_refused_and_nothing_changes(filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names() -> list[Path]:
+        return sorted(filled.folder.rglob("*"))
+
+    foreign = filled.folder / "foreign"
+    foreign.mkdir()
+    (foreign / "precious.txt").write_text("x")
+    before = names()
+    with pytest.raises(UsageError, match="expected silver or gold"):
+        plan_rebuild(filled.settings, "bronze", None, swap=False)
+    with pytest.raises(UsageError, match="holds something else than a rebuild"):
+        plan_rebuild(filled.settings, "silver", str(foreign), swap=False)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10, 10, 0))
+    with pytest.raises(UsageError, match="make room"):
+        plan_rebuild(filled.settings, "silver", None, swap=False)
+    assert names() == before
+
+
+def test_dry_run_says_counts_and_writes_nothing(filled: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    config = filled.folder / "conf.yaml"
+    config.write_text(json.dumps({"lake": filled.settings.lake.model_dump(), "schemas_dir": filled.settings.schemas_dir}))
+    before = sorted(filled.folder.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(["rebuild", "silver", "--swap", "--dry-run", "--config", str(config)])
+    printed = capsys.readouterr().out
+    assert (ended.value.code, "of bronze.api_usage_events (9 rows)" in printed) == (0, True), printed
+    assert sorted(filled.folder.rglob("*")) == before
+    assert BRONZE.layer in printed

@@ -1,0 +1,247 @@
+"""A bad publish is taken back: nothing is lost, nothing counted twice, and no old checkpoint goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from delta.tables import DeltaTable as SparkTable
+from deltalake import DeltaTable
+
+from lakehouse.cli import main
+from lakehouse.rollback import roll_back
+from lakehouse.rollback_plan import bronze_start, plan_rollback, subtract
+from pipelines.common import delta, failpoints
+from pipelines.common.checkpoints import Checkpoint, open_checkpoint
+from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.restores import refuse_restored
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import Lake
+
+Make = Callable[..., dict[str, Any]]
+HOUR = timedelta(hours=1)
+
+
+def _fill(lake: Lake, make_event: Make, make_record: Make) -> None:
+    """Three Bronze commits, each a batch of Silver: version 1 is batch 0, 2 and 3 are batch 2; batch 1 has a copy only."""
+    one, two, three = (make_event(event_id=name) for name in ("e1", "e2", "e3"))
+    at = make_record(one, 0)["_kafka_timestamp"]
+    late = make_event(event_id="e4", event_timestamp="2026-01-28T07:00:00Z")
+    commits = [
+        [make_record(one, 0), make_record(two, 1, at=at + HOUR), make_record(None, 2)],
+        [make_record(one, 3), make_record(b"{", 4)],
+        # The copy of e2 is the earlier one: it takes the row's place.
+        [make_record(two, 5, at=at + HOUR / 2), make_record(three, 6), make_record(late, 7), make_record(b"[", 8)],
+    ]
+    for number, records in enumerate(commits):
+        lake.append(*records)
+        offsets = {"0": [records[0]["_kafka_offset"], records[-1]["_kafka_offset"] + 1]}
+        row = BatchRow("bronze", "b1", number, offsets, rows_read=len(records), inserted=len(records))
+        Ledger(lake.settings).record(row.with_versions({str(BRONZE): number}))
+        lake.run_silver()
+
+
+def _silver(lake: Lake) -> list[Any]:
+    counts = lake.counts()
+    # Whether a copy came after its survivor or made room for it depends on how batches are cut; how many there are does not.
+    copies = counts.pop("duplicate", 0) + counts.pop("replaced", 0)
+    counts = {**{name: counts[name] for name in ("inserted", "tombstone", "dead_lettered")}, "copies": copies}
+    return [lake.rows(SILVER, without=("_processed_at",)), lake.rows(DLQ, without=("_dead_lettered_at",)), counts]
+
+
+def _roll_back(lake: Lake, table: Any, to: int, **options: Any) -> Any:
+    plan = plan_rollback(lake.settings, str(table), to)
+    options = {"reason": "a test", "repair": False, "stop": Event(), **options}
+    return roll_back(lake.spark, lake.settings, plan, progress=lambda _: None, **options)
+
+
+def _open(lake: Lake, name: str) -> Checkpoint:
+    spark, (bronze, silver) = lake.spark, (lake.path(table) for table in (BRONZE, SILVER))
+    ids: dict[str, Any] = {"source": delta.table_id(spark, bronze), "target": delta.table_id(spark, silver)}
+    checkpoint = open_checkpoint(spark, f"{lake.settings.lake.checkpoints}/silver/{name}", job="silver", **ids)
+    refuse_restored(checkpoint, Ledger(lake.settings), {str(table): lake.path(table) for table in (SILVER, DLQ)})
+    return checkpoint
+
+
+def test_silver_is_read_again_and_everything_adds_up(lake: Lake, make_event: Make, make_record: Make) -> None:
+    _fill(lake, make_event, make_record)
+    lake.run_gold()
+    before, gold = _silver(lake), lake.gold()
+    assert before[2] == {"inserted": 4, "copies": 2, "dead_lettered": 2, "tombstone": 1}
+    assert lake.counts()["replaced"] == 1
+    assert _open(lake, "g1").generation
+    plan = plan_rollback(lake.settings, str(SILVER), 1)
+    assert ([row["batch_id"] for row in plan.batches], plan.bronze_version, plan.rows, plan.rows_then) == ([2], 2, 4, 2)
+    done = _roll_back(lake, SILVER, 1, repair=True)
+
+    assert _silver(lake) == before
+    assert all(row["rows_read"] == sum(row[name] for name in _PARTS) for row in lake.rows(LEDGER) if row["job"] == "silver")
+    restore = next(commit for commit in DeltaTable(lake.path(SILVER)).history() if commit["operation"] == "RESTORE")
+    said = {"from": plan.version, "to": 1, "reason": "a test"}
+    assert (restore["version"], json.loads(restore["userMetadata"])) == (done.version, {"rollback": said})
+    with pytest.raises(CheckpointError, match="start a new generation"):
+        _open(lake, "g1")
+    assert done.checkpoint.path.endswith("/silver/g2")
+    assert json.loads(_open(lake, "g2").starting) == {"bronze_version": 2}
+    lake.run_gold()
+    assert lake.gold() == gold
+
+
+_PARTS = ("inserted", "replaced", "duplicate", "already_present", "dead_lettered", "tombstone")
+
+
+@pytest.mark.parametrize("point", ["after_restore", "after_void"])
+def test_rollback_that_died_is_completed_by_the_same_command(
+    lake: Lake, make_event: Make, make_record: Make, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    _fill(lake, make_event, make_record)
+    before = _silver(lake)
+
+    def die(reached: str) -> None:
+        if reached == f"rollback.{point}":
+            raise InterruptedError(point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", die)
+        with pytest.raises(InterruptedError):
+            _roll_back(lake, SILVER, 0)
+    assert f"rollback.{point}" in failpoints.POINTS
+    restored = lake.version(SILVER)
+    with pytest.raises(CheckpointError):
+        _open(lake, "g1")
+    _roll_back(lake, SILVER, 0)
+    assert lake.version(SILVER) == restored
+    voided = [row for row in lake.rows(LEDGER) if row["generation"].startswith("void:")]
+    assert [(row["batch_id"], row["inserted"], row["dead_lettered"]) for row in voided] == [(0, -4, 0)]
+    _roll_back(lake, SILVER, 0, repair=True)
+    assert _silver(lake) == before
+
+
+def test_dead_letters_are_rejected_again_after_their_table_is_rolled_back(
+    lake: Lake, make_event: Make, make_record: Make
+) -> None:
+    _fill(lake, make_event, make_record)
+    before = _silver(lake)
+    plan = plan_rollback(lake.settings, str(DLQ), 1)
+    assert ([row["batch_id"] for row in plan.batches], plan.bronze_version) == ([2], 2)
+    _roll_back(lake, DLQ, 1, repair=True)
+
+    assert _silver(lake) == before
+    with pytest.raises(CheckpointError, match="api_usage_events_dlq was restored"):
+        _open(lake, "g1")
+
+
+def test_replayed_dead_letter_whose_event_is_taken_back_is_open_again(lake: Lake, make_event: Make, make_record: Make) -> None:
+    _fill(lake, make_event, make_record)
+
+    def close(offset: int) -> None:
+        table = SparkTable.forPath(lake.spark, lake.path(DLQ))
+        closed_at = {"_closed_at": "current_timestamp()"} if "_closed_at" in table.toDF().columns else {}
+        table.update(f"_kafka_offset = {offset}", {"_status": "'replayed'", **closed_at})
+
+    close(8)
+    rows = lake.spark.read.format("delta").load(lake.path(SILVER)).where("event_id = 'e3'")
+    mended = rows.selectExpr("* EXCEPT (_kafka_offset, event_id)", "4L AS _kafka_offset", "'mended' AS event_id")
+    mended.select(rows.columns).write.format("delta").mode("append").save(lake.path(SILVER))
+    close(4)
+    done = _roll_back(lake, SILVER, lake.version(SILVER) - 1)
+
+    assert done.reopened == 1
+    assert {row["_kafka_offset"]: row["_status"] for row in lake.rows(DLQ)} == {4: "open", 8: "replayed"}
+
+
+def test_gold_is_restored_and_its_days_recomputed(lake: Lake, make_event: Make, make_record: Make) -> None:
+    _fill(lake, make_event, make_record)
+    lake.run_gold()
+    gold, good = lake.gold(), lake.version(GOLD_HOURLY)
+    SparkTable.forPath(lake.spark, lake.path(GOLD_HOURLY)).update(set={"event_count": "event_count * 2"})
+    done = _roll_back(lake, GOLD_HOURLY, good)
+
+    assert [str(day) for day in done.days] == ["2026-01-28"]
+    assert lake.gold() == gold
+    again = _roll_back(lake, GOLD_HOURLY, 0, repair=True)
+    assert len(again.days) == 1
+    assert lake.gold() == gold
+    assert {row["billing_status"] for row in lake.rows(GOLD_DAILY)} == {"provisional"}
+
+
+def test_bill_is_never_opened_again(lake: Lake, make_event: Make, make_record: Make) -> None:
+    _fill(lake, make_event, make_record)
+    lake.run_gold()
+    provisional = lake.version(GOLD_DAILY)
+    SparkTable.forPath(lake.spark, lake.path(GOLD_DAILY)).update(set={"billing_status": "'final'"})
+    with pytest.raises(UsageError, match="before 1 days were closed"):
+        plan_rollback(lake.settings, str(GOLD_DAILY), provisional)
+
+
+def test_what_is_never_rolled_back_is_refused_with_code_2_and_nothing_changes(
+    lake: Lake, make_event: Make, make_record: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fill(lake, make_event, make_record)
+    config = lake.folder / "conf.yaml"
+    lake_settings = lake.settings.lake.model_dump()
+    config.write_text(json.dumps({"lake": lake_settings, "schemas_dir": lake.settings.schemas_dir}))
+    tables = (BRONZE, SILVER, DLQ, LEDGER)
+    before = [lake.version(table) for table in tables]
+    for name, to, said in (
+        ("bronze.api_usage_events", "0", "append-only truth"),
+        ("gold.billing_adjustments", "0", "issued adjustments stay"),
+        ("ops.batch_ledger", "0", "record of what happened"),
+        ("silver.no_such_table", "0", "is not a table of the lake"),
+        ("gold.api_usage_daily", "0", "There is no Delta table"),
+        (str(SILVER), "9", "expected --to from 0 to 2"),
+        (str(SILVER), "-1", "expected --to from 0 to 2"),
+        (str(SILVER), "2", "is in the middle of a batch"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["rollback", name, "--to", to, "--config", str(config)])
+        error = capsys.readouterr().err
+        assert (ended.value.code, error.count("\n")) == (2, 1), error
+        assert said in error
+    with pytest.raises(SystemExit) as ended:
+        main(["rollback", str(SILVER), "--to", "1", "--dry-run", "--config", str(config)])
+    assert ended.value.code == 0
+    assert "read again from version 2 of Bronze" in capsys.readouterr().out
+    assert [lake.version(table) for table in tables] == before
+
+
+def test_vacuumed_version_is_refused(lake: Lake, make_event: Make, make_record: Make) -> None:
+    _fill(lake, make_event, make_record)
+    then, now = (set(DeltaTable(lake.path(SILVER), version=version).file_uris()) for version in (1, 2))
+    from pathlib import Path  # noqa: PLC0415
+
+    for uri in then - now:
+        Path(uri).unlink()
+    assert then - now
+    with pytest.raises(UsageError, match="are gone"):
+        plan_rollback(lake.settings, str(SILVER), 1)
+
+
+def test_ranges_are_subtracted() -> None:
+    assert subtract({0: [(0, 10), (20, 30)], 1: [(0, 5)]}, {0: [(0, 3), (5, 7), (25, 40)]}) == {
+        0: [(3, 5), (7, 10), (20, 25)],
+        1: [(0, 5)],
+    }
+    assert subtract({0: [(3, 6)]}, {0: [(0, 9)]}) == {}
+
+
+def test_start_is_the_first_bronze_version_with_a_missing_or_an_unread_record() -> None:
+    def row(version: int, **offsets: list[int]) -> dict[str, Any]:
+        return {
+            "offsets": json.dumps({name[1:]: found for name, found in offsets.items()}),
+            "versions": json.dumps({str(BRONZE): version}),
+        }
+
+    bronze = [row(1, p0=[0, 10], p1=[0, 5]), row(2, p0=[10, 20], p1=[5, 5]), row(5, p0=[20, 30], p1=[5, 9])]
+    kept = {0: [(0, 30)], 1: [(0, 9)]}
+    assert bronze_start(bronze, {}, kept) == 5
+    assert bronze_start(bronze, {0: [(12, 13)]}, kept) == 2
+    assert bronze_start(bronze, {}, {0: [(0, 30)], 1: [(0, 4)]}) == 1
+    assert bronze_start(bronze, {0: [(40, 41)]}, kept) == 0
