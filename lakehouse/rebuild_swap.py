@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from delta.tables import DeltaTable
@@ -18,6 +18,7 @@ from pipelines.common import delta, failpoints, files
 from pipelines.common.delta import TableDef
 from pipelines.common.errors import UsageError
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.leases import lease_of
 from pipelines.common.ledger import COUNTS, BatchRow, Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
@@ -46,6 +47,13 @@ def swap(
     Table ids stay, so checkpoints stay valid: Silver's have read no further than the rebuild. Gold's stream sees Silver's
     new rows in the change feed. Raises UsageError where a live table has changed since the plan was made.
     """
+    with lease_of(settings, plan.layer, job="rebuild", run=run_id).hold():
+        return _swap(spark, settings, plan, found, run_id=run_id, now=now)
+
+
+def _swap(
+    spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Sequence[Difference], *, run_id: str, now: datetime
+) -> Swapped:
     _refuse_changed(spark, settings, plan)
     versions = {}
     metadata = json.dumps({"rebuild": {"run": run_id, "source_version": plan.source_version}})
@@ -161,8 +169,8 @@ def _correct_ledger(spark: SparkSession, settings: Settings, plan: RebuildPlan, 
         already_present=counted["rows_read"] - accounted,
         versions={str(SILVER): delta.current_version(spark, SILVER.path(settings))},
         started_at=now,
-        **fates,
     )
+    row = replace(row, **fates)  # type: ignore[arg-type]  # counts by their names
     generations = sorted({batch["generation"] for batch in batches})
     voids = [void_row([batch for batch in batches if batch["generation"] == name], EVENTS) for name in generations]
     ledger.append([*voids, row.record()])

@@ -17,6 +17,7 @@ from lakehouse.rollback_plan import RollbackPlan, metadata
 from pipelines.common import delta, failpoints, files, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import UsageError
+from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
@@ -49,20 +50,23 @@ def roll_back(
     if delta.current_version(spark, plan.path) != (plan.version if plan.done_at is None else plan.done_at):
         msg = f"{plan.table} has changed since it was looked at: something still writes to it; stop its stream, then try again."
         raise UsageError(msg)
-    reopened = 0
-    if plan.table == SILVER:
-        progress("opening dead letters whose events are taken back")
-        reopened = _reopen_dead_letters(spark, settings, plan)
-    progress(f"restoring {plan.table} to version {plan.to}")
-    version = _restore(spark, plan, reason) if plan.done_at is None else plan.done_at
-    failpoints.reach("rollback.after_restore")
-    if plan.table not in (SILVER, DLQ):
+    is_silver = plan.table in (SILVER, DLQ)
+    with lease_of(settings, "silver" if is_silver else "gold", job="rollback", run=str(plan.table)).hold():
+        reopened = 0
+        if plan.table == SILVER:
+            progress("opening dead letters whose events are taken back")
+            reopened = _reopen_dead_letters(spark, settings, plan)
+        progress(f"restoring {plan.table} to version {plan.to}")
+        version = _restore(spark, plan, reason) if plan.done_at is None else plan.done_at
+        failpoints.reach("rollback.after_restore")
+        if is_silver:
+            _void(settings, plan)
+            failpoints.reach("rollback.after_void")
+    if not is_silver:
         days = changed_days(spark, plan)
         if repair:
             _recompute(spark, settings, days, progress)
         return Rolled(version, days=days)
-    _void(settings, plan)
-    failpoints.reach("rollback.after_void")
     checkpoint = None
     if repair:
         checkpoint = new_generation(spark, settings, plan)

@@ -64,7 +64,7 @@ class Patient:
     def end_driver(self) -> None:
         """Give up the checkpoints that this process holds until it ends, as a driver that has ended does."""
         for path in [path for path in leases._locks if path.startswith(str(self.case.folder))]:
-            leases._locks.pop(path).close()
+            leases._locks.pop(path)[0].close()
 
     def delete_records(self, partition: int, before: int) -> None:
         """Let Kafka's retention pass over the records before an offset."""

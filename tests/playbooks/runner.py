@@ -45,12 +45,13 @@ def follow(page: Page, variables: Mapping[str, str]) -> Followed:
     """
     unknown = set(variables) - set(page.variables)
     assert not unknown, f"{page.path.name} declares no variable {', '.join(sorted(unknown))}"
-    seconds, output = [], []
+    seconds: dict[str, float] = {}
+    output: list[str] = []
     for section in ("Diagnosis", "Mitigation", "Verify"):
         started = time.monotonic()
         output += [run_block(page, block, variables) for block in page.of(section)]
-        seconds.append(time.monotonic() - started)
-    return Followed(page.name, *seconds, "\n".join(output))
+        seconds[section.lower()] = time.monotonic() - started
+    return Followed(page.name, output="\n".join(output), **seconds)
 
 
 def run_block(page: Page, block: Block, variables: Mapping[str, str]) -> str:
