@@ -45,12 +45,14 @@ def follow(page: Page, variables: Mapping[str, str]) -> Followed:
     """
     unknown = set(variables) - set(page.variables)
     assert not unknown, f"{page.path.name} declares no variable {', '.join(sorted(unknown))}"
-    seconds, output = [], []
+    seconds: list[float] = []
+    output: list[str] = []
     for section in ("Diagnosis", "Mitigation", "Verify"):
         started = time.monotonic()
         output += [run_block(page, block, variables) for block in page.of(section)]
         seconds.append(time.monotonic() - started)
-    return Followed(page.name, *seconds, "\n".join(output))
+    diagnosis, mitigation, verify = seconds
+    return Followed(page.name, diagnosis, mitigation, verify, "\n".join(output))
 
 
 def run_block(page: Page, block: Block, variables: Mapping[str, str]) -> str:
