@@ -13,7 +13,6 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common.session import instant
 from pipelines.silver.fates import Longs
 from pipelines.silver.transforms import coordinate
 
@@ -28,7 +27,7 @@ def close_replayed(spark: SparkSession, path: str, coordinates: Longs, replay_id
 
     Idempotent: letters that are closed stay as they are.
     """
-    changes = {"_status": F.lit(REPLAYED), "_closed_at": instant(at), "_replay_id": F.lit(replay_id), **_tried(at)}
+    changes = {"_status": F.lit(REPLAYED), "_closed_at": F.lit(at), "_replay_id": F.lit(replay_id), **_tried(at)}
     _update(_frame(spark, coordinates), path, coordinates, changes)
 
 
@@ -64,7 +63,7 @@ def _is_claimed() -> Column:
 
 
 def _tried(at: datetime) -> dict[str, Column]:
-    return {"_attempts": F.col("t._attempts") + 1, "_last_attempt_at": instant(at)}
+    return {"_attempts": F.col("t._attempts") + 1, "_last_attempt_at": F.lit(at)}
 
 
 def _frame(spark: SparkSession, coordinates: Longs) -> DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -49,10 +50,25 @@ def _schemas(folder: Path, *versions: str) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def made() -> list[Path]:
+    """Folder of the lake that the first test made; the others copy it."""
+    return []
+
+
 @pytest.fixture
-def old(lake: Lake, make_event: Make, make_record: Make) -> Lake:
+def old(lake: Lake, made: list[Path], tmp_path_factory: pytest.TempPathFactory, make_event: Make, make_record: Make) -> Lake:
     """A lake that has read events of versions 1.1 and 1.2, but knows 1.0 only: seven dead letters."""
-    lake.changes = {"schemas_dir": _schemas(lake.folder / "schemas", "1.0")}
+    if not made:
+        folder = tmp_path_factory.mktemp("made")
+        _make(type(lake)(lake.spark, folder, {"schemas_dir": _schemas(folder / "schemas", "1.0")}), make_event, make_record)
+        made.append(folder)
+    shutil.copytree(made[0], lake.folder, dirs_exist_ok=True)
+    lake.changes = {"schemas_dir": str(lake.folder / "schemas")}
+    return lake
+
+
+def _make(lake: Lake, make_event: Make, make_record: Make) -> None:
     new: Row = {"schema_version": "1.1", "cached": True}
     early, late = T0 + timedelta(seconds=30), T0 + timedelta(minutes=5)
     records = [
@@ -71,7 +87,6 @@ def old(lake: Lake, make_event: Make, make_record: Make) -> Lake:
     Ledger(lake.settings).record(BatchRow("bronze", "b", 0, {"0": [0, 9]}, rows_read=9, inserted=9))
     lake.run_silver()
     lake.run_gold()
-    return lake
 
 
 @pytest.fixture
@@ -103,9 +118,14 @@ def _content(lake: Lake) -> list[Any]:
     return [lake.rows(SILVER, without=WHEN), lake.rows(DLQ, without=WHEN)]
 
 
+def _violated(lake: Lake) -> dict[str, Any]:
+    """Everything that verify finds wrong."""
+    return {one.id: one.findings for one in verify(lake.settings, VerifyOptions()) if one.findings}
+
+
 def _red(lake: Lake) -> dict[str, Any]:
     """Everything that verify and the SQL checks find wrong."""
-    found = {one.id: one.findings for one in verify(lake.settings, VerifyOptions()) if one.findings}
+    found = _violated(lake)
     spark = lake.spark
     try:
         delta.register_tables(spark, lake.settings)
@@ -176,7 +196,7 @@ def test_second_replay_and_a_fresh_checkpoint_change_nothing(new: Lake) -> None:
     new.run_gold()
 
     assert (new.version(SILVER), new.rows(SILVER), new.rows(DLQ)) == (silver, content, letters)
-    assert _red(new) == {}
+    assert _violated(new) == {}
 
 
 class _Killed(BaseException):
@@ -214,7 +234,7 @@ def test_replay_that_died_is_completed_by_the_next(new: Lake, dying: Callable[[]
     assert _letters(new) == AFTER
     assert _events(new) == EVENTS
     assert new.counts() == COUNTS
-    assert _red(new) == {}
+    assert _violated(new) == {}
 
 
 def test_replay_that_fails_lets_its_letters_go(new: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +281,7 @@ def test_fresh_checkpoint_takes_open_letters_that_pass_and_leaves_discarded_ones
     content = _content(new)
     new.run_silver("g3")
     assert _content(new) == content
-    assert _red(new) == {}
+    assert _violated(new) == {}
 
 
 def test_replay_takes_what_was_asked_for_and_not_tried_too_often(new: Lake) -> None:
@@ -289,7 +309,7 @@ def test_many_letters_are_several_batches_of_one_replay(new: Lake, monkeypatch: 
     assert generations == {f"{done['replay_id']}.{number}" for number in range(3)}
     assert _letters(new) == AFTER
     assert _events(new) == EVENTS
-    assert _red(new) == {}
+    assert _violated(new) == {}
 
 
 def test_letter_marked_replayed_that_is_nowhere_is_found(new: Lake) -> None:
