@@ -17,7 +17,7 @@ from lakehouse.checkpoints.lake_tables import JOBS, find_table, topic_id
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.doctor.commands import Commands
-from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, Disk, Facts, HeldBy, Letters
+from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, ClosedDay, Disk, Facts, HeldBy, Letters, StreamCheckpoint
 from lakehouse.doctor.reading_bills import read_closed_days
 from lakehouse.doctor.reading_checkpoints import read_checkpoints, seen_from_here
 from lakehouse.doctor.reading_letters import read_letter_facts
@@ -58,14 +58,18 @@ def read_facts(settings: Settings, config: str) -> Facts:
     """Read everything; raises UsageError where there is no lake. Kafka may be silent, tables may be broken."""
     with ThreadPoolExecutor(8) as pool:
         readers = _Readers(pool)
+        no_rows: dict[str, list[LedgerRow]] = {}
+        no_gaps: dict[int, list[tuple[int, int]]] = {}
+        no_checkpoints: dict[str, StreamCheckpoint] = {}
+        no_days: tuple[ClosedDay, ...] = ()
         kafka = pool.submit(_ask, settings)
         status = readers.start(THE_TABLES, lambda: read_status(settings), LakeStatus([], [], [], None))
-        rows = readers.start("the batch ledger", lambda: _ledger_rows(settings), {})
+        rows = readers.start("the batch ledger", lambda: _ledger_rows(settings), no_rows)
         bronze_id = readers.start("Bronze's properties", lambda: _bronze_topic_id(settings), None)
-        gaps = readers.start("ops.known_gaps", lambda: _known_gaps(settings), {})
+        gaps = readers.start("ops.known_gaps", lambda: _known_gaps(settings), no_gaps)
         letters = readers.start("the dead letters", lambda: read_letter_facts(settings), Letters())
-        days = readers.start("the closed days", lambda: read_closed_days(settings), ())
-        checkpoints = readers.start("the checkpoints", lambda: read_checkpoints(settings), {})
+        days = readers.start("the closed days", lambda: read_closed_days(settings), no_days)
+        checkpoints = readers.start("the checkpoints", lambda: read_checkpoints(settings), no_checkpoints)
         topic, problem, is_missing = kafka.result()
         found = status.result()
         is_broken = any(table.problem for table in found.tables)

@@ -56,9 +56,10 @@ def check_streams(facts: Facts) -> Iterator[Finding]:
 def streams_of(facts: Facts) -> list[Stream]:
     """The streams in the order of the data."""
     waiting = {"bronze": _bronze_waits(facts), "silver": silver_waits(facts), "gold": _gold_waits(facts)}
-    triggers = {"bronze": facts.settings.bronze, "silver": facts.settings.silver, "gold": facts.settings.gold}
+    settings = facts.settings
+    triggers = {"bronze": settings.bronze.trigger, "silver": settings.silver.trigger, "gold": settings.gold.trigger}
     return [
-        Stream(job, waiting[job], _own_rows(facts, job), facts.checkpoints.get(job), interval_seconds(triggers[job].trigger))
+        Stream(job, waiting[job], _own_rows(facts, job), facts.checkpoints.get(job), interval_seconds(triggers[job]))
         for job in JOBS
     ]
 
