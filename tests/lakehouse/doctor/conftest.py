@@ -29,8 +29,8 @@ def row(job: str, batch: int, offsets: Mapping[str, list[int]], **more: Any) -> 
     """A row of generation g, a minute old, that read as many records as offsets."""
     read = sum(stop - start for start, stop in offsets.values()) if job != "gold" else 0
     plain: dict[str, Any] = {"rows_read": read, "inserted": read, "replaced": 0, "already_present": 0, "versions": {}}
-    times = {"committed_at": NOW - timedelta(minutes=1), "duration_ms": 900}
-    place = {"job": job, "generation": "g", "batch_id": batch, "offsets": dict(offsets)}
+    times: dict[str, Any] = {"committed_at": NOW - timedelta(minutes=1), "duration_ms": 900}
+    place: dict[str, Any] = {"job": job, "generation": "g", "batch_id": batch, "offsets": dict(offsets)}
     return LedgerRow(**{**plain, **place, **times, **more})
 
 
