@@ -68,18 +68,19 @@ def _check_overrun(facts: Facts, stream: Stream) -> Iterator[Finding]:
         confidence="likely",
         at_stake=delayed(stream),
         playbook="spark-crash",
-        commands=(_smaller_batches(facts, stream.job), facts.commands.lakehouse("status")),
+        commands=(_smaller_batches(facts, stream), facts.commands.lakehouse("status")),
     )
 
 
-def _smaller_batches(facts: Facts, job: str) -> str:
+def _smaller_batches(facts: Facts, stream: Stream) -> str:
     settings = facts.settings
-    if job == "bronze":
-        limit = f"MAX_OFFSETS_PER_TRIGGER={max(1, settings.bronze.max_offsets_per_trigger // 2)}"
+    sizes = {"silver": settings.silver.max_bytes_per_trigger, "gold": settings.gold.max_bytes_per_trigger}
+    if stream.job in sizes:
+        limit = f"MAX_BYTES_PER_TRIGGER={_half(sizes[stream.job])}"
     else:
-        of_job = settings.silver if job == "silver" else settings.gold
-        limit = f"MAX_BYTES_PER_TRIGGER={_half(of_job.max_bytes_per_trigger)}"
-    return f"LAKEHOUSE__{job.upper()}__{limit} {facts.commands.start(job)}"
+        limit = f"MAX_OFFSETS_PER_TRIGGER={max(1, settings.bronze.max_offsets_per_trigger // 2)}"
+    start = facts.commands.start(stream.job, stream.checkpoint.path if stream.checkpoint else None)
+    return f"LAKEHOUSE__{stream.job.upper()}__{limit} {start}"
 
 
 def _half(size: str) -> str:

@@ -28,16 +28,18 @@ TOPIC_ID = "topic-1"
 def row(job: str, batch: int, offsets: Mapping[str, list[int]], **more: Any) -> LedgerRow:
     """A row of generation g, a minute old, that read as many records as offsets."""
     read = sum(stop - start for start, stop in offsets.values()) if job != "gold" else 0
-    plain = {"rows_read": read, "inserted": read, "replaced": 0, "already_present": 0, "versions": {}}
-    times = {"committed_at": NOW - timedelta(minutes=1), "duration_ms": 900}
-    return LedgerRow(**{"job": job, "generation": "g", "batch_id": batch, "offsets": dict(offsets), **plain, **times, **more})
+    plain: dict[str, Any] = {"rows_read": read, "inserted": read, "replaced": 0, "already_present": 0, "versions": {}}
+    times: dict[str, Any] = {"committed_at": NOW - timedelta(minutes=1), "duration_ms": 900}
+    place: dict[str, Any] = {"job": job, "generation": "g", "batch_id": batch, "offsets": dict(offsets)}
+    return LedgerRow(**{**plain, **place, **times, **more})
 
 
 def held(**changes: Any) -> HeldBy:
     """A lock that a process of this minute holds."""
     is_stopped = changes.pop("is_stopped", False)
     since = (NOW - timedelta(minutes=30)).isoformat()
-    return HeldBy(Holder(**{"job": "silver", "run": "g", "pid": 4711, "host": "h", "since": since, **changes}), is_stopped)
+    plain: dict[str, Any] = {"job": "silver", "run": "g", "pid": 4711, "host": "h", "since": since}
+    return HeldBy(Holder(**{**plain, **changes}), is_stopped)
 
 
 def parts(*ends: tuple[int | None, int, int]) -> list[PartitionStatus]:
