@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipelines.common.ledger import COUNTS, BatchRow, Ledger
 from pipelines.common.settings import load_settings
@@ -13,7 +14,7 @@ def _ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(load_settings(None, environ={}, overrides={"lake.root": str(tmp_path)}))
     for number in range(3):
         offsets = {"0": [10 * number, 10 * number + 10]}
-        counts = {
+        counts: dict[str, Any] = {
             "rows_read": 10,
             "inserted": 4,
             "replaced": 1,
