@@ -24,7 +24,7 @@ def _ledger(tmp_path: Path) -> Ledger:
             "tombstone": 1,
             "late": 3,
         }
-        ledger.record(BatchRow("silver", "g1", number, offsets, **counts))  # type: ignore[arg-type]  # counts by their names
+        ledger.record(BatchRow("silver", "g1", number, offsets, **counts))
     return ledger
 
 
