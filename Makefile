@@ -26,7 +26,7 @@ test: setup ## Run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-faults: setup ## Run the whole fault suite, its long runs too
-	@$(BIN)/python -m pytest tests/faults tests/playbooks -m 'faults or not faults' $(ARGS)
+	@$(BIN)/python -m pytest tests/faults tests/playbooks tests/pipelines/test_re*.py -m 'faults or not faults' $(ARGS)
 
 check: lint types schemas test ## Do what CI does: lint, types, event schemas, tests
 

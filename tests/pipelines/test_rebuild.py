@@ -68,6 +68,7 @@ def _rebuild(lake: Lake, layer: str) -> tuple[dict[str, Difference], Callable[[]
     return {str(one.table): one for one in found}, take_over
 
 
+@pytest.mark.faults
 def test_sound_silver_equals_its_rebuild_and_is_left_alone(filled: Lake) -> None:
     before, versions = _state(filled), [filled.version(table) for table in (SILVER, LEDGER)]
     found, take_over = _rebuild(filled, "silver")
@@ -111,6 +112,7 @@ def test_damaged_silver_is_counted_and_mended_and_its_checkpoint_goes_on(
     assert filled.counts()["inserted"] == 5
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("point", ["after_swap", "after_letters"])
 def test_swap_that_died_is_completed_by_the_next(filled: Lake, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     before = _state(filled)
@@ -134,6 +136,7 @@ def test_swap_that_died_is_completed_by_the_next(filled: Lake, monkeypatch: pyte
     assert _state(filled) == before
 
 
+@pytest.mark.faults
 def test_silver_with_a_lost_file_is_mended(filled: Lake) -> None:
     before = _state(filled)
     Path(DeltaTable(filled.path(SILVER)).file_uris()[0]).unlink()
@@ -144,6 +147,7 @@ def test_silver_with_a_lost_file_is_mended(filled: Lake) -> None:
     assert _state(filled) == before
 
 
+@pytest.mark.faults
 def test_gold_is_mended_but_for_issued_bills(filled: Lake, make_event: Make, make_record: Make) -> None:
     paths = Paths.of(filled.settings)
     other = make_event(event_id="other", event_timestamp="2026-01-27T10:00:00Z")
@@ -174,6 +178,7 @@ def test_gold_is_mended_but_for_issued_bills(filled: Lake, make_event: Make, mak
     assert len(filled.rows(GOLD_HOURLY, "_updated_at")) == len(stamps)
 
 
+@pytest.mark.faults
 def test_live_table_that_changes_meanwhile_is_not_swapped(filled: Lake, make_event: Make, make_record: Make) -> None:
     _, take_over = _rebuild(filled, "silver")
     filled.append(make_record(make_event(event_id="new"), 9))

@@ -97,6 +97,7 @@ def test_silver_is_read_again_and_everything_adds_up(lake: Lake, make_event: Mak
 _PARTS = ("inserted", "replaced", "duplicate", "already_present", "dead_lettered", "tombstone")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("point", ["after_restore", "after_void"])
 def test_rollback_that_died_is_completed_by_the_same_command(
     lake: Lake, make_event: Make, make_record: Make, monkeypatch: pytest.MonkeyPatch, point: str
@@ -124,6 +125,7 @@ def test_rollback_that_died_is_completed_by_the_same_command(
     assert _silver(lake) == before
 
 
+@pytest.mark.faults
 def test_dead_letters_are_rejected_again_after_their_table_is_rolled_back(
     lake: Lake, make_event: Make, make_record: Make
 ) -> None:
@@ -138,6 +140,7 @@ def test_dead_letters_are_rejected_again_after_their_table_is_rolled_back(
         _open(lake, "g1")
 
 
+@pytest.mark.faults
 def test_replayed_dead_letter_whose_event_is_taken_back_is_open_again(lake: Lake, make_event: Make, make_record: Make) -> None:
     _fill(lake, make_event, make_record)
 
@@ -212,6 +215,7 @@ def test_what_is_never_rolled_back_is_refused_with_code_2_and_nothing_changes(
     assert [lake.version(table) for table in tables] == before
 
 
+@pytest.mark.faults
 def test_vacuumed_version_is_refused(lake: Lake, make_event: Make, make_record: Make) -> None:
     _fill(lake, make_event, make_record)
     then, now = (set(DeltaTable(lake.path(SILVER), version=version).file_uris()) for version in (1, 2))

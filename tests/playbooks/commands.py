@@ -12,8 +12,6 @@ from tests.playbooks.pages import PROJECT
 
 _OPERATORS = re.compile(r"[;&|()<>\n]+")
 _COMMENT = re.compile(r"(?:^|(?<=\s))#[^\"\n]*$", re.MULTILINE)
-COMING = {"rollback", "rebuild"}
-"""Commands that pages may name before they are there; once they are, they are looked up like all others."""
 _KEYWORDS = {"do", "then", "else", "if", "while", "!"}
 _ENDS = {"done", "fi"}
 
@@ -49,8 +47,6 @@ def complaint(words: list[str]) -> str | None:
 
 
 def _complaint_about_cli(words: list[str]) -> str | None:
-    if words and words[0] in COMING - set(_COMMANDS):
-        return None
     if not words or words[0] not in _COMMANDS:
         return f"there is no command `lakehouse {' '.join(words[:1])}`"
     found: Any = load_command(words[0])

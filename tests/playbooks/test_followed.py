@@ -17,7 +17,6 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Paths, reconcile
-from lakehouse.cli import _COMMANDS
 from lakehouse.local.event_plan import Mix
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
@@ -29,7 +28,7 @@ from pipelines.common.tables import ADJUSTMENTS, DLQ, GOLD_DAILY, GOLD_HOURLY, K
 from tests.faults.conftest import DAY, PROJECT, LakeCase
 from tests.playbooks.conftest import Patient
 
-pytestmark = pytest.mark.playbooks
+pytestmark = [pytest.mark.playbooks, pytest.mark.faults]
 
 Make = Callable[[int], Patient]
 LATER = DAY + timedelta(days=3)
@@ -74,7 +73,6 @@ def test_offset_gap(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.faults
 def test_retention_overrun(patient: Make) -> None:
     sick = patient(1500)
     sick.run()
@@ -134,8 +132,6 @@ def test_gold_drift(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.faults
-@pytest.mark.skipif("rollback" not in _COMMANDS, reason="there is no `lakehouse rollback` yet")
 def test_bad_deploy(patient: Make) -> None:
     sick = patient(1500)
     sick.run()
@@ -149,8 +145,6 @@ def test_bad_deploy(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.faults
-@pytest.mark.skipif("rebuild" not in _COMMANDS, reason="there is no `lakehouse rebuild` yet")
 def test_full_rebuild(patient: Make) -> None:
     sick = patient(1500)
     sick.run()
@@ -163,7 +157,6 @@ def test_full_rebuild(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.faults
 def test_billing(patient: Make) -> None:
     sick = patient(1500)
     sick.produce(50, 2, start=LATER, mix=Mix.clean())
@@ -179,7 +172,6 @@ def test_billing(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.faults
 def test_poison_flood(patient: Make) -> None:
     sick = patient(0).with_settings(breaker={"min_records": 500, "cool_down_seconds": 600.0})
     poison = Mix(**{share.name: float(share.name == "malformed") for share in fields(Mix)})
@@ -194,7 +186,6 @@ def test_poison_flood(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-@pytest.mark.faults
 def test_kafka_outage(spark: SparkSession, say: Callable[[str], None], tmp_path: Path) -> None:
     tree = {
         "kafka": {"topic": "usage", "partitions": 3},
