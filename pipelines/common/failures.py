@@ -65,17 +65,19 @@ class BatchFailures:
         own = error if isinstance(error, LakehouseError) else own_error(str(error))
         if cause.kind is Kind.HELD:
             return Failure(self.stream, -1, 1, cause, own)
+        # Where the checkpoint cannot even be read, it is taken for the same batch again: the count has to end.
+        batch, count = self._known[0], self._known[1] + 1
         try:
             batch = self._next_batch()
             count = self.count(batch) + 1
-            self._known = (batch, count)
             record = {"batch": batch, "count": count, "cause": cause.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}
             # A folder that is no checkpoint yet would be taken for something else's.
             if files.exists(self.spark, f"{self.checkpoint}/{MARKER}"):
                 files.replace_text(self.spark, self._path(), json.dumps(record))
         except Exception as problem:  # a full disk, a dead JVM: it must not hide the failure itself
             _LOG.warning("failure cannot be recorded", stream=self.stream, cause=classify(problem).name)
-        return Failure(self.stream, self._known[0], max(1, self._known[1]), cause, own)
+        self._known = (batch, count)
+        return Failure(self.stream, batch, count, cause, own)
 
     def count(self, batch_id: int) -> int:
         """How often the batch failed so far."""

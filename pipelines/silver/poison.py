@@ -43,7 +43,7 @@ def find_poison(coordinates: Longs, fails: Fails, most: int) -> Longs:
         if len(found) == most:
             msg = (
                 f"More than {most} records of the batch fail when they are read (`retries.max_poison_records`), so the cause is "
-                f"hardly in them; nothing of the batch was written: see {POISON_PLAYBOOK}."
+                f"hardly in them; the offsets did not advance: see {POISON_PLAYBOOK}."
             )
             raise PoisonBatchError(msg)
         last = _shortest_failing_run(rest, fails)

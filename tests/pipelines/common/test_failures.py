@@ -60,6 +60,12 @@ def test_folder_that_is_no_checkpoint_yet_is_left_alone(spark: SparkSession, tmp
     assert not (tmp_path / "none").exists()
 
 
+def test_checkpoint_that_cannot_be_read_counts_as_the_same_batch(spark: SparkSession) -> None:
+    failures = BatchFailures(spark, "silver", "nowhere://bucket/checkpoint")
+    assert [failures.note(ConnectionResetError("x")).count for _ in range(3)] == [1, 2, 3]
+    assert "failed 4 times in a row in a batch with" in str(failures.note(ConnectionResetError("x")).error())
+
+
 def test_error_names_stream_batch_cause_and_playbook(spark: SparkSession, checkpoint: Path) -> None:
     failures = BatchFailures(spark, "silver", str(checkpoint))
     for _ in range(2):
