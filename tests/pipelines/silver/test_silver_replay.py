@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -149,24 +148,16 @@ def test_checkpoint_of_another_replay_or_of_the_stream_is_refused(filled: Lake, 
         _replay(filled, "--from-date", "2026-01-28", "--checkpoint-path", f"{filled.settings.lake.checkpoints}/silver/g1")
 
 
-def test_update_corrects_rows_that_read_better_now_and_gold_follows(
+def test_update_corrects_rows_that_differ_from_their_record_and_gold_follows(
     lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
 ) -> None:
-    schemas = tmp_path / "schemas"
-    shutil.copytree(lake.settings.schemas_dir, schemas)
-    lake.changes["schemas_dir"] = str(schemas)
-    lake.append(make_record(make_event(cost_units=7), 0), make_record(make_event(event_id="e2"), 1))
+    lake.append(make_record(make_event(), 0), make_record(make_event(event_id="e2"), 1))
     lake.append(make_record(make_event(event_id="e2"), 2))
     lake.run_silver()
     lake.run_gold()
     DeltaTable(lake.path(SILVER)).update(updates={"status_code": "503"}, predicate="event_id = 'e2'")
     lake.run_gold()
     assert sum(row["error_count"] for row in lake.gold()[0]) == 1
-    file = schemas / "1.0.json"
-    tree = json.loads(file.read_text())
-    tree["fields"].append({"name": "cost_units", "type": "int", "required": False, "doc": "Units."})
-    file.write_text(json.dumps(tree))
-
     _replay(lake, "--to-date", "2026-01-28", "--checkpoint-path", str(tmp_path / "skip"))
     assert [row["status_code"] for row in lake.rows(SILVER)] == [200, 503]
     _replay(lake, "--to-date", "2026-01-28", "--checkpoint-path", str(tmp_path / "update"), on_conflict="update")
@@ -175,7 +166,7 @@ def test_update_corrects_rows_that_read_better_now_and_gold_follows(
     lake.run_gold()
 
     rows = {row["event_id"]: row for row in lake.rows(SILVER)}
-    assert [(rows[name]["cost_units"], rows[name]["status_code"]) for name in ("e1", "e2")] == [(7, 200), (None, 200)]
+    assert [rows[name]["status_code"] for name in ("e1", "e2")] == [200, 200]
     assert lake.version(SILVER) == version
     assert sum(row["error_count"] for row in lake.gold()[0]) == 0
     assert lake.counts() == {"rows_read": 12, "inserted": 2, "duplicate": 1, "already_present": 9}
