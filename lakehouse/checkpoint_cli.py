@@ -154,9 +154,10 @@ def rebuild(
     for lost in plan.lost:
         typer.echo(f"Lost for good: {lost}")
     if not dry_run:
-        write_rebuild(plan)
+        # First: a loss that was accepted is on record before anybody goes on from it.
         gaps = {Gap(lost.partition, lost.first, lost.last): RETENTION for lost in plan.lost}
         record_gaps(settings, settings.kafka.topic, gaps)
+        write_rebuild(plan)
         typer.echo(f"Done. Start the job with --checkpoint-path {plan.target.path}")
 
 

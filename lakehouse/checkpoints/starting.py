@@ -38,12 +38,13 @@ def bronze_version_for_silver(table: DeltaTable, silver: Iterable[LedgerRow], br
 
 
 def covered(rows: Iterable[LedgerRow]) -> dict[int, list[tuple[int, int]]]:
-    """For each Kafka partition the ranges of offsets that the batches of `rows` read."""
+    """For each Kafka partition the ranges of offsets that the batches of `rows` read, without the holes that they saw."""
     ranges: dict[int, list[tuple[int, int]]] = {}
     for row in rows:
         for partition, (start, stop) in row.offsets.items():
             if stop > start:
-                ranges.setdefault(int(partition), []).append((start, stop))
+                edges = [start, *(edge for hole in row.holes.get(partition, []) for edge in hole), stop]
+                ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
     return {partition: merge_ranges(found) for partition, found in ranges.items()}
 
 

@@ -123,6 +123,13 @@ def test_replay_of_a_late_part_does_not_hide_what_the_stream_has_not_read(lake: 
     assert starting(plan_rebuild(lake.settings, "silver")) == {"bronze_version": 6}
 
 
+def test_scattered_replay_covers_only_what_it_saw(lake: Any) -> None:
+    silver_lake(lake)
+    row = {"generation": "replay", "versions": {str(BRONZE): 6}}
+    lake.record("silver", 0, {"0": [0, 5]}, holes={"0": [[3, 4]]}, **row)
+    assert starting(plan_rebuild(lake.settings, "silver")) == {"bronze_version": 5}
+
+
 def test_lawful_hole_in_the_offsets_holds_silver_back_no_longer(lake: Any) -> None:
     lake.table(SILVER)
     version = lake.append(BRONZE, [(0, 0), (0, 5)])  # 1 to 4: transaction markers
