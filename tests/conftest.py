@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,16 @@ from pyspark.sql import SparkSession
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.common.session import build_session
 from pipelines.common.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command run within a test sends logs to that test's captured stream; later tests must not write to it, it is closed."""
+    logger = logging.getLogger("lakehouse")
+    before = (logger.handlers, logger.level, logger.propagate)
+    yield
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")
