@@ -3,6 +3,7 @@ EVENTS ?= 100000#         events of `make demo`
 BENCH_EVENTS ?= 5000000#  events of `make bench`
 CONFIG ?= conf/local.yaml#  settings of `make demo`
 WORKERS ?= 2#             test processes; each has a Spark session (2 GB) and a broker of its own; 0: none beside pytest
+SEED ?= 1#                events and random moments of `make test-faults`
 ARGS ?=#                  more options of the command, e.g. `make test ARGS="-k kafka -x"`
 PYTHON ?=#                Python to make .venv with; empty: python3.11 and newer ones are looked for
 UV ?= uv==0.13.*#         resolver that `make lock` installs for itself
@@ -25,8 +26,8 @@ demo: setup ## Run the whole path on a real broker, and show that every event is
 test: setup ## Run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-faults: setup ## Run the whole fault suite, its long runs too
-	@$(BIN)/python -m pytest tests/faults tests/playbooks tests/pipelines/test_re*.py -m 'faults or not faults' $(ARGS)
+test-faults: setup ## Run the whole fault suite, its long runs too; write docs/reliability.md
+	@$(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) -m 'faults or case or mutant or control' $(ARGS)
 
 check: lint types schemas test ## Do what CI does: lint, types, event schemas, tests
 

@@ -21,6 +21,7 @@ from lakehouse.local.producer import produce_events
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.common.failpoints import VARIABLE
 from pipelines.common.settings import Settings, load_settings
+from tests.faults.evidence import Evidence
 
 PROJECT = Path(__file__).resolve().parents[2]
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
@@ -51,7 +52,19 @@ class LakeCase:
 
 
 @pytest.fixture
-def lake_case(broker: EmbeddedBroker, tmp_path: Path) -> Callable[[int], LakeCase]:
+def evidence(record_property: Callable[[str, object], None]) -> Evidence:
+    """What the test says for docs/reliability.md."""
+    return Evidence(record_property)
+
+
+@pytest.fixture
+def fault_seed(request: pytest.FixtureRequest) -> int:
+    """Seed of this run, from `--seed` of the report's plugin; 1 without it."""
+    return int(request.config.getoption("--seed", default=1))
+
+
+@pytest.fixture
+def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callable[[int], LakeCase]:
     """Make a case with so many events on a topic of its own."""
 
     def make(events: int) -> LakeCase:
@@ -70,7 +83,7 @@ def lake_case(broker: EmbeddedBroker, tmp_path: Path) -> Callable[[int], LakeCas
         config.write_text(yaml.safe_dump(tree))
         settings = load_settings(config, environ={})
         if events:
-            plan = ProducePlan(count=events, seed=events, start_time=DAY, span_seconds=4 * 3600.0)
+            plan = ProducePlan(count=events, seed=1000 * fault_seed + events, start_time=DAY, span_seconds=4 * 3600.0)
             produce_events(settings, plan, tmp_path / "op_ledger")
         return LakeCase(tmp_path, config, settings)
 

@@ -21,11 +21,11 @@ from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS, run_to_end
 from pipelines.common import kafka, leases
 from pipelines.common.settings import load_settings
-from tests.faults.conftest import DAY, LakeCase, lake_case
+from tests.faults.conftest import DAY, LakeCase, evidence, fault_seed, lake_case
 from tests.playbooks.pages import read_page
 from tests.playbooks.runner import Followed, follow
 
-__all__ = ["lake_case"]
+__all__ = ["evidence", "fault_seed", "lake_case"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""Pytest plugin of `make test-faults`: gathers what each case showed, and writes docs/reliability.md.
+
+Results are kept by seed in build/faults, so that runs with several seeds, and runs of some tests alone, come together.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.catalogue import FAULTS
+
+PROJECT = Path(__file__).resolve().parents[2]
+RESULTS = PROJECT / "build" / "faults"
+PAGE = PROJECT / "docs" / "reliability.md"
+KINDS = ("case", "mutant", "control")
+
+Row = dict[str, Any]
+_rows: dict[str, Row] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--seed N`."""
+    parser.addoption("--seed", type=int, default=1, help="seed of the fault suite's events and random moments")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each test say which cases it shows: properties travel with its report, also from another process."""
+    for item in items:
+        for kind in KINDS:
+            named = [name for mark in item.iter_markers(kind) for name in mark.args or ("",)]
+            if unknown := [name for name in named if kind == "case" and name not in FAULTS]:
+                msg = f"{item.nodeid} names the cases {unknown}, which tests/faults/catalogue.py has not."
+                raise pytest.UsageError(msg)
+            item.user_properties += [(kind, name) for name in named]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note a test's result, once: its call, or the set-up that kept it from being called."""
+    said = [(name, value) for name, value in report.user_properties if name in (*KINDS, "fired", "held", "red", "recovery")]
+    if not any(name in KINDS for name, _ in said) or (report.when != "call" and not report.failed):
+        return
+    row: Row = {name: [value for found, value in said if found == name] for name, _ in said}
+    _rows[report.nodeid] = {**row, "outcome": report.outcome, "seconds": round(report.duration, 1)}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep the results of this seed and write the page anew from those of all seeds."""
+    if not _rows or hasattr(session.config, "workerinput"):
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    kept = RESULTS / f"seed-{session.config.getoption('--seed')}.json"
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.write_text(json.dumps({**before, **_rows}, indent=1, sort_keys=True))
+    seeds = {int(path.stem.removeprefix("seed-")): json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed-*.json"))}
+    PAGE.write_text(page(seeds), encoding="utf-8")
+
+
+_INTRO = """\
+# Reliability
+
+Written by `make test-faults` (knob `SEED`), never by hand: what each fault did, and what held after it, by the independent
+checker (`lakehouse verify`). *Fired* says how it is known that the fault happened. *Recovery* is the time in seconds from
+the fault's end until no layer lags, the start of a driver included, for each seed. A case that no test shows says so.
+
+Seeds: {seeds}. Commit {commit}, {day}, 2 cores.
+
+| case | fault | has to hold | fired | held | recovery, s | result |
+|---|---|---|---|---|---|---|
+"""
+_CONTROLS = """
+## Controls and mutants
+
+In a control nothing happens, and the checker has to be green. A mutant is the system broken on purpose: the checker has to
+be red, and the invariants that it named are given.
+
+| what | checker | result |
+|---|---|---|
+"""
+
+
+def page(seeds: dict[int, dict[str, Row]]) -> str:
+    """The page for {seed: {test: its row}}."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    text = _INTRO.format(
+        seeds=", ".join(map(str, seeds)), commit=commit.stdout.strip() or "unknown", day=f"{datetime.now(UTC):%F}"
+    )
+    for id_, fault in FAULTS.items():
+        text += f"| {id_} | {fault.what} | {fault.proof} | {' | '.join(_cells(id_, seeds))} |\n"
+    text += _CONTROLS
+    rows = [row for of_seed in seeds.values() for row in of_seed.values()]
+    for kind in ("control", "mutant"):
+        for name in dict.fromkeys(name for row in rows for name in row.get(kind, [])):
+            shown = [row for row in rows if name in row.get(kind, [])]
+            checker = "green" if kind == "control" else f"red: {_words(shown, 'red')}"
+            text += f"| {kind}: {name} | {checker} | {_result(shown)} |\n"
+    return text
+
+
+def _cells(id_: str, seeds: dict[int, dict[str, Row]]) -> list[str]:
+    by_seed = [[row for row in rows.values() if id_ in row.get("case", [])] for rows in seeds.values()]
+    shown = [row for rows in by_seed for row in rows]
+    if not shown:
+        return ["-", "-", "-", "with the object store, not yet" if "object store" in FAULTS[id_].what else "no test yet"]
+    fired = "; ".join(dict.fromkeys(one for row in shown for one in row.get("fired", [])))
+    slowest = [max((float(one) for row in rows for one in row.get("recovery", [])), default=None) for rows in by_seed if rows]
+    recovery = " / ".join("-" if one is None else f"{one:.0f}" for one in slowest)
+    return [fired or "not shown", _words(shown, "held") or "-", recovery, _result(shown)]
+
+
+def _words(rows: list[Row], name: str) -> str:
+    return " ".join(dict.fromkeys(word for row in rows for text in row.get(name, []) for word in text.split()))
+
+
+def _result(shown: list[Row]) -> str:
+    failed = sum(row["outcome"] != "passed" for row in shown)
+    return f"{failed} of {len(shown)} runs FAILED" if failed else f"{len(shown)} runs passed"

@@ -1,0 +1,19 @@
+"""The page of the fault suite says what ran, and says as clearly what did not."""
+
+from __future__ import annotations
+
+from tests.faults.report import page
+
+
+def test_page_tells_shown_failed_and_missing_cases_apart() -> None:
+    passed = {"case": ["D8"], "fired": ["ten kills"], "held": ["I1 I2"], "recovery": [12.4], "outcome": "passed"}
+    failed = {"case": ["K1"], "outcome": "failed"}
+    mutant = {"mutant": ["no dedup"], "red": ["I3 I4"], "outcome": "passed"}
+
+    text = page({1: {"a": passed, "b": failed}, 2: {"a": {**passed, "recovery": [30.0]}, "m": mutant}})
+
+    assert "| D8 | ten kills at random moments under load | I1-I6 I9 | ten kills | I1 I2 | 12 / 30 | 2 runs passed |" in text
+    assert "| not shown | - | - | 1 of 1 runs FAILED |" in text
+    assert "| K2 | broker stopped for 90 s | I1 I9 | - | - | - | no test yet |" in text
+    assert "with the object store, not yet" in text
+    assert "| mutant: no dedup | red: I3 I4 | 1 runs passed |" in text
