@@ -99,7 +99,14 @@ def test_changed_and_removed_rows_are_corrections(books: Books) -> None:
     assert _owed(books) == _recomputed(books)
 
 
-@pytest.mark.parametrize("point", ["after_evidence", "after_hourly", "after_adjustments"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("after_evidence", marks=pytest.mark.faults),
+        pytest.param("after_hourly", marks=pytest.mark.faults),
+        "after_adjustments",
+    ],
+)
 def test_run_that_died_is_completed_by_the_next(books: Books, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     bill = _close(books)
     books.add({"event_id": "l1", "_is_late_arriving": True}, processed_at=AFTER)
@@ -139,6 +146,7 @@ def test_two_runs_that_saw_the_same_bill_book_it_once(books: Books) -> None:
     assert [row["run_id"] for row in _booked(books)] == ["first"]
 
 
+@pytest.mark.faults
 def test_any_sequence_of_changes_and_runs_keeps_bill_plus_adjustments_equal_to_silver(books: Books) -> None:
     bill = _close(books)
     draw = random.Random(20260128)

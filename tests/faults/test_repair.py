@@ -60,6 +60,7 @@ def _transaction(case: LakeCase) -> None:
     assert plain.flush(10) == 0
 
 
+@pytest.mark.faults
 def test_holes_are_filled_or_explained(spark: SparkSession, lake_case: Callable[[int], LakeCase]) -> None:
     case = lake_case(900)
     _bronze(spark, case, "g1")

@@ -401,6 +401,7 @@ def test_command_exits_with_1_and_shows_the_first_offenders(
     assert found["late_events"]["outcome"] == "offenders"
 
 
+@pytest.mark.faults
 def test_the_same_files_run_with_plain_spark_sql(hand_lake: Any) -> None:
     _write(hand_lake)
     _repeat(BRONZE, 0, 0)(hand_lake)

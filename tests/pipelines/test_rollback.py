@@ -70,6 +70,7 @@ def _open(lake: Lake, name: str) -> Checkpoint:
     return checkpoint
 
 
+@pytest.mark.faults
 def test_silver_is_read_again_and_everything_adds_up(lake: Lake, make_event: Make, make_record: Make) -> None:
     _fill(lake, make_event, make_record)
     lake.run_gold()
@@ -175,6 +176,7 @@ def test_gold_is_restored_and_its_days_recomputed(lake: Lake, make_event: Make, 
     assert {row["billing_status"] for row in lake.rows(GOLD_DAILY)} == {"provisional"}
 
 
+@pytest.mark.faults
 def test_bill_is_never_opened_again(lake: Lake, make_event: Make, make_record: Make) -> None:
     _fill(lake, make_event, make_record)
     lake.run_gold()

@@ -203,7 +203,10 @@ class _Killed(BaseException):
     """No error that can be handled: the power went out."""
 
 
-@pytest.fixture(params=["claimed", "written", "recorded", "closed"])
+_LONG = [pytest.param(step, marks=pytest.mark.faults) for step in ("claimed", "recorded", "closed")]
+
+
+@pytest.fixture(params=["written", *_LONG])
 def dying(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Makes the next replay die after one of its durable steps; the call brings the power back."""
 
@@ -263,6 +266,7 @@ def _discard(lake: Lake, chosen: LetterFilter) -> int:
     return discard(table, chosen, "the producer's test run; it's not billed")
 
 
+@pytest.mark.faults
 def test_fresh_checkpoint_takes_open_letters_that_pass_and_leaves_discarded_ones(new: Lake) -> None:
     assert _discard(new, LetterFilter(offsets=(2, 2))) == 1
     new.run_silver("g2")
@@ -300,6 +304,7 @@ def test_replay_takes_what_was_asked_for_and_not_tried_too_often(new: Lake) -> N
     assert _letters(new)[6] == ("open", 3)
 
 
+@pytest.mark.faults
 def test_many_letters_are_several_batches_of_one_replay(new: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letter_replay, "LETTERS_IN_ONE_BATCH", 3)
     done = _replay(new)
