@@ -24,6 +24,7 @@ from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.common.voids import EVENTS, LedgerRow, standing, void_row
 from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
+from pipelines.silver.attempts import find_attempts, settle
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 
 _FATES = ("inserted", "replaced", "duplicate", "conflict", "tombstone", "late")
@@ -55,6 +56,10 @@ def _swap(
     spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Sequence[Difference], *, run_id: str, now: datetime
 ) -> Swapped:
     _refuse_changed(spark, settings, plan)
+    if plan.layer == SILVER.layer and SILVER in plan.versions and DLQ in plan.versions:
+        # Before the tables change: what a batch left that died is counted now, and not once more by the next stream.
+        attempts = find_attempts(SILVER.layer, SILVER.path(settings), DLQ.path(settings))
+        settle(Ledger(settings), SILVER.layer, attempts, None)
     versions = {}
     metadata = json.dumps({"rebuild": {"run": run_id, "source_version": plan.source_version}})
     for one in found:

@@ -56,14 +56,20 @@ def test_checkpoint_lost(patient: Make, evidence: Evidence) -> None:
     sick = patient(EVENTS)
     sick.run()
     sick.produce(1500, 2)
-    for job in ("bronze", "silver"):
+    for job, script in (("bronze", "bronze_ingestion"), ("silver", "silver_processing")):
+        # In mid-batch: what it wrote has no row in the ledger yet, and nobody comes back to its checkpoint.
+        job_line = (f"pipelines/{job}/{script}.py", "--trigger", "available-now")
+        assert sick.case.run(*job_line, fail_at=f"{job}.after_append:1").returncode == -signal.SIGKILL
         shutil.rmtree(sick.checkpoints / job)
     offsets = sick.checkpoints / "gold" / "g1" / "offsets"
     newest = max(offsets.glob("[0-9]*"), key=lambda path: int(path.name))
     newest.write_bytes(newest.read_bytes()[:20])
     with pytest.raises(LakehouseError, match=r"playbooks/checkpoint-lost\.md"):
         sick.run("gold")
-    evidence.fired("two checkpoints deleted, the newest offsets of the third cut: its stream stopped and named the playbook")
+    evidence.fired(
+        "two drivers killed in mid-batch, their checkpoints deleted with them; the newest offsets of the third cut: its stream "
+        "stopped and named the playbook"
+    )
 
     followed = sick.follow("checkpoint-lost", JOBS="bronze silver gold")
 
