@@ -68,10 +68,24 @@ def _swap(
             versions[one.table] = _overwrite(spark, settings, plan, one, metadata=metadata, now=now)
             failpoints.reach("rebuild.after_swap")
     if plan.layer != "silver":
+        _record_gold(spark, settings, plan, run_id, now)
         return Swapped(versions)
     added, closed = _merge_letters(spark, settings, plan, run_id)
     failpoints.reach("rebuild.after_letters")
     return Swapped(versions, added, closed, _correct_ledger(spark, settings, plan, run_id, now))
+
+
+def _record_gold(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str, now: datetime) -> None:
+    """Note up to which version of Silver Gold stands: `lakehouse checkpoint rebuild gold` goes on from there."""
+    row = BatchRow(
+        job=plan.layer,
+        generation=f"rebuild-{run_id}",
+        batch_id=0,
+        offsets={"silver_version": [0, plan.source_version]},
+        versions={str(table): delta.current_version(spark, table.path(settings)) for table in (GOLD_HOURLY, GOLD_DAILY)},
+        started_at=now,
+    )
+    Ledger(settings).record(row)
 
 
 def _refuse_changed(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> None:

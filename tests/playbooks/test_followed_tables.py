@@ -80,6 +80,25 @@ def test_full_rebuild(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
+@pytest.mark.case("R6")
+def test_full_rebuild_of_a_table_that_cannot_be_read(patient: Make, evidence: Evidence) -> None:
+    sick = patient(1500)
+    sick.run()
+    oldest = min(DeltaTable(sick.path(SILVER)).file_uris(), key=lambda path: Path(path).stat().st_mtime)
+    Path(oldest).unlink()
+    sick.produce(500, 2)
+    stopped = sick.command("up", "--trigger", "available-now")
+    assert stopped.returncode == 1, stopped.stderr
+    assert "playbooks/full-rebuild.md" in stopped.stderr
+    evidence.fired("a file of Silver was deleted: the driver ended and named the playbook")
+
+    followed = sick.follow("full-rebuild")
+
+    assert "not readable" in followed.output
+    evidence.recovered(followed.recovery)
+    evidence.holds(sick.case.verdicts())
+
+
 def test_conservation_then_duplicates_then_null_keys(patient: Make) -> None:
     sick = patient(2000)
     sick.run()
