@@ -21,7 +21,10 @@ app = typer.Typer(
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
-PathArgument = Annotated[str, typer.Argument(help="Folder of the checkpoint, or an s3:// URI.", metavar="PATH")]
+PathArgument = Annotated[
+    str,
+    typer.Argument(help="Folder of the checkpoint, an s3:// URI, or a job: the checkpoint that it takes.", metavar="PATH|JOB"),
+]
 SourceArgument = Annotated[str, typer.Argument(help="Checkpoint to read: a folder or an s3:// URI.", metavar="SRC")]
 TargetArgument = Annotated[
     str, typer.Argument(help="Where to write: a folder or an s3:// URI where nothing lies.", metavar="DST")
@@ -59,7 +62,8 @@ def show(
     from lakehouse.checkpoints.details import checkpoint_details  # noqa: PLC0415
     from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
 
-    found = checkpoint_details(_settings(config), open_folder(path), batch=batch, last=last)
+    settings = _settings(config)
+    found = checkpoint_details(settings, open_folder(_path(settings, path)), batch=batch, last=last)
     if as_json:
         _print(found.as_dict())
     else:
@@ -77,7 +81,7 @@ def verify(path: PathArgument, as_json: JsonOption = False, config: ConfigOption
     from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
     from lakehouse.checkpoints.verify import verify_checkpoint  # noqa: PLC0415
 
-    verdict = verify_checkpoint(settings, open_folder(path), asked)
+    verdict = verify_checkpoint(settings, open_folder(_path(settings, path)), asked)
     if as_json:
         _print(verdict.as_dict())
     else:
@@ -165,6 +169,13 @@ def _settings(config: Path) -> Settings:
     from pipelines.common.settings import process_settings  # noqa: PLC0415
 
     return process_settings(config)
+
+
+def _path(settings: Settings, given: str) -> str:
+    from lakehouse.checkpoints.lake_tables import JOBS  # noqa: PLC0415
+    from lakehouse.checkpoints.rebuild import newest_generation_path  # noqa: PLC0415
+
+    return newest_generation_path(settings, given) if given in JOBS else given
 
 
 def _counts(plan: CopyPlan) -> str:

@@ -32,7 +32,8 @@ LEDGER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "job": ("string", "bronze, silver or gold."),
     "generation": (
         "string",
-        "Identity of the checkpoint; `void:` or `void-dlq:` and a generation: batches of it were taken back, counts are below 0.",
+        "Identity of the checkpoint; `void:` or `void-dlq:` and a generation: batches of it were taken back, counts are below 0; "
+        "`part:` and a generation: what a batch of it left in the tables when it died, counted by another run.",
     ),
     "batch_id": ("bigint", "Spark's number of the batch; it starts at 0 in each generation."),
     "offsets": (

@@ -125,12 +125,11 @@ def show_result(console: Console, plan: RebuildPlan, found: Sequence[Difference]
 
 
 def _show_gold(console: Console, found: Sequence[Difference], swapped: Swapped) -> None:
-    for version in swapped.versions.values():
-        if found[0].readable:
-            console.print("Gold follows by its stream; reconcile closed days afterwards. All checkpoints stay valid.")
-        else:
-            console.print("Gold's stream cannot read what was lost from the change feed. Next:")
-            console.print("  lakehouse rebuild gold --swap", soft_wrap=True)
-            console.print(
-                f"""  a new checkpoint of Gold, with --starting-offsets '{{"silver_version":{version}}}'""", soft_wrap=True
-            )
+    if not swapped.versions:
+        return
+    if found[0].readable:
+        console.print("Gold follows by its stream; reconcile closed days afterwards. All checkpoints stay valid.")
+    else:
+        console.print("Gold's stream cannot read what was lost from the change feed. Next, and then start it:")
+        console.print("  lakehouse rebuild gold --swap")
+        console.print("  lakehouse checkpoint rebuild gold")

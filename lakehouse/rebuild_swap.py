@@ -24,6 +24,7 @@ from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.common.voids import EVENTS, LedgerRow, standing, void_row
 from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
+from pipelines.silver.attempts import find_attempts, settle
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 
 _FATES = ("inserted", "replaced", "duplicate", "conflict", "tombstone", "late")
@@ -55,6 +56,10 @@ def _swap(
     spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Sequence[Difference], *, run_id: str, now: datetime
 ) -> Swapped:
     _refuse_changed(spark, settings, plan)
+    if plan.layer == SILVER.layer and SILVER in plan.versions and DLQ in plan.versions:
+        # Before the tables change: what a batch left that died is counted now, and not once more by the next stream.
+        attempts = find_attempts(SILVER.layer, SILVER.path(settings), DLQ.path(settings))
+        settle(Ledger(settings), SILVER.layer, attempts, None)
     versions = {}
     metadata = json.dumps({"rebuild": {"run": run_id, "source_version": plan.source_version}})
     for one in found:
@@ -63,10 +68,24 @@ def _swap(
             versions[one.table] = _overwrite(spark, settings, plan, one, metadata=metadata, now=now)
             failpoints.reach("rebuild.after_swap")
     if plan.layer != "silver":
+        _record_gold(spark, settings, plan, run_id, now)
         return Swapped(versions)
     added, closed = _merge_letters(spark, settings, plan, run_id)
     failpoints.reach("rebuild.after_letters")
     return Swapped(versions, added, closed, _correct_ledger(spark, settings, plan, run_id, now))
+
+
+def _record_gold(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str, now: datetime) -> None:
+    """Note up to which version of Silver Gold stands: `lakehouse checkpoint rebuild gold` goes on from there."""
+    row = BatchRow(
+        job=plan.layer,
+        generation=f"rebuild-{run_id}",
+        batch_id=0,
+        offsets={"silver_version": [0, plan.source_version]},
+        versions={str(table): delta.current_version(spark, table.path(settings)) for table in (GOLD_HOURLY, GOLD_DAILY)},
+        started_at=now,
+    )
+    Ledger(settings).record(row)
 
 
 def _refuse_changed(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> None:

@@ -20,6 +20,7 @@ def up(
 ) -> None:
     """Run all streams in one driver until Ctrl-C or SIGTERM, which drain the running batches."""
     # Spark takes a second to import: not for --help.
+    from py4j.protocol import Py4JError  # noqa: PLC0415
     from pyspark.errors import PySparkException  # noqa: PLC0415
 
     from lakehouse.streams import STREAMS, run_live, run_to_end  # noqa: PLC0415
@@ -43,7 +44,7 @@ def up(
     spark = build_session(settings, "up")
     try:
         (run_live if trigger is None else run_to_end)(spark, settings, names, stop)
-    except PySparkException as error:
+    except (PySparkException, Py4JError, OSError) as error:
         raise jobs.named_error(error) from None
     finally:
         spark.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from deltalake import DeltaTable
@@ -16,6 +17,8 @@ from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
 """As in pipelines/bronze/schema.py, which needs pyspark."""
+_HISTORY = 200
+"""Commits looked through for a RESTORE."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,34 @@ def require_table(settings: Settings, name: TableName) -> DeltaTable:
 def table_id(table: DeltaTable) -> str:
     """Id that Delta gave the table when it was made."""
     return str(table.metadata().id)
+
+
+def table_versions(settings: Settings, job: str) -> dict[str, int]:
+    """Versions, now, of the tables in which the job's batches leave their ids."""
+    found = {name: find_table(settings, name) for name in JOBS[job].transactions.values()}
+    return {str(name): table.version() for name, table in found.items() if table is not None}
+
+
+@dataclass(frozen=True)
+class Restore:
+    """A RESTORE in a table's log: the version that it is, and the one that it went back to."""
+
+    version: int
+    kept: int
+
+    def taken_back(self, written: Iterable[int | None]) -> int:
+        """How many of the versions that batches wrote are gone by it."""
+        return sum(version is not None and self.kept < version < self.version for version in written)
+
+
+def restores(table: DeltaTable, newest: int = _HISTORY) -> list[Restore]:
+    """The RESTOREs among the table's newest commits, whoever made them."""
+    found = []
+    for commit in table.history(newest):
+        kept = (commit.get("operationParameters") or {}).get("version")
+        if commit.get("operation") == "RESTORE" and kept is not None:
+            found.append(Restore(int(commit["version"]), int(kept)))
+    return found
 
 
 def topic_id(table: DeltaTable) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -23,18 +23,23 @@ from pipelines.common.errors import CheckpointError
 MARKER = "lakehouse.json"
 METADATA = "metadata"
 INITIAL = "sources/0/0"
+_MARKER_TEXTS = ("job", "generation", "source", "target", "starting")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Marker:
-    """Whose the checkpoint is; `source` and `target` are ids of the topic and of tables."""
+    """Whose the checkpoint is; `source` and `target` are ids of the topic and of tables.
+
+    `versions`: versions of the tables that it writes when it was made; a RESTORE before them is none of its own.
+    """
 
     job: str
     generation: str
     source: str
     target: str
     starting: str
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     def app_id(self, part: str = "") -> str:
         """Delta's transaction app id of this checkpoint (and of one `part` of its batches)."""
@@ -49,8 +54,9 @@ class Marker:
         """Read the file `lakehouse.json`; raises ValueError with half a sentence."""
         try:
             tree = json.loads(content)
-            return Marker(**{name.name: str(tree[name.name]) for name in fields(Marker)})
-        except (ValueError, KeyError, TypeError):
+            versions = {str(name): int(version) for name, version in (tree.get("versions") or {}).items()}
+            return Marker(**{name: str(tree[name]) for name in _MARKER_TEXTS}, versions=versions)
+        except (ValueError, KeyError, TypeError, AttributeError):
             msg = "is cut or damaged" if content.strip() else "is empty"
             raise ValueError(msg) from None
 

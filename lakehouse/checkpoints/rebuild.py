@@ -15,7 +15,15 @@ from lakehouse.checkpoints.copying import new_generation_id, require_empty, writ
 from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ranges
 from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.holders import refuse_used
-from lakehouse.checkpoints.lake_tables import job_tables, log_begins, require_table, table_id, topic_id
+from lakehouse.checkpoints.lake_tables import (
+    job_tables,
+    log_begins,
+    require_table,
+    restores,
+    table_id,
+    table_versions,
+    topic_id,
+)
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import MARKER, Marker
 from lakehouse.checkpoints.starting import bronze_version_for_silver, silver_version_for_gold
@@ -57,7 +65,8 @@ def plan_rebuild(settings: Settings, job: str, target: Folder | None = None, *, 
     require_empty(target)
     refuse_used(target.path)
     start = _START[job](settings, accept_loss)
-    marker = Marker(job, new_generation_id(), start.source, table_id(require_table(settings, tables.target)), start.starting)
+    target_id = table_id(require_table(settings, tables.target))
+    marker = Marker(job, new_generation_id(), start.source, target_id, start.starting, table_versions(settings, job))
     return RebuildPlan(target, marker, start.to_read, start.lost)
 
 
@@ -68,10 +77,21 @@ def write_rebuild(plan: RebuildPlan) -> None:
 
 def next_generation_path(settings: Settings, job: str) -> str:
     """Path after the highest `g<n>` that the job's folder has."""
-    root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
-    names = {name.partition("/")[0] for name in open_folder(root).files()}
-    taken = [int(found[1]) for name in names if (found := re.fullmatch(r"g(\d+)", name))]
-    return f"{root}/g{max(taken, default=0) + 1}"
+    return f"{_root(settings, job)}/g{_newest(settings, job) + 1}"
+
+
+def newest_generation_path(settings: Settings, job: str) -> str:
+    """Path of the highest `g<n>` that the job's folder has, which is the one that the job takes; `g1` where there is none."""
+    return f"{_root(settings, job)}/g{max(1, _newest(settings, job))}"
+
+
+def _root(settings: Settings, job: str) -> str:
+    return f"{settings.lake.checkpoints.rstrip('/')}/{job}"
+
+
+def _newest(settings: Settings, job: str) -> int:
+    names = {name.partition("/")[0] for name in open_folder(_root(settings, job)).files()}
+    return max((int(found[1]) for name in names if (found := re.fullmatch(r"g(\d+)", name))), default=0)
 
 
 def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
@@ -105,12 +125,28 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
 def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     del accept_loss
     table, ledger = require_table(settings, BRONZE), LedgerReader(settings)
-    bronze = ledger.rows(job="bronze")
-    version = bronze_version_for_silver(table, ledger.standing("silver"), bronze)
+    bronze, silver = ledger.rows(job="bronze"), ledger.standing("silver")
+    _refuse_taken_back(settings, silver)
+    version = bronze_version_for_silver(table, silver, bronze)
     if version < log_begins(settings, BRONZE):
         # Without a start the job reads the table as it stands, which holds all rows that the old versions added.
         return _Start(table_id(table), "", sum(row.inserted for row in bronze))
     return _Start(table_id(table), json.dumps({"bronze_version": version}), _added(bronze, BRONZE, version))
+
+
+def _refuse_taken_back(settings: Settings, rows: list[LedgerRow]) -> None:
+    """Raise DataLossError where a RESTORE by hand took back what batches wrote: nobody would read their records again.
+
+    A rollback leaves no such batch: it undoes their rows of the ledger.
+    """
+    for restore in restores(require_table(settings, SILVER)):
+        if gone := restore.taken_back(row.versions.get(str(SILVER)) for row in rows):
+            msg = (
+                f"{SILVER} was restored to version {restore.kept} by hand, and {gone} batches had written after it: a new "
+                f"checkpoint would go on behind their records; run `lakehouse rollback {SILVER} --to {restore.kept} --repair`, "
+                "which reads them again."
+            )
+            raise DataLossError(msg)
 
 
 def _start_gold(settings: Settings, accept_loss: bool) -> _Start:

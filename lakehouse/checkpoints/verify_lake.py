@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping
 from deltalake import DeltaTable
 
 from lakehouse.checkpoints.findings import BROKEN, ROLLBACK, Finding, batches
-from lakehouse.checkpoints.lake_tables import JOBS, find_table, table_id, topic_id, transactions
+from lakehouse.checkpoints.lake_tables import JOBS, find_table, restores, table_id, topic_id, transactions
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import CheckpointState, Marker
 from pipelines.common.settings import Settings
-from pipelines.common.tables import TableName
+from pipelines.common.tables import BRONZE, TableName
 
 _NEWEST_ROWS = 100
 """Ledger rows of the generation that are read: a stream writes one a second, and an operator waits."""
-_HISTORY = 200
-"""Commits looked through for a RESTORE."""
 
 
 def check_lake(settings: Settings, state: CheckpointState) -> Iterator[Finding]:
@@ -91,18 +89,17 @@ def _check_known(marker: Marker, ids: Mapping[TableName, int | None], rows: list
 
 def _check_restored(settings: Settings, name: TableName, marker: Marker, ledger: LedgerReader) -> Iterator[Finding]:
     table = find_table(settings, name)
-    for commit in table.history(_HISTORY) if table else ():
-        if commit.get("operation") != "RESTORE":
-            continue
-        kept = (commit.get("operationParameters") or {}).get("version")
-        if kept is None:
-            continue
+    for restore in restores(table) if table else ():
         rows = ledger.rows(job=marker.job, generation=marker.generation)
-        gone = {row.batch_id for row in rows if int(kept) < row.versions.get(str(name), -1) < commit["version"]}
+        gone = {row.batch_id for row in rows if restore.taken_back([row.versions.get(str(name))])}
         if gone:
+            advice = (
+                "`lakehouse checkpoint rebuild bronze` goes on after the rows that are there"
+                if name == BRONZE
+                else f"`lakehouse rollback {name} --to {restore.kept} --repair` does what has to follow"
+            )
             message = (
-                f"{name} was restored to version {kept}, and batch {batches(gone)} of this generation wrote after it: these rows "
-                "are gone, which neither checkpoint nor transaction ids tell; "
-                f"{f'rewind to batch {min(gone) - 1}' if min(gone) else 'rebuild the checkpoint'}."
+                f"{name} was restored to version {restore.kept}, and batch {batches(gone)} of this generation wrote after it: "
+                f"these rows are gone, which neither checkpoint nor transaction ids tell; {advice}."
             )
             yield Finding("restored-table", "error", message, ROLLBACK)

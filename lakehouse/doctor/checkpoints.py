@@ -90,9 +90,11 @@ def _commands(facts: Facts, checkpoint: StreamCheckpoint, found: CheckpointFindi
     if found.severity != "error":
         return (verify,)
     start = facts.commands.start(checkpoint.job, checkpoint.next_path)
-    rewound = re.search(r"rewind to batch (\d+)", found.message)
-    if rewound:
-        words = ["checkpoint", "rewind", checkpoint.path, checkpoint.next_path, "--to-batch", rewound[1]]
+    restored = re.search(r"lakehouse (rollback \S+ --to \d+ --repair)", found.message)
+    if restored:
+        words = restored[1].split()
+        # Of Silver it makes the next generation; Gold's checkpoint stays as it is.
+        start = start if checkpoint.job == "silver" else facts.commands.start(checkpoint.job, checkpoint.path)
     elif found.id in _TRAP:
         words = ["checkpoint", "copy", checkpoint.path, checkpoint.next_path, "--new-generation"]
     else:

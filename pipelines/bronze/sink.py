@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from pipelines.bronze.transforms import build_bronze_rows, drop_known, in_ranges
 from pipelines.common import delta, failpoints
+from pipelines.common.attempts import batch_commits
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.errors import DataLossError
 from pipelines.common.leases import Lease
@@ -56,6 +57,7 @@ class BronzeSink:
             return
         self._has_begun = True
         if self._covered is None:
+            self._settle(spark)
             self._covered = self._read_coverage(spark)
         start, end = self.planned(batch_id)
         row = BatchRow(
@@ -99,15 +101,23 @@ class BronzeSink:
             )
             raise DataLossError(msg)
         if not self.ledger.has(JOB, generation, batch_id):
-            row = BatchRow.from_metadata(metadata)
-            start = {int(partition): first for partition, (first, _) in row.offsets.items()}
-            end = {int(partition): stop for partition, (_, stop) in row.offsets.items()}
-            table = (
-                spark.read.format("delta").option("versionAsOf", metadata["version"]).load(self.path).where(in_ranges(start, end))
-            )
-            inserted = table.where(F.col("_ingested_at") == F.lit(row.started_at)).count()
-            self._record(row, table.count(), inserted, metadata["version"])
+            self._complete(spark, BatchRow.from_metadata(metadata), metadata["version"])
         return True
+
+    def _settle(self, spark: SparkSession) -> None:
+        """Finish the ledger of other runs' batches that died after their commit: their checkpoints may be lost."""
+        known = self.ledger.known(JOB)
+        for commit in batch_commits(self.path, JOB):
+            if commit.batch not in known:
+                self._complete(spark, commit.row, commit.version)
+
+    def _complete(self, spark: SparkSession, row: BatchRow, version: int) -> None:
+        """Write the ledger row of a batch whose rows the table has since `version`."""
+        start = {int(partition): first for partition, (first, _) in row.offsets.items()}
+        end = {int(partition): stop for partition, (_, stop) in row.offsets.items()}
+        table = spark.read.format("delta").option("versionAsOf", version).load(self.path).where(in_ranges(start, end))
+        inserted = table.where(F.col("_ingested_at") == F.lit(row.started_at)).count()
+        self._record(row, table.count(), inserted, version)
 
     def _read_coverage(self, spark: SparkSession) -> dict[int, int]:
         """End of what the table holds: what the ledger says, and the rows after it, which a crash kept from the ledger."""

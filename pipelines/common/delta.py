@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from pipelines.common import files
 from pipelines.common.errors import UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, TableName
+
+_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,16 @@ def append(frame: DataFrame, path: str, *, app_id: str, batch_id: int, metadata:
     """
     jvm: Any = frame.sparkSession._jvm
     return int(jvm.io.usagelakehouse.DeltaAppend.append(frame._jdf, path, app_id, batch_id, json.dumps(metadata)))
+
+
+@contextmanager
+def commits_say(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[None]:
+    """Let commits of operations that take no option, such as MERGE, carry `metadata` (`userMetadata`) within the block."""
+    spark.conf.set(_USER_METADATA, json.dumps(metadata))
+    try:
+        yield
+    finally:
+        spark.conf.unset(_USER_METADATA)
 
 
 def last_version(spark: SparkSession, path: str) -> int:

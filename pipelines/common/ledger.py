@@ -128,6 +128,10 @@ class Ledger:
         """Tell whether the batch is in the ledger."""
         return any(row["generation"] == generation and row["batch_id"] == batch_id for row in self._rows(job))
 
+    def known(self, job: str) -> set[tuple[str, int]]:
+        """Generation and number of all batches of `job` that are in the ledger."""
+        return {(row["generation"], row["batch_id"]) for row in self._rows(job)}
+
     def covered(self, job: str) -> dict[int, list[tuple[int, int]]]:
         """For each Kafka partition the ranges [start, end) that batches of `job` read, in any generation, merged.
 

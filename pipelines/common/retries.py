@@ -72,6 +72,13 @@ _FAMILIES = (
     ),
     _family(
         _P,
+        "a checkpoint is cut",
+        "checkpoint-lost",
+        # Hadoop's own checksum, of a file of the checkpoint: of a table's it is the family after this one.
+        r"ChecksumException(?=[^\n]*/(?:offsets|commits|sources|state|metadata)\b)",
+    ),
+    _family(
+        _P,
         "a file of a table is missing or cut",
         "full-rebuild",
         r"FAILED_READ_FILE\.FILE_NOT_EXIST",

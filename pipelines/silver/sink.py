@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from delta.tables import DeltaTable
@@ -24,6 +25,7 @@ from pipelines.common.logging import Log
 from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.silver.attempts import PART, find_attempts, settle
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.dead_letters import close_replayed
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, split_batch
@@ -160,12 +162,14 @@ class SilverSink:
         if not len(facts):
             return
         attempted, recorded = None, False
-        if not self._has_begun:
-            self._has_begun = True
-            attempted = self._attempted(spark, batch_id)
-            recorded = self.ledger.has(JOB, self.checkpoint.generation, batch_id)
         if self._covered is None:
+            own, attempts = (self.checkpoint.generation, batch_id), find_attempts(JOB, self.silver, self.dlq)
+            settle(self.ledger, JOB, attempts, own)
+            if not self._has_begun:
+                attempted = attempts.get(own)
+                recorded = own in self.ledger.known(JOB)
             self._covered = Coverage(self.ledger.covered(JOB))
+        self._has_begun = True
         judged = self._judge(spark, facts)
         if attempted is not None:
             self._refuse_lost_rows(spark, batch_id, judged)
@@ -173,8 +177,8 @@ class SilverSink:
             self.breaker.admit(spark, batch_id, judged.facts, judged.dead_letters)
         row = self._ledger_row(batch_id, started, judged, self._covered)
         versions = self._write(records, row, judged)
-        if attempted is not None:
-            row = attempted
+        if attempted is not None and (PART + row.generation, batch_id) not in self.ledger.known(JOB):
+            row = attempted.row
         if not recorded:
             if self.source_version is not None:
                 versions |= {str(BRONZE): self.source_version(batch_id)}
@@ -256,7 +260,7 @@ class SilverSink:
         # Before the append: the MERGE has this batch's own files not to look at.
         if len(fates.rewritten):
             rows = self._silver_rows(_only(valid, fates.rewritten, known), row.started_at)
-            versions[str(SILVER)] = _replace(records.sparkSession, self.silver, rows, fates.replaced)
+            versions[str(SILVER)] = _replace(records.sparkSession, self.silver, rows, fates.replaced, row.metadata())
         failpoints.reach("silver.after_replace")
         if len(fates.insert):
             rows = self._silver_rows(_only(valid, fates.insert, known), row.started_at)
@@ -303,17 +307,6 @@ class SilverSink:
             )
             raise DataLossError(msg)
 
-    def _attempted(self, spark: SparkSession, batch_id: int) -> BatchRow | None:
-        """The ledger row of an earlier attempt at this batch that wrote to a table and then died."""
-        key = {"job": JOB, "generation": self.checkpoint.generation, "batch_id": batch_id}
-        for path, part in ((self.silver, ""), (self.dlq, "dlq"), (self.dlq, "dlq-poison")):
-            done = delta.transaction_version(spark, path, self.checkpoint.app_id(part))
-            if done is not None and done >= batch_id:
-                metadata = delta.batch_metadata(spark, path, key)
-                if metadata is not None:
-                    return BatchRow.from_metadata(metadata)
-        return None
-
 
 def _only(records: DataFrame, wanted: Facts, facts: Facts) -> DataFrame:
     """The records of `wanted`, a part of the `facts` of `records`; the shorter list goes to the executors."""
@@ -345,10 +338,10 @@ def _frontier(rows: Facts) -> int:
     return int(np.clip(min(ends), low, high))
 
 
-def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -> int:
+def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts, metadata: dict[str, Any]) -> int:
     """Put earlier copies, and records that read differently now, in the place of the rows `replaced`; return the version.
 
-    Idempotent: a row that is earlier than its copy stays.
+    Idempotent: a row that is earlier than its copy stays. `metadata` goes into the commit, as that of an append.
     """
     order = ["_kafka_timestamp", "_kafka_partition", "_kafka_offset"]
     not_earlier = reduce(
@@ -357,7 +350,7 @@ def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -
         # The record itself: only one that was found to differ is among the rows.
         F.lit(True),
     )
-    (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         # Literal bounds: the MERGE opens the files of these rows, not the whole table.
@@ -368,6 +361,7 @@ def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts) -
             & (F.col("t.event_id") == F.col("s.event_id")),
         )
         .whenMatchedUpdateAll(condition=not_earlier)
-        .execute()
     )
+    with delta.commits_say(spark, metadata):
+        merge.execute()
     return delta.last_version(spark, path)

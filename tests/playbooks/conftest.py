@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -12,20 +15,27 @@ from typing import Any
 
 import pytest
 import yaml
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS, run_to_end
 from pipelines.common import kafka, leases
+from pipelines.common.ledger import Ledger
 from pipelines.common.settings import load_settings
-from tests.faults.conftest import DAY, LakeCase, evidence, fault_seed, lake_case
+from pipelines.common.tables import SILVER, TableName
+from tests.faults.conftest import DAY, PROJECT, LakeCase, evidence, fault_seed, lake_case
 from tests.playbooks.pages import read_page
 from tests.playbooks.runner import Followed, follow
 
 __all__ = ["evidence", "fault_seed", "lake_case"]
+
+EVENTS = int(os.environ.get("LAKEHOUSE_TEST_EVENTS", "3000"))
+"""Events in the lakes whose recovery depends on how many there are; the goals are set for 1,000,000."""
+_MANY = 50_000
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,20 @@ class Patient:
         """Folder of all checkpoints."""
         return Path(self.case.settings.lake.checkpoints)
 
+    def path(self, table: TableName) -> str:
+        """Folder of a table."""
+        return table.path(self.case.settings)
+
     def produce(self, count: int, seed: int, *, start: datetime = DAY, mix: Mix | None = None) -> None:
         """Send events, which the op ledger knows."""
         plan = ProducePlan(count=count, seed=seed, start_time=start, span_seconds=3600.0, mix=mix or Mix())
         produce_events(self.case.settings, plan, self.case.folder / "op_ledger")
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Send an event that the op ledger does not know."""
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers(self.case.settings)})
+        producer.produce(self.case.settings.kafka.topic, json.dumps(event).encode(), timestamp=int(DAY.timestamp() * 1000))
+        assert producer.flush(10) == 0
 
     def run(self, *names: str) -> None:
         """Run streams to their end in a driver that has ended when this returns."""
@@ -63,8 +83,14 @@ class Patient:
 
     def end_driver(self) -> None:
         """Give up the checkpoints that this process holds until it ends, as a driver that has ended does."""
-        for path in [path for path in leases._locks if path.startswith(str(self.case.folder))]:
+        for path in [path for path in leases._locks if path.startswith(str(self.checkpoints))]:
             leases._locks.pop(path)[0].close()
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `lakehouse WORDS` as a process of its own, whatever it ends with."""
+        line = [sys.executable, "-m", "lakehouse", *words, "--config", str(self.case.config)]
+        environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        return subprocess.run(line, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
 
     def delete_records(self, partition: int, before: int) -> None:
         """Let Kafka's retention pass over the records before an offset."""
@@ -75,13 +101,7 @@ class Patient:
     def follow(self, name: str, **variables: str) -> Followed:
         """Follow a playbook from the moment on at which the fault is over, and say how long it took."""
         page = read_page(name)
-        folder = self.case.folder
-        known = {
-            "CONFIG": str(self.case.config),
-            "CHECKPOINTS": str(self.checkpoints),
-            "ASIDE": str(folder / "aside"),
-            "LAKE": str(folder),
-        }
+        known = {"CONFIG": str(self.case.config), "LAKE": str(self.case.folder)}
         found = follow(page, {**{key: value for key, value in known.items() if key in page.variables}, **variables})
         self.say(str(found))
         return found
@@ -91,6 +111,14 @@ class Patient:
         verdicts = self.case.verdicts()
         assert verdicts.pop("I6") == "not checked"
         return {id_ for id_, verdict in verdicts.items() if verdict != "holds"}
+
+
+def restore_by_hand(sick: Patient) -> int:
+    """Take Silver's last batch back as somebody does who knows RESTORE and not `lakehouse rollback`; return the version."""
+    rows = Ledger(sick.case.settings).batches("silver")
+    written = sorted(version for row in rows if (version := json.loads(row["versions"]).get(str(SILVER))) is not None)
+    DeltaTable(sick.path(SILVER)).restore(written[-2])
+    return written[-2]
 
 
 @pytest.fixture
@@ -107,4 +135,13 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 @pytest.fixture
 def patient(spark: SparkSession, lake_case: Callable[[int], LakeCase], say: Callable[[str], None]) -> Callable[[int], Patient]:
     """Make a lake with so many events in its topic, nothing of them read yet."""
-    return lambda events: Patient(lake_case(events), spark, say)
+
+    def make(events: int) -> Patient:
+        found = Patient(lake_case(events), spark, say)
+        if events < _MANY:
+            return found
+        # Batches and memory as they are by default: the fault tests' own are for a few thousand events.
+        sizes = {"bronze": {"max_offsets_per_trigger": 500_000}, "silver": {"max_bytes_per_trigger": "64m"}}
+        return found.with_settings(**sizes, spark={"spark.driver.memory": "4g"})
+
+    return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from tests.playbooks.pages import PROJECT, Block, Page
 
-TIMEOUT = 300
+TIMEOUT = 600
 """Seconds that one block may take."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What following a playbook took, in seconds, from the moment when the fault was over, and what it printed."""
+    """What following a playbook took, in seconds, from the moment when the fault was over; its lines, and what they printed."""
 
     page: str
     diagnosis: float
@@ -55,7 +56,17 @@ def follow(page: Page, variables: Mapping[str, str]) -> Followed:
 
 
 def run_block(page: Page, block: Block, variables: Mapping[str, str]) -> str:
-    """Run one block in a shell of its own, as one that is pasted, and return what it printed."""
+    """Run one block in a shell of its own, as one that is pasted, and return it with what it printed."""
+    done = run_shell(f"{page.setup}\n{block.code}", variables)
+    where = f"{page.path.name}, line {block.line} ({block.section})"
+    assert done.returncode == block.exits, (
+        f"{where} ended with {done.returncode}, expected {block.exits}:\n{block.code}\n--- printed:\n{done.stdout[-4000:]}"
+    )
+    return f"# {where}\n{textwrap.indent(block.code, '$ ')}\n{done.stdout}"
+
+
+def run_shell(lines: str, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run shell lines in the project's folder with its commands in PATH; standard output has the errors too."""
     environ = {
         **os.environ,
         **variables,
@@ -63,8 +74,8 @@ def run_block(page: Page, block: Block, variables: Mapping[str, str]) -> str:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COLUMNS": "180",
     }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"{page.setup}\n{block.code}"],
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines],
         env=environ,
         cwd=PROJECT,
         stdout=subprocess.PIPE,
@@ -73,8 +84,3 @@ def run_block(page: Page, block: Block, variables: Mapping[str, str]) -> str:
         timeout=TIMEOUT,
         check=False,
     )
-    where = f"{page.path.name}, line {block.line} ({block.section})"
-    assert done.returncode == block.exits, (
-        f"{where} ended with {done.returncode}, expected {block.exits}:\n{block.code}\n--- printed:\n{done.stdout[-4000:]}"
-    )
-    return f"# {where}\n{done.stdout}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -124,6 +125,16 @@ def test_verify_says_by_its_exit_code_whether_a_checkpoint_is_sound(full: Any, c
     assert run(full, "verify", path_of(full, "bronze"), "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["sound"], found["findings"][0]["id"]) == (False, "broken-file")
+
+
+def test_job_stands_for_the_checkpoint_that_it_takes(full: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(path_of(full, "bronze"), "offsets/1").write_text("")
+    assert run(full, "verify", "bronze") == 1
+    shutil.copytree(path_of(full, "silver"), Path(path_of(full, "bronze")).with_name("g10"))
+    Path(path_of(full, "bronze")).with_name("g9").mkdir()
+    capsys.readouterr()
+    assert run(full, "show", "bronze", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(Path(path_of(full, "bronze")).with_name("g10"))
 
 
 def test_dry_runs_say_counts_and_write_nothing(full: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from lakehouse.checkpoints.folder import open_folder
+from lakehouse.checkpoints.reading import Marker
 from lakehouse.checkpoints.rebuild import RebuildPlan, plan_rebuild, write_rebuild
 from lakehouse.checkpoints.starting import subtract
 from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
 from pipelines.common.tables import BRONZE, GOLD_HOURLY, SILVER
+from tests.lakehouse.checkpoints.conftest import GENERATION
 
 
 def starting(plan: RebuildPlan) -> Any:
@@ -112,6 +114,21 @@ def test_silver_goes_on_at_the_version_that_its_last_batch_had_reached(lake: Any
     assert plan.to_read == 2
     ids = [lake.table(name).metadata().id for name in (BRONZE, SILVER)]
     assert [plan.marker.source, plan.marker.target] == ids
+
+
+def test_rows_that_a_restore_by_hand_took_back_are_not_left_behind(lake: Any) -> None:
+    silver_lake(lake)
+    for _ in range(3):
+        lake.append(SILVER)
+    lake.table(SILVER).restore(1)
+    with pytest.raises(DataLossError, match=f"2 batches had written after it.*rollback {SILVER} --to 1 --repair"):
+        plan_rebuild(lake.settings, "silver")
+    # A rollback undoes their rows of the ledger, and the table's later restores are none of a new checkpoint's.
+    voided = {"void.from": 1, "void.to": 3}
+    lake.record("silver", 1, {}, generation=f"void:{GENERATION}", versions=voided)
+    plan = plan_rebuild(lake.settings, "silver")
+    assert starting(plan) == {"bronze_version": 3}
+    assert Marker.decode(plan.marker.encode()).versions == {str(SILVER): 4}
 
 
 def test_replay_of_a_late_part_does_not_hide_what_the_stream_has_not_read(lake: Any) -> None:

@@ -164,13 +164,13 @@ def test_table_that_does_not_know_the_generation_is_found(lake: Any) -> None:
     assert found(lake, path) == [("error", "unknown-generation")]
 
 
-def test_rows_that_a_restore_took_back_are_found_with_the_batch_to_rewind_to(lake: Any) -> None:
+def test_rows_that_a_restore_took_back_are_found_with_the_rollback_that_reads_them_again(lake: Any) -> None:
     path = three_silver_batches(lake)
     lake.table(SILVER).restore(1)
     (finding,) = verify(lake, path).findings
     assert (finding.id, finding.severity) == ("restored-table", "error")
     assert "batch 1 to 2" in finding.message
-    assert "rewind to batch 0" in finding.message
+    assert f"lakehouse rollback {SILVER} --to 1 --repair" in finding.message
 
 
 def test_source_that_lost_what_comes_next_is_found(lake: Any) -> None:

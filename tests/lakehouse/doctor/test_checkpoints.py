@@ -61,12 +61,18 @@ def test_old_copy_whose_batches_delta_would_skip_is_the_trap(lake: Any) -> None:
     assert f"lakehouse checkpoint copy {path} {path.with_name('g2')} --new-generation --config my.yaml" in one.commands
 
 
-def test_rows_that_a_restore_took_back_come_with_the_rewind(lake: Any) -> None:
+def test_rows_that_a_restore_took_back_come_with_the_rollback_that_reads_them_again(lake: Any) -> None:
     path = three_silver_batches(lake)
     lake.table(SILVER).restore(2)
     one = found(lake)["checkpoint-restored-table"]
     assert (one.severity, one.playbook) == ("critical", "bad-deploy")
-    assert f"lakehouse checkpoint rewind {path} {path.with_name('g2')} --to-batch 1 --config my.yaml" in one.commands
+    again = f"lakehouse rollback {SILVER} --to 2 --repair"
+    assert one.commands == (
+        f"lakehouse checkpoint verify {path} --config my.yaml",
+        f"{again} --dry-run --config my.yaml",
+        f"{again} --config my.yaml",
+        f"python pipelines/silver/silver_processing.py --config my.yaml --checkpoint-path {path.with_name('g2')}",
+    )
 
 
 def test_committed_batch_without_its_ledger_row_is_named(lake: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,15 @@ def test_sparks_error_is_one_sentence_with_its_condition(spark: SparkSession) ->
     assert "TABLE_OR_VIEW_NOT_FOUND" in str(named)
     assert "\n" not in str(named)
     assert named.exit_code == 1
+
+
+def test_file_system_that_refuses_is_one_sentence_with_its_playbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+
+    def main(_args: argparse.Namespace, _settings: Settings) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/lake/lakehouse.lock")
+
+    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "empty.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert "EROFS (permanent: access is refused)" in said
+    assert said.endswith("see the log, then playbooks/object-store-outage.md.\n")

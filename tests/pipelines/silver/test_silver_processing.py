@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyspark.errors import StreamingQueryException
 
-from pipelines.common import delta
+from pipelines.common import delta, failpoints
 from pipelines.common.errors import CheckpointError, UsageError
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import BatchRow, Ledger
@@ -207,6 +207,50 @@ def test_batch_that_died_between_its_tables_writes_the_rest(
 
     assert (len(lake.rows(SILVER)), len(lake.rows(DLQ))) == (1, 1)
     assert lake.counts() == {"rows_read": 3, "inserted": 1, "duplicate": 1, "dead_lettered": 1}
+
+
+def test_what_a_batch_left_that_died_is_counted_once_whoever_comes_after_it(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append(make_record(make_event(), 0), make_record(make_event(), 1), make_record(b"{", 2), make_record(None, 3))
+    monkeypatch.setattr(_DiesOnce, "died", False)
+    monkeypatch.setattr(assembly, "Ledger", _DiesOnce)
+    with pytest.raises(StreamingQueryException):
+        lake.run_silver("lost")
+    content = _content(lake)
+    counts = {"inserted": 1, "duplicate": 1, "dead_lettered": 1, "tombstone": 1}
+
+    lake.run_silver("new")
+    assert lake.counts() == {**counts, "rows_read": 2 + 4, "already_present": 2}
+    lake.run_silver("lost")  # was not lost after all: its batch is read again as well
+
+    assert lake.counts() == {**counts, "rows_read": 2 + 4 + 4, "already_present": 2 + 4}
+    assert _content(lake) == content
+
+
+@pytest.mark.parametrize("after", ["g1", "g2"])
+def test_replacement_of_a_batch_that_died_before_its_append_is_counted(
+    after: str, lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append(make_record(make_event(), 5, at=_minute(5)))
+    lake.run_silver()
+    lake.append(make_record(make_event(), 1, partition=1), make_record(make_event(event_id="e2"), 2, partition=1))
+
+    def die(point: str) -> None:
+        if point == "silver.after_replace":
+            raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", die)
+        with pytest.raises(StreamingQueryException):
+            lake.run_silver()
+    assert _survivors(lake) == {"e1": (1, 1)}
+    lake.run_silver(after)
+
+    assert _survivors(lake) == {"e1": (1, 1), "e2": (1, 2)}
+    counts = lake.counts()
+    assert (counts["inserted"], counts["replaced"]) == (2, 1)
+    assert "duplicate" not in counts
 
 
 def test_order_and_cut_of_batches_do_not_change_silver(
