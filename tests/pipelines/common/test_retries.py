@@ -70,6 +70,18 @@ def of_stream(cause: str) -> StreamError:
         ("org.apache.spark.sql.AnalysisException: [UNRESOLVED_COLUMN] x", Kind.PERMANENT, "AnalysisException", "schema-change"),
         ("java.lang.IllegalStateException: batch 7 doesn't exist", Kind.PERMANENT, None, "checkpoint-lost"),
         ("java.lang.IllegalStateException: Incomplete log file in the offset log", Kind.PERMANENT, None, "checkpoint-lost"),
+        (
+            "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/points/silver/g1/offsets/7 at 0 exp: 1 got: 2",
+            Kind.PERMANENT,
+            "ChecksumException",
+            "checkpoint-lost",
+        ),
+        (
+            "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/lake/silver/t/_delta_log/7.json at 0 exp: 1 got: 2",
+            Kind.PERMANENT,
+            "ChecksumException",
+            "full-rebuild",
+        ),
         ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
         ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
         (
