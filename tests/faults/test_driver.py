@@ -247,6 +247,7 @@ def test_second_driver_is_refused_on_the_checkpoint_and_takes_turns_on_the_table
     same = [*COMMAND, "up", "--only", "bronze", "--trigger", "available-now", "--config", config]
     other = [COMMAND[0], "pipelines/bronze/bronze_ingestion.py", "--config", config, "--trigger", "available-now"]
     other += ["--checkpoint-path", str(driver.case.folder / "checkpoints" / "bronze" / "second")]
+    environ["LAKEHOUSE__BRONZE__MAX_OFFSETS_PER_TRIGGER"] = "5000"  # it reads everything again
     refused, beside = (
         subprocess.Popen(command, env=environ, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command in (same, other)

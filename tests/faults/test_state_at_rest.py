@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import threading
@@ -262,8 +263,9 @@ def _rebuild(lake: Lake, layer: str) -> Swapped:
 
 @pytest.mark.case("R6")
 def test_deleted_data_file_stops_the_reader_by_name(filled: Lake, evidence: Evidence) -> None:
+    read = set(filled.files(BRONZE))
     filled.fill("bronze")
-    [*_, unread] = sorted(filled.files(BRONZE), key=lambda path: path.stat().st_mtime)
+    unread = min(set(filled.files(BRONZE)) - read, key=lambda path: path.stat().st_mtime)
     for job, table, file in (("silver", BRONZE, unread), ("gold", SILVER, filled.files(SILVER)[0])):
         if job == "gold":
             filled.fill("silver")
@@ -285,11 +287,11 @@ def test_deleted_data_file_stops_the_reader_by_name(filled: Lake, evidence: Evid
 
 
 def _restore_silver(lake: Lake) -> int:
-    """Take the last two commits of Silver back by hand, past all that the project offers for it."""
-    table = DeltaTable(SILVER.path(lake.case.settings))
-    to = table.version() - 2
-    table.restore(to)
-    return to
+    """Take the last two batches of Silver back by hand, past all that the project offers for it."""
+    rows = Ledger(lake.case.settings).batches("silver")
+    ends = sorted({json.loads(row["versions"]).get(str(SILVER), 0) for row in rows})
+    DeltaTable(SILVER.path(lake.case.settings)).restore(ends[-3])
+    return int(ends[-3])
 
 
 @pytest.mark.case("R7")
@@ -301,7 +303,7 @@ def test_restored_table_is_noticed_before_a_batch_is_written(filled: Lake, evide
     code, said = filled.job("silver")
     assert (code, filled.log(SILVER)) == (2, log), said
     assert "was restored to an older version" in said
-    evidence.fired("Silver taken back by two versions by hand: its stream is refused with exit code 2")
+    evidence.fired("Silver taken back by two batches by hand: its stream is refused with exit code 2")
     _roll_back_and_restart(filled, evidence, to)
 
 
