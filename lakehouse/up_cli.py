@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +21,6 @@ def up(
 ) -> None:
     """Run all streams in one driver until Ctrl-C or SIGTERM, which drain the running batches."""
     # Spark takes a second to import: not for --help.
-    from py4j.protocol import Py4JError  # noqa: PLC0415
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-
     from lakehouse.streams import STREAMS, run_live, run_to_end  # noqa: PLC0415
     from pipelines.common import jobs  # noqa: PLC0415
     from pipelines.common.logging import setup_logging  # noqa: PLC0415
@@ -44,7 +42,8 @@ def up(
     spark = build_session(settings, "up")
     try:
         (run_live if trigger is None else run_to_end)(spark, settings, names, stop)
-    except (PySparkException, Py4JError, OSError) as error:
+    except jobs.OUTSIDE_ERRORS as error:
         raise jobs.named_error(error) from None
     finally:
-        spark.stop()
+        with suppress(*jobs.OUTSIDE_ERRORS):  # a JVM that is gone cannot be stopped: the error above says it
+            spark.stop()

@@ -80,6 +80,7 @@ class BronzeSink:
         version = delta.append(rows, self.path, app_id=self.checkpoint.app_id(), batch_id=batch_id, metadata=row.metadata())
         failpoints.reach("bronze.after_append")
         self._record(row, seen.get["rows"], written.get["rows"], version)
+        failpoints.reach("bronze.after_ledger")
         self._covered.update({partition: max(stop, self._covered.get(partition, 0)) for partition, stop in end.items()})
 
     def _record(self, row: BatchRow, read: int, inserted: int, version: int) -> None:

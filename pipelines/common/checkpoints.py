@@ -19,7 +19,7 @@ MARKER = "lakehouse.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's identity; `generation` names it in transaction ids and in the ledger.
+    """A checkpoint's identity; `generation` names it in transaction ids and in the ledger. `is_new`: no batch was planned yet.
 
     `versions`: versions of the tables that it writes when it was made, by the tables' names (see restores.py).
     """
@@ -68,7 +68,9 @@ def open_checkpoint(
         take_checkpoint(path, job=job, run=marker["generation"])
         return Checkpoint(path=path, is_new=True, **marker)
     marker = json.loads(files.read_text(spark, f"{path}/{MARKER}"))
-    checkpoint = Checkpoint(path=path, is_new=not {"offsets"} & names, **marker)
+    # The folder alone says nothing: a driver that dies right after its start leaves it empty.
+    planned = any(name.isdigit() for name in files.list_names(spark, f"{path}/offsets"))
+    checkpoint = Checkpoint(path=path, is_new=not planned, **marker)
     _refuse_foreign(checkpoint, {"job": job, "source": source, "target": target}, starting)
     take_checkpoint(path, job=job, run=checkpoint.generation)
     return checkpoint

@@ -2,6 +2,7 @@
 
 `LAKEHOUSE_FAIL_AT=silver.after_append:2` kills this process and its JVM with SIGKILL the second time that point is passed.
 `LAKEHOUSE_FAIL_AT=silver.after_append:2:raise` raises a TransientError the first two times instead.
+`LAKEHOUSE_FAIL_AT=@FILE` kills at the first point that FILE names: a driver that runs already is told where to die.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 from pyspark import SparkContext
 
@@ -19,6 +22,7 @@ VARIABLE = "LAKEHOUSE_FAIL_AT"
 POINTS = (
     "bronze.before_append",
     "bronze.after_append",
+    "bronze.after_ledger",
     "silver.before_append",
     "silver.after_append",
     "silver.after_replace",
@@ -26,8 +30,10 @@ POINTS = (
     "silver.after_ledger",
     "replay.after_claim",
     "replay.after_sink",
+    "gold.before_hourly",
     "gold.after_hourly",
     "gold.after_daily",
+    "gold.after_ledger",
     "reconcile.after_evidence",
     "reconcile.after_hourly",
     "reconcile.after_daily",
@@ -44,6 +50,13 @@ _passed: Counter[str] = Counter()
 
 def reach(point: str) -> None:
     """Die (or raise TransientError) here if this is the point, and the time, that was asked for."""
+    if not _TARGET:
+        return
+    if _TARGET.startswith("@"):
+        with suppress(FileNotFoundError):
+            if Path(_TARGET[1:]).read_text(encoding="utf-8") == point:
+                _die(point)
+        return
     if point != _TARGET:
         return
     _passed[point] += 1
@@ -53,9 +66,14 @@ def reach(point: str) -> None:
             raise TransientError(msg)
         return
     if _passed[point] == int(_TIMES or 1):
-        # The JVM first: it must not get to finish what it is doing.
-        gateway = SparkContext._gateway
-        process = getattr(gateway, "proc", None)
-        if process is not None:
-            os.kill(process.pid, signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
+        _die(point)
+
+
+def _die(point: str) -> None:
+    # The JVM first: it must not get to finish what it is doing.
+    gateway = SparkContext._gateway
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        os.kill(process.pid, signal.SIGKILL)
+    os.write(2, f"killed at the failpoint {point}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
@@ -30,6 +31,8 @@ AVAILABLE_NOW = "available-now"
 _INTERVAL = re.compile(r"\d+\s*(milliseconds?|seconds?|minutes?|hours?)")
 _LOG = Log("job")
 EXIT_INTERRUPTED = 130
+OUTSIDE_ERRORS = (PySparkException, Py4JError, DeltaError, OSError)
+"""What comes from below when a table's log cannot be read or the JVM is gone: a sentence, not a stack trace."""
 
 
 def job_parser(description: str) -> argparse.ArgumentParser:
@@ -220,7 +223,7 @@ def run_job(
     except LakehouseError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except (PySparkException, Py4JError, OSError) as error:
+    except OUTSIDE_ERRORS as error:
         named = named_error(error)
         sys.stderr.write(f"error: {named}\n")
         return named.exit_code
@@ -230,7 +233,7 @@ def run_job(
 
 
 def named_error(error: Exception) -> LakehouseError:
-    """Give one sentence for what Spark or the file system raised; a sentence of the project's own inside it wins."""
+    """Give one sentence for what Spark, Delta, the JVM or the file system raised; a sentence of the project's own inside it wins."""
     own = own_error(str(error))
     if own is not None:
         return own

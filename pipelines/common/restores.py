@@ -1,20 +1,24 @@
-"""Tables that were restored to an old version: a checkpoint that went beyond it must not go on.
+"""Tables that went back to an old version: a checkpoint that went beyond it must not go on.
 
 RESTORE takes rows back, but neither a stream's position nor Delta's transaction ids: the stream would not read the lost
 rows' records again, and a batch that it repeats would be skipped. The RESTORE commit in the table's own log says it,
 whoever made it; so nothing has to be written down besides, and nothing can be lost between the two.
+
+Commit files that are deleted from the end of the log, or emptied, take rows back as well, and leave no mark: the ledger says
+which version the checkpoint had written.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from deltalake import DeltaTable
 
 from pipelines.common import files
 from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.errors import CheckpointError
+from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.ledger import Ledger
 
 
@@ -38,28 +42,64 @@ def restored_since(path: str, version: int) -> int | None:
     return max((number for number in found if number > version), default=None)
 
 
+def refuse_lost_commits(checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> None:
+    """Refuse to write on top of a log of one of `tables` (name -> path) that ends before what the checkpoint wrote.
+
+    Raises DataLossError with one sentence; nothing is written.
+    """
+    _refuse_lost(checkpoint, tables, _reached(checkpoint, ledger))
+
+
 def refuse_restored(checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> None:
     """Refuse a checkpoint that had written to one of `tables` (name -> path) before that was restored.
 
     Only commits after the checkpoint's last recorded one are looked at, so a start costs next to nothing. Raises
-    CheckpointError with one sentence; nothing is written.
+    CheckpointError with one sentence, DataLossError where commits were deleted; nothing is written.
     """
     if checkpoint.is_new and not checkpoint.versions:
         return
-    written = _last_written(checkpoint, ledger)
+    reached = _reached(checkpoint, ledger)
+    _refuse_lost(checkpoint, tables, reached)
     for name, path in tables.items():
-        restored = restored_since(path, max(checkpoint.versions.get(name, 0), written.get(name, 0)))
-        if restored is not None:
+        refuse_restored_after(reached.get(name, 0), checkpoint, name, path)
+
+
+def refuse_restored_after(version: int, checkpoint: Checkpoint, name: str, path: str) -> None:
+    """Refuse a checkpoint that had brought the table `name` at `path` to `version`, if it was restored since.
+
+    Raises CheckpointError with one sentence; nothing is written.
+    """
+    restored = restored_since(path, version)
+    if restored is not None:
+        msg = (
+            f"The table {name} was restored to an older version (by its version {restored}) after the checkpoint "
+            f"{checkpoint.path} (generation {checkpoint.generation}) had written to it, so going on would lose the records "
+            "that were taken back; start a new generation (`lakehouse rollback` says where it begins)."
+        )
+        raise CheckpointError(msg)
+
+
+def _refuse_lost(checkpoint: Checkpoint, tables: Mapping[str, str], reached: Mapping[str, int]) -> None:
+    for name, path in tables.items():
+        version, last = DeltaTable(files.absolute(path)).version(), reached.get(name, 0)
+        if version < last or _is_empty(f"{path}/_delta_log/{last:020d}.json"):
+            found = f"ends with version {version}" if version < last else f"has nothing in the commit of version {last}"
             msg = (
-                f"The table {name} was restored to an older version (by its version {restored}) after the checkpoint "
-                f"{checkpoint.path} (generation {checkpoint.generation}) had written to it, so going on would lose the records "
-                "that were taken back; start a new generation (`lakehouse rollback` says where it begins)."
+                f"The log of {name} at {path} {found}, but the checkpoint {checkpoint.path} had come to version {last}: commit "
+                "files were lost, and going on would lose their rows; put the files back from a backup, or see "
+                "playbooks/full-rebuild.md."
             )
-            raise CheckpointError(msg)
+            raise DataLossError(msg)
 
 
-def _last_written(checkpoint: Checkpoint, ledger: Ledger) -> dict[str, int]:
-    last: dict[str, int] = {}
+def _is_empty(path: str) -> bool:
+    """Whether a file is there without a byte in it, which readers take for a commit of nothing; never on an object store."""
+    return "://" not in path and Path(path).exists() and not Path(path).stat().st_size
+
+
+def _reached(checkpoint: Checkpoint, ledger: Ledger) -> dict[str, int]:
+    """Last version of each table that the checkpoint was made at or has written, as far as its marker and the ledger know."""
+    last = dict(checkpoint.versions)
     for row in ledger.batches(checkpoint.job):
         if row["generation"] == checkpoint.generation:
             for name, version in json.loads(row["versions"]).items():

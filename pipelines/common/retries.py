@@ -84,6 +84,7 @@ _FAMILIES = (
         r"FAILED_READ_FILE\.FILE_NOT_EXIST",
         r"DELTA_(?:FILE_NOT_FOUND|LOG_FILE_NOT_FOUND|TRUNCATED_TRANSACTION_LOG|VERSIONS_NOT_CONTIGUOUS|STATE_RECOVER_ERROR)\w*",
         r"ChecksumException",
+        r"DeltaError(?=: Kernel error: (?:Json error|No table metadata|Generic delta kernel error: Expected contiguous))",
     ),
     _family(
         _P,

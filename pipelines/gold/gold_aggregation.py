@@ -21,6 +21,7 @@ from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
 from pipelines.common.replay import NOTHING_THERE, Selection
+from pipelines.common.restores import refuse_lost_commits
 from pipelines.common.settings import Settings
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
 from pipelines.gold.publish import days_of, hours_of, merge_daily, merge_hourly
@@ -114,7 +115,7 @@ def _hours_again(
 
 
 def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, starting: str) -> Checkpoint:
-    return open_checkpoint(
+    checkpoint = open_checkpoint(
         spark,
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
@@ -122,6 +123,9 @@ def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, 
         target=delta.table_id(spark, GOLD_HOURLY.path(settings)),
         starting=starting,
     )
+    # A RESTORE is no reason to stop, since Gold can be recomputed (lakehouse rollback does it); a log that lost its end is.
+    refuse_lost_commits(checkpoint, Ledger(settings), {str(name): name.path(settings) for name in (GOLD_HOURLY, GOLD_DAILY)})
+    return checkpoint
 
 
 def _sink(settings: Settings, checkpoint: Checkpoint) -> GoldSink:
@@ -162,6 +166,7 @@ class GoldSink:
         started = datetime.now(UTC)
         silver_version = delta.current_version(spark, self.silver)
         table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
+        failpoints.reach("gold.before_hourly")
         counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
         failpoints.reach("gold.after_hourly")
         days = days_of(hours)
@@ -185,6 +190,7 @@ class GoldSink:
         )
         if not self.ledger.has(JOB, row.generation, batch_id):
             self.ledger.record(row)
+        failpoints.reach("gold.after_ledger")
         _LOG.info("batch written", batch=batch_id, hours=len(hours), inserted=counts.inserted, updated=counts.updated)
 
 

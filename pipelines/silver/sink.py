@@ -22,6 +22,7 @@ from pipelines.common.kept_rows import kept
 from pipelines.common.leases import Lease
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
+from pipelines.common.restores import refuse_restored_after
 from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
@@ -103,6 +104,8 @@ class SilverSink:
     search: PoisonSearch | None = None
     _version: int | None = field(default=None)
     """Version of Silver that the lookup's memory stands for."""
+    _seen: int | None = field(default=None)
+    """Version of Silver that the last batch began with: until then nobody had restored it."""
     _covered: Coverage | None = field(default=None)
     """What other runs gave a fate; read when the first batch comes, and when somebody else wrote."""
     _has_begun: bool = field(default=False)
@@ -200,9 +203,13 @@ class SilverSink:
     def _judge(self, spark: SparkSession, facts: Facts) -> Judged:
         version = delta.current_version(spark, self.silver)
         if version != self._version:
+            if self._seen is not None:
+                # The stream would never read again what a RESTORE beside it takes back.
+                refuse_restored_after(self._seen, self.checkpoint, str(SILVER), self.silver)
             # The first batch, or somebody else wrote: the memory of recent keys is read anew.
             self.lookup.load(spark, int(facts.kafka_us.min()))
             self._version = version
+        self._seen = version
         valid, rejected = (facts.take(facts.verdict == verdict) for verdict in (VALID, REJECTED))
         letters = self.dead_letters.states(spark, valid)
         discarded = int(np.count_nonzero(letters.discarded))
@@ -251,7 +258,11 @@ class SilverSink:
         self.lookup.remember(judged.fates.insert)
         self.lookup.remember(judged.fates.replace)
         self.lookup.forget(int(judged.facts.kafka_us.min()))
-        self._version = versions.get(str(SILVER), self._version)
+        own = bool(len(judged.fates.rewritten)) + bool(len(judged.fates.insert))
+        version = versions.get(str(SILVER))
+        if version is not None and self._seen is not None and version - self._seen <= own:
+            self._version = version
+        # Otherwise somebody wrote in between without the lease, and the next batch looks at it anew.
         return versions
 
     def _write_events(self, records: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:

@@ -41,6 +41,11 @@ class LakeCase:
         command = [sys.executable, str(PROJECT / script), "--config", str(self.config), *args]
         return subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
 
+    def produce(self, count: int, seed: int, *, start: datetime = DAY, span_seconds: float = 4 * 3600.0) -> None:
+        """Send events, which the op ledger knows."""
+        plan = ProducePlan(count=count, seed=seed, start_time=start, span_seconds=span_seconds)
+        produce_events(self.settings, plan, self.folder / "op_ledger")
+
     def with_checkpoints(self, name: str) -> Settings:
         """The settings with other checkpoints: a new generation over the same lake."""
         lake = self.settings.lake.model_copy(update={"checkpoints": str(self.folder / name)})
@@ -57,34 +62,36 @@ def evidence(record_property: Callable[[str, object], None]) -> Evidence:
     return Evidence(record_property)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fault_seed(request: pytest.FixtureRequest) -> int:
     """Seed of this run, from `--seed` of the report's plugin; 1 without it."""
     return int(request.config.getoption("--seed", default=1))
 
 
+def make_case(broker: EmbeddedBroker, folder: Path, seed: int, events: int, **sections: dict[str, Any]) -> LakeCase:
+    """Make a lake in `folder`, whose topic has so many events; `sections` add to its settings."""
+    topic = f"events-{folder.name}"
+    ensure_topic(broker.bootstrap_servers, topic, 3, {"retention.ms": "-1"})
+    tree: dict[str, Any] = {
+        "kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": topic},
+        "lake": {"root": str(folder / "lake"), "checkpoints": str(folder / "checkpoints"), "state_dir": str(folder)},
+        "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
+        # Small batches, so that there is a second one to be killed in.
+        "bronze": {"max_offsets_per_trigger": events // 3 or 5000},
+        "silver": {"max_bytes_per_trigger": "100k"},
+        "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
+    }
+    for name, section in sections.items():
+        tree[name] = {**tree.get(name, {}), **section}
+    config = folder / "settings.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    case = LakeCase(folder, config, load_settings(config, environ={}))
+    if events:
+        case.produce(events, seed=1000 * seed + events)
+    return case
+
+
 @pytest.fixture
-def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callable[[int], LakeCase]:
+def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callable[..., LakeCase]:
     """Make a case with so many events on a topic of its own."""
-
-    def make(events: int) -> LakeCase:
-        topic = f"events-{tmp_path.name}"
-        ensure_topic(broker.bootstrap_servers, topic, 3, {"retention.ms": "-1"})
-        tree = {
-            "kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": topic},
-            "lake": {"root": str(tmp_path / "lake"), "checkpoints": str(tmp_path / "checkpoints"), "state_dir": str(tmp_path)},
-            "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
-            # Small batches, so that there is a second one to be killed in.
-            "bronze": {"max_offsets_per_trigger": events // 3 or 5000},
-            "silver": {"max_bytes_per_trigger": "100k"},
-            "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
-        }
-        config = tmp_path / "settings.yaml"
-        config.write_text(yaml.safe_dump(tree))
-        settings = load_settings(config, environ={})
-        if events:
-            plan = ProducePlan(count=events, seed=1000 * fault_seed + events, start_time=DAY, span_seconds=4 * 3600.0)
-            produce_events(settings, plan, tmp_path / "op_ledger")
-        return LakeCase(tmp_path, config, settings)
-
-    return make
+    return lambda events, **sections: make_case(broker, tmp_path, fault_seed, events, **sections)

@@ -1,38 +1,31 @@
-"""Each job's driver is killed with SIGKILL between two durable steps; the next run completes what was begun."""
+"""A driver killed with SIGKILL between two durable steps, of many in test_driver.py the one that is quick to show."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 
 import pytest
+from pyspark.sql import SparkSession
 
-from pipelines.common.failpoints import POINTS
+from lakehouse.streams import STREAMS, run_to_end
 from tests.faults.conftest import LakeCase
-
-JOBS = {
-    "bronze": ("pipelines/bronze/bronze_ingestion.py", "--trigger", "available-now"),
-    "silver": ("pipelines/silver/silver_processing.py", "--trigger", "available-now"),
-    "gold": ("pipelines/gold/gold_aggregation.py", "--trigger", "available-now"),
-    "reconcile": ("batch/reconcile_gold.py", "--date", "2026-01-28"),
-}
+from tests.faults.evidence import Evidence
 
 
-@pytest.mark.parametrize(
-    "kills",
-    [("bronze.after_append:2", "silver.after_append:2", "gold.after_hourly:1", "reconcile.after_hourly:1")],
-)
-def test_killed_jobs_lose_nothing_and_double_nothing(lake_case: Callable[[int], LakeCase], kills: tuple[str, ...]) -> None:
-    case = lake_case(6000)
-    for kill in kills:
-        assert kill.partition(":")[0] in POINTS
-        script, *args = JOBS[kill.partition(".")[0]]
-        killed = case.run(script, *args, fail_at=kill)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        restarted = case.run(script, *args)
-        assert restarted.returncode == 0, restarted.stderr
+@pytest.mark.case("D4")
+def test_killed_job_loses_nothing_and_doubles_nothing(
+    spark: SparkSession, lake_case: Callable[..., LakeCase], evidence: Evidence
+) -> None:
+    case = lake_case(3000)
+    run_to_end(spark, case.settings, ["bronze"], threading.Event())
+    script = ("pipelines/silver/silver_processing.py", "--trigger", "available-now")
+    killed = case.run(*script, fail_at="silver.after_append:2")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "killed at the failpoint silver.after_append" in killed.stderr
+    evidence.fired("SIGKILL at silver.after_append")
 
-    verdicts = case.verdicts()
+    run_to_end(spark, case.settings, list(STREAMS), threading.Event())
 
-    assert verdicts.pop("I6") == "not checked"  # no replay here; see test_replay.py
-    assert set(verdicts.values()) == {"holds"}, verdicts
+    evidence.holds(case.verdicts())

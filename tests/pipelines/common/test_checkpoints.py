@@ -24,7 +24,11 @@ def test_checkpoint_keeps_its_generation(spark: SparkSession, tmp_path: Path) ->
     assert first.is_new
     assert (again.generation, again.app_id()) == (first.generation, first.app_id())
     assert other.generation != first.generation
-    (tmp_path / "a" / "offsets").mkdir()
+    offsets = tmp_path / "a" / "offsets"
+    offsets.mkdir()
+    (offsets / ".0.tmp").touch()  # what a driver that died at its start leaves
+    assert open_checkpoint(spark, path, **OWN).is_new
+    (offsets / "0").touch()
     assert not open_checkpoint(spark, path, **OWN).is_new
 
 

@@ -1,0 +1,334 @@
+"""R1 to R7: what lies on the disk is lost, cut or changed while nothing runs, and once while the driver runs."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from lakehouse.cli import main
+from lakehouse.rebuild import build, compare, remove
+from lakehouse.rebuild_plan import plan_rebuild
+from lakehouse.rebuild_swap import Swapped, swap
+from lakehouse.streams import STREAMS, run_to_end
+from pipelines.bronze import bronze_ingestion
+from pipelines.common import jobs, leases
+from pipelines.common.ledger import Ledger
+from pipelines.common.tables import ALL_TABLES, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.gold import gold_aggregation
+from pipelines.silver import silver_processing
+from tests.faults.conftest import LakeCase
+from tests.faults.driver import Driver, last_batch, run_command
+from tests.faults.evidence import Evidence
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+UNREAD = 600
+JOBS = {"bronze": bronze_ingestion, "silver": silver_processing, "gold": gold_aggregation}
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A lake at rest; jobs run to their end in this process, as new drivers that know nothing of the one before."""
+
+    case: LakeCase
+    spark: SparkSession
+    capsys: pytest.CaptureFixture[str]
+
+    def fill(self, *names: str) -> None:
+        self._forget()
+        run_to_end(self.spark, self.case.settings, names or list(STREAMS), threading.Event())
+        self._forget()
+
+    def job(self, name: str, *flags: str) -> tuple[int, str]:
+        """Exit code and last line of a job's script."""
+        self._forget()
+        self.capsys.readouterr()
+        code = JOBS[name].main(["--config", str(self.case.config), "--trigger", jobs.AVAILABLE_NOW, *flags])
+        self._forget()
+        return code, self.capsys.readouterr().err.rstrip().rpartition("\n")[2]
+
+    def command(self, *args: str) -> tuple[int, str]:
+        """Exit code and output of a `lakehouse` command that needs no JVM."""
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*args, "--config", str(self.case.config)])
+        said = self.capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    def restart(self, evidence: Evidence, *before: list[str]) -> None:
+        """Commands of the playbook and then a driver of its own, until no layer lags; all of it is the recovery."""
+        with evidence.recovery():
+            for args in before:
+                assert self.command(*args)[0] == 0
+            self.start_to_end()
+
+    def start_to_end(self) -> None:
+        """Run all streams to their end in a driver of its own."""
+        driver = Driver(self.case, 0)
+        driver.start("--trigger", jobs.AVAILABLE_NOW)
+        assert driver.dies(200) == 0, driver.said()
+
+    def files(self, table: TableName) -> list[Path]:
+        """Data files of a table's current version."""
+        return [Path(uri.removeprefix("file://")) for uri in DeltaTable(table.path(self.case.settings)).file_uris()]
+
+    def commit(self, table: TableName, version: int) -> Path:
+        """Commit file of a version."""
+        return Path(table.path(self.case.settings)) / "_delta_log" / f"{version:020d}.json"
+
+    def log(self, *tables: TableName) -> list[str]:
+        """Commit files of tables (default: all), and with them whether anybody wrote."""
+        paths = (Path(table.path(self.case.settings)) / "_delta_log" for table in tables or ALL_TABLES)
+        return sorted(str(path) for folder in paths for path in folder.glob("*.json"))
+
+    def newest(self, job: str, kind: str) -> Path:
+        """Newest file of a checkpoint's `offsets` or `commits`."""
+        folder = Path(self.case.settings.lake.checkpoints) / job / "g1" / kind
+        return folder / str(last_batch(folder))
+
+    def _forget(self) -> None:
+        """Give up the checkpoints that this process holds until it ends, and what its JVM remembers of the tables."""
+        for path in [path for path in leases._locks if path.startswith(str(self.case.folder))]:
+            leases._locks.pop(path)[0].close()
+        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def filled(
+    spark: SparkSession,
+    lake_case: Callable[..., LakeCase],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault_seed: int,
+) -> Lake:
+    """A lake with a few batches in each layer, and records in Kafka that nobody has read yet."""
+    monkeypatch.setattr(jobs, "stop_on_signals", threading.Event)  # the handlers are pytest's
+    case = lake_case(1200, silver={"max_bytes_per_trigger": "20k"})
+    lake = Lake(case, spark, capsys)
+    lake.fill()
+    case.produce(300, seed=100_000 + fault_seed)
+    lake.fill()
+    case.produce(UNREAD, seed=200_000 + fault_seed)
+    return lake
+
+
+@pytest.mark.case("R1")
+@pytest.mark.parametrize(("job", "damage"), [("bronze", "emptied"), ("silver", "cut"), ("gold", "emptied")])
+def test_broken_newest_offset_file_is_named_and_the_checkpoint_rebuilt(
+    filled: Lake, evidence: Evidence, job: str, damage: str
+) -> None:
+    offsets = filled.newest(job, "offsets")
+    data = offsets.read_bytes()
+    offsets.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
+    log = filled.log()
+
+    code, said = filled.job(job)
+    assert (code, filled.log()) == (1, log), said
+    assert f"Stream {job} failed" in said
+    assert "playbooks/checkpoint-lost.md" in said
+    evidence.loud(f"newest offset file of {job} {damage}: exit code 1, the playbook named, nothing written")
+    assert filled.command("checkpoint", "verify", str(offsets.parents[1]))[0] == 1
+    shutil.move(offsets.parents[1], filled.case.folder / "aside")
+    filled.restart(evidence, ["checkpoint", "rebuild", job])
+    evidence.holds(filled.case.verdicts())
+
+
+@pytest.mark.case("R2")
+def test_deleted_commit_file_lets_the_batch_run_again_and_be_skipped(filled: Lake, evidence: Evidence) -> None:
+    batches = {job: int(filled.newest(job, "commits").name) for job in JOBS}
+    for job in JOBS:
+        newest = filled.newest(job, "commits")
+        for path in (newest, newest.with_name(f".{newest.name}.crc")):
+            path.unlink(missing_ok=True)
+        assert int(filled.newest(job, "commits").name) == batches[job] - 1
+    rows = {job: Ledger(filled.case.settings).batches(job) for job in JOBS}
+
+    filled.restart(evidence)
+    assert all(int(filled.newest(job, "commits").name) > batches[job] for job in JOBS)
+    for job in JOBS:
+        again = [row for row in Ledger(filled.case.settings).batches(job) if row["batch_id"] <= batches[job]]
+        assert again == rows[job]
+    evidence.fired("newest commit file of all three checkpoints deleted; each batch ran again and left its ledger row as it was")
+    evidence.holds(filled.case.verdicts())
+
+
+@pytest.mark.case("R3")
+def test_lost_checkpoints_are_made_anew_from_the_tables(filled: Lake, evidence: Evidence) -> None:
+    known = {job: {row["generation"] for row in Ledger(filled.case.settings).batches(job)} for job in JOBS}
+    shutil.rmtree(filled.case.settings.lake.checkpoints)
+
+    filled.restart(evidence, *(["checkpoint", "rebuild", job] for job in JOBS))
+
+    for job in JOBS:
+        generations = {row["generation"] for row in Ledger(filled.case.settings).batches(job)}
+        assert len(generations) == len(known[job]) + 1
+    bronze = [row for row in Ledger(filled.case.settings).batches("bronze") if row["generation"] not in known["bronze"]]
+    assert sum(row["rows_read"] for row in bronze) == UNREAD  # nothing is read twice
+    evidence.fired("the checkpoints of Bronze, Silver and Gold deleted; each went on in a new generation")
+    evidence.holds(filled.case.verdicts())
+
+
+def _deleted(path: Path) -> None:
+    path.unlink()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.case("R4")
+def test_damaged_commit_file_stops_its_job_and_nothing_is_committed_on_top(filled: Lake, evidence: Evidence) -> None:
+    for table, job in ((BRONZE, "bronze"), (SILVER, "silver"), (GOLD_HOURLY, "gold")):
+        newest = DeltaTable(table.path(filled.case.settings)).version()
+        for version, damage in ((newest, _deleted), (newest, _cut), (newest, _emptied), (newest - 1, _deleted)):
+            commit, what = filled.commit(table, version), f"{table} {version} of {newest} {damage.__name__}"
+            whole = commit.read_bytes()
+            damage(commit)
+            log = filled.log()
+            code, said = filled.job(job)
+            assert code == 1, f"{what}: {said}"
+            assert "playbooks/" in said, f"{what}: {said}"
+            assert filled.log() == log, what
+            if damage is not _deleted or version < newest:
+                code, found = filled.command("verify")
+                assert code == 1, f"{what}: {found}"
+                assert "I7" in found, f"{what}: {found}"
+            commit.write_bytes(whole)
+    evidence.loud("a commit deleted at the end or within the log, cut, emptied, of three tables: exit code 1, no commit on top")
+    filled.restart(evidence)
+    evidence.holds(filled.case.verdicts())
+
+
+def _flip(path: Path, column: str, chance: random.Random) -> None:
+    """Flip one bit in the pages of a column's first chunk."""
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    chunk = next(group.column(at) for at in range(group.num_columns) if group.column(at).path_in_schema == column)
+    first = min(at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at is not None)
+    # Not in the first page's header, whose statistics nobody reads.
+    place = chance.randrange(first + 200, first + chunk.total_compressed_size)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.case("R5")
+def test_flipped_bit_is_found_by_file_and_mended(filled: Lake, evidence: Evidence, fault_seed: int) -> None:
+    chance = random.Random(fault_seed)
+    for column in ("_raw_value", "_kafka_timestamp", "_raw_value"):
+        file = chance.choice(filled.files(BRONZE))
+        whole = file.read_bytes()
+        _flip(file, column, chance)
+        code, said = filled.command("verify")
+        assert (code, file.name in said.replace("\n", "").replace(" ", "")) == (1, True), said
+        file.write_bytes(whole)  # playbooks/bronze-corruption.md: any copy of a data file is the right one
+    file = max(filled.files(SILVER), key=lambda path: path.stat().st_size)
+    _flip(file, "event_id", chance)
+    code, said = filled.command("verify")
+    assert (code, file.name in said.replace("\n", "").replace(" ", "")) == (1, True), said
+    evidence.fired("one bit flipped in the pages of a data file, three times in Bronze, once in Silver; verify named the file")
+    with evidence.recovery():
+        version = _rebuild(filled, "silver").versions[SILVER]
+        _rebuild(filled, "gold")
+        # What was lost cannot be read from the change feed: Gold goes on after it.
+        shutil.move(Path(filled.case.settings.lake.checkpoints) / "gold", filled.case.folder / "aside")
+        assert filled.job("gold", "--starting-offsets", f'{{"silver_version":{version}}}')[0] == 0
+        filled.start_to_end()
+    evidence.holds(filled.case.verdicts())
+
+
+def _rebuild(lake: Lake, layer: str) -> Swapped:
+    """What `lakehouse rebuild LAYER --swap` does."""
+    plan = plan_rebuild(lake.case.settings, layer, None, swap=True)
+    build(lake.spark, lake.case.settings, plan, lambda _: None, threading.Event())
+    found = compare(lake.spark, lake.case.settings, plan, lambda _: None)
+    swapped = swap(lake.spark, lake.case.settings, plan, found, run_id="test", now=datetime.now(UTC))
+    remove(lake.spark, plan.folder)
+    return swapped
+
+
+@pytest.mark.case("R6")
+def test_deleted_data_file_stops_the_reader_by_name(filled: Lake, evidence: Evidence) -> None:
+    read = set(filled.files(BRONZE))
+    filled.fill("bronze")
+    unread = min(set(filled.files(BRONZE)) - read, key=lambda path: path.stat().st_mtime)
+    for job, table, file in (("silver", BRONZE, unread), ("gold", SILVER, filled.files(SILVER)[0])):
+        if job == "gold":
+            filled.fill("silver")
+        gold = filled.log(SILVER, GOLD_HOURLY, GOLD_DAILY)
+        whole = file.read_bytes()
+        file.unlink()
+        code, said = filled.job(job)
+        assert code == 1, said
+        assert f"Stream {job} failed" in said
+        assert "playbooks/full-rebuild.md" in said
+        assert filled.log(SILVER, GOLD_HOURLY, GOLD_DAILY) == gold
+        code, found = filled.command("verify")
+        assert code == 1
+        assert f"{table}: data file" in found
+        file.write_bytes(whole)
+    evidence.loud("a data file of Bronze, then one of Silver deleted: the job behind it exits with 1 and the playbook's name")
+    filled.restart(evidence)
+    evidence.holds(filled.case.verdicts())
+
+
+def _restore_silver(lake: Lake) -> int:
+    """Take the last two batches of Silver back by hand, past all that the project offers for it."""
+    rows = Ledger(lake.case.settings).batches("silver")
+    ends = sorted({json.loads(row["versions"]).get(str(SILVER), 0) for row in rows})
+    DeltaTable(SILVER.path(lake.case.settings)).restore(ends[-3])
+    return int(ends[-3])
+
+
+@pytest.mark.case("R7")
+def test_restored_table_is_noticed_before_a_batch_is_written(filled: Lake, evidence: Evidence) -> None:
+    filled.fill("bronze")
+    to = _restore_silver(filled)
+    log = filled.log(SILVER)
+
+    code, said = filled.job("silver")
+    assert (code, filled.log(SILVER)) == (2, log), said
+    assert "was restored to an older version" in said
+    evidence.fired("Silver taken back by two batches by hand: its stream is refused with exit code 2")
+    _roll_back_and_restart(filled, evidence, to)
+
+
+@pytest.mark.case("R7")
+def test_running_stream_notices_that_its_table_was_restored(filled: Lake, evidence: Evidence) -> None:
+    driver = Driver(filled.case, 1)
+    driver.start()
+    try:
+        driver.wait_for_no_lag()
+        to = _restore_silver(filled)
+        log = filled.log(SILVER)
+        driver.send()
+        assert driver.dies(60) == 2, driver.said()
+    finally:
+        driver.end()
+
+    assert "was restored to an older version" in driver.said()
+    assert filled.log(SILVER) == log
+    evidence.fired("the same beside the running driver: it stops with exit code 2 before its next batch is written")
+    _roll_back_and_restart(filled, evidence, to)
+
+
+def _roll_back_and_restart(lake: Lake, evidence: Evidence, to: int) -> None:
+    with evidence.recovery():
+        done = run_command(lake.case, "rollback", str(SILVER), "--to", str(to), "--repair")
+        assert done.returncode == 0, done.stderr
+        lake.start_to_end()
+    evidence.holds(lake.case.verdicts())
