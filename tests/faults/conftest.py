@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,34 +57,46 @@ def evidence(record_property: Callable[[str, object], None]) -> Evidence:
     return Evidence(record_property)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fault_seed(request: pytest.FixtureRequest) -> int:
     """Seed of this run, from `--seed` of the report's plugin; 1 without it."""
     return int(request.config.getoption("--seed", default=1))
 
 
+def make_case(
+    folder: Path,
+    address: str,
+    *,
+    events: int = 0,
+    seed: int = 1,
+    partitions: int = 3,
+    topic_config: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> LakeCase:
+    """A case in `folder` with so many events on a topic of its own on the broker at `address`; `sections` change settings."""
+    topic = f"events-{folder.name}"
+    ensure_topic(address, topic, partitions, {"retention.ms": "-1", **(topic_config or {})})
+    tree: dict[str, Any] = {
+        "kafka": {"bootstrap_servers": address, "topic": topic},
+        "lake": {"root": str(folder / "lake"), "checkpoints": str(folder / "checkpoints"), "state_dir": str(folder)},
+        "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
+        # Small batches, so that there is a second one to be killed in.
+        "bronze": {"max_offsets_per_trigger": events // 3 or 5000},
+        "silver": {"max_bytes_per_trigger": "100k"},
+        "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
+    }
+    for name, value in sections.items():
+        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) else value
+    config = folder / "settings.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    settings = load_settings(config, environ={})
+    if events:
+        plan = ProducePlan(count=events, seed=1000 * seed + events, start_time=DAY, span_seconds=4 * 3600.0)
+        produce_events(settings, plan, folder / "op_ledger")
+    return LakeCase(folder, config, settings)
+
+
 @pytest.fixture
 def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callable[[int], LakeCase]:
     """Make a case with so many events on a topic of its own."""
-
-    def make(events: int) -> LakeCase:
-        topic = f"events-{tmp_path.name}"
-        ensure_topic(broker.bootstrap_servers, topic, 3, {"retention.ms": "-1"})
-        tree = {
-            "kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": topic},
-            "lake": {"root": str(tmp_path / "lake"), "checkpoints": str(tmp_path / "checkpoints"), "state_dir": str(tmp_path)},
-            "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
-            # Small batches, so that there is a second one to be killed in.
-            "bronze": {"max_offsets_per_trigger": events // 3 or 5000},
-            "silver": {"max_bytes_per_trigger": "100k"},
-            "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
-        }
-        config = tmp_path / "settings.yaml"
-        config.write_text(yaml.safe_dump(tree))
-        settings = load_settings(config, environ={})
-        if events:
-            plan = ProducePlan(count=events, seed=1000 * fault_seed + events, start_time=DAY, span_seconds=4 * 3600.0)
-            produce_events(settings, plan, tmp_path / "op_ledger")
-        return LakeCase(tmp_path, config, settings)
-
-    return make
+    return lambda events: make_case(tmp_path, broker.bootstrap_servers, events=events, seed=fault_seed)

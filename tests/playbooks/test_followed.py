@@ -22,10 +22,11 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.bronze import bronze_ingestion
 from pipelines.common import jobs, kafka
-from pipelines.common.errors import BreakerOpenError
+from pipelines.common.errors import BreakerOpenError, StreamFailedError
 from pipelines.common.settings import load_settings
-from pipelines.common.tables import ADJUSTMENTS, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, SILVER
+from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, SILVER
 from tests.faults.conftest import DAY, PROJECT, LakeCase
+from tests.faults.evidence import Evidence
 from tests.playbooks.conftest import Patient
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.faults]
@@ -73,12 +74,17 @@ def test_offset_gap(patient: Make) -> None:
     assert not sick.broken_promises()
 
 
-def test_retention_overrun(patient: Make) -> None:
+@pytest.mark.case("K5")
+def test_retention_overrun(patient: Make, evidence: Evidence) -> None:
     sick = patient(1500)
     sick.run()
     end = kafka.wait_for_topic(sick.case.settings).end
     sick.produce(1500, 2)
     sick.delete_records(0, end[0] + 30)
+    before = DeltaTable(BRONZE.path(sick.case.settings)).version()
+    with pytest.raises(StreamFailedError, match=r"offsets that were to be read are gone.*retention-overrun"):
+        sick.run("bronze")
+    assert DeltaTable(BRONZE.path(sick.case.settings)).version() == before
 
     followed = sick.follow("retention-overrun")
 
@@ -87,6 +93,8 @@ def test_retention_overrun(patient: Make) -> None:
     assert [(gap["first_missing"], gap["last_missing"], gap["cause"]) for gap in gaps] == [(end[0], end[0] + 29, "retention")]
     # The records are lost, and the checker goes on to say so; copies of them may have been promoted in the oracle's eyes.
     assert "I1" in sick.broken_promises() <= {"I1", "I3", "I4", "I12", "I13"}
+    evidence.loud("30 records deleted before they were read: the stream ends by name, the exact gap is printed and recorded")
+    evidence.recovered(followed.recovery)
 
 
 def _schema(folder: Path, version: str) -> Path:
