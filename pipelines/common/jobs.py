@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from py4j.protocol import Py4JError
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -21,6 +22,7 @@ from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError, ow
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
+from pipelines.common.retries import classify
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, process_settings
 
@@ -218,7 +220,7 @@ def run_job(
     except LakehouseError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except PySparkException as error:
+    except (PySparkException, Py4JError, OSError) as error:
         named = named_error(error)
         sys.stderr.write(f"error: {named}\n")
         return named.exit_code
@@ -228,11 +230,17 @@ def run_job(
 
 
 def named_error(error: Exception) -> LakehouseError:
-    """Give one sentence for what Spark raised; a sentence of the project's own inside it wins."""
+    """Give one sentence for what Spark, or the machine, raised; a sentence of the project's own inside it wins."""
     text = str(error)
     own = own_error(text)
     if own is not None:
         return own
+    if not isinstance(error, PySparkException):
+        cause = classify(error)
+        return LakehouseError(
+            f"The job stopped with {cause.name} ({cause.kind}: {cause.reason}); nothing is lost, a later run does what it had not "
+            f"finished: see {cause.playbook}."
+        )
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     failure = LakehouseError(f"Spark stopped with {condition}: {first[:300]}; see the log, then the playbook of the job.")
