@@ -238,8 +238,8 @@ def named_error(error: Exception) -> LakehouseError:
     if not isinstance(error, PySparkException):
         cause = classify(error)
         return LakehouseError(
-            f"The job stopped with {cause.name} ({cause.kind}: {cause.reason}); nothing is lost, a later run does what it had not "
-            f"finished: see {cause.playbook}."
+            f"The job stopped with {cause.name} ({cause.kind}: {cause.reason}); nothing is lost, a later run does what it did "
+            f"not finish: see {cause.playbook}."
         )
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
