@@ -84,10 +84,9 @@ class Proxy:
         ready.set()
         self._loop.run_forever()
         server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if serving := asyncio.all_tasks(self._loop):
+            # Their connections are cut: they end by themselves.
+            self._loop.run_until_complete(asyncio.wait(serving, timeout=10))
         self._loop.close()
 
     async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
