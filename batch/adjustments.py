@@ -117,7 +117,8 @@ def book(
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(rows.select(ADJUSTMENTS_TABLE.column_names).coalesce(1).alias("s"), (F.col("t.day") == F.lit(bill.day)) & same)
-        .whenNotMatchedInsertAll()
+        # By name, not all: a column that somebody added to the table is theirs.
+        .whenNotMatchedInsert(values={name: F.col(f"s.{name}") for name in ADJUSTMENTS_TABLE.column_names})
         .execute()
         .collect()[0]
     )

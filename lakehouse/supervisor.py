@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pyspark.errors import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import jobs
@@ -40,9 +41,14 @@ class SupervisedStream:
     error: Exception | None = field(default=None)
 
     def begin(self) -> None:
-        """Start the stream for the first time; what keeps it from starting is raised as it is."""
+        """Start the stream for the first time; what keeps it from starting is raised, by name."""
         self.failures.forget()
-        self.query = self.start()
+        try:
+            self.query = self.start()
+        except (LakehouseError, PySparkException):
+            raise
+        except Exception as error:  # a disk that cannot be written, whether Python or Java has met it
+            raise self.failures.note(error).error() from error
 
     def watch(self) -> None:
         """Keep the stream running until `halt`, or until it ends; then set `halt`. `error` says what it died of."""

@@ -43,7 +43,7 @@ def run(
     starting = _starting(starting_offsets, topic)
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
-    _refuse_new_topic(spark, path, topic)
+    _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     # The check of offsets reads it, so it is there from the first day.
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
@@ -98,7 +98,7 @@ def fill(
     """Read the ranges of `plan` from Kafka and write the records that Bronze lacks; `what` is kept in the checkpoint."""
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
-    _refuse_new_topic(spark, path, topic)
+    _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, what)
     plan = open_plan(spark, checkpoint, plan)
     spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
@@ -154,7 +154,12 @@ def _sink(
     settings: Settings, path: str, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
 ) -> BronzeSink:
     lease = lease_of(settings, "bronze", job=JOB, run=checkpoint.generation)
-    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned)
+    watch = kafka.TopicWatch.of(settings)
+
+    def refuse_new_topic() -> None:
+        _refuse_new_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())
+
+    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic)
 
 
 def _starting(text: str | None, topic: kafka.TopicState) -> str:
@@ -176,11 +181,10 @@ def _starting(text: str | None, topic: kafka.TopicState) -> str:
     return json.dumps({topic.topic: {str(p): offset for p, offset in sorted({**rest, **given}.items())}})
 
 
-def _refuse_new_topic(spark: SparkSession, path: str, topic: kafka.TopicState) -> None:
-    known = delta.table_property(spark, path, TOPIC_ID_PROPERTY)
-    if known != topic.topic_id:
+def _refuse_new_topic(path: str, known: str | None, topic: str, topic_id: str) -> None:
+    if known != topic_id:
         msg = (
-            f"Bronze at {path} holds topic {topic.topic} with id {known}, but Kafka's has id {topic.topic_id}: it was made "
+            f"Bronze at {path} holds topic {topic} with id {known}, but Kafka's has id {topic_id}: it was made "
             "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`)."
         )
         raise DataLossError(msg)

@@ -40,6 +40,8 @@ class BronzeSink:
     lease: Lease
     planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
     """First and end (exclusive) offset of each partition of a batch."""
+    refuse_new_topic: Callable[[], None]
+    """Raises DataLossError where the topic was made anew: its records must not be taken for those of the old one."""
     _has_begun: bool = field(default=False)
     _covered: dict[int, int] | None = field(default=None)
     """For each partition the end (exclusive) of what the table holds; read when the first batch comes."""
@@ -76,6 +78,8 @@ class BronzeSink:
         if sum(stop - start.get(partition, 0) for partition, stop in end.items()) <= _ROWS_IN_ONE_FILE:
             # Live, a task and a file for each Kafka partition would be most of the batch's time, and of Silver's.
             rows = rows.coalesce(1)
+        # The consumer goes on at the same offsets in whatever topic has the name now.
+        self.refuse_new_topic()
         failpoints.reach("bronze.before_append")
         version = delta.append(rows, self.path, app_id=self.checkpoint.app_id(), batch_id=batch_id, metadata=row.metadata())
         failpoints.reach("bronze.after_append")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -67,13 +67,27 @@ def open_checkpoint(
         files.write_text(spark, f"{path}/{MARKER}", json.dumps(marker))
         take_checkpoint(path, job=job, run=marker["generation"])
         return Checkpoint(path=path, is_new=True, **marker)
-    marker = json.loads(files.read_text(spark, f"{path}/{MARKER}"))
+    marker = _read_marker(spark, path)
     # The folder alone says nothing: a driver that dies right after its start leaves it empty.
     planned = any(name.isdigit() for name in files.list_names(spark, f"{path}/offsets"))
     checkpoint = Checkpoint(path=path, is_new=not planned, **marker)
     _refuse_foreign(checkpoint, {"job": job, "source": source, "target": target}, starting)
     take_checkpoint(path, job=job, run=checkpoint.generation)
     return checkpoint
+
+
+def _read_marker(spark: SparkSession, path: str) -> dict[str, Any]:
+    """The marker's fields. One that has more was made by a version that may mean more by it than this one knows."""
+    found = json.loads(files.read_text(spark, f"{path}/{MARKER}"))
+    own = {one.name for one in fields(Checkpoint)} - {"path", "is_new"}
+    unknown = sorted(set(found) - own)
+    if unknown:
+        msg = (
+            f"The checkpoint {path} was made by a newer version of this project ({MARKER} has {', '.join(unknown)}, which this "
+            "one does not know); go on with that version, or give a new path for a new generation."
+        )
+        raise CheckpointError(msg)
+    return dict(found)
 
 
 def _refuse_foreign(checkpoint: Checkpoint, expected: dict[str, str], starting: str) -> None:

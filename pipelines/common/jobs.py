@@ -233,7 +233,7 @@ def run_job(
 
 
 def named_error(error: Exception) -> LakehouseError:
-    """Give one sentence for what Spark, Delta, the JVM or the file system raised; a sentence of the project's own inside it wins."""
+    """Give one sentence for what Spark, Delta, the JVM or the machine raised; a sentence of the project's own inside it wins."""
     own = own_error(str(error))
     if own is not None:
         return own

@@ -128,6 +128,32 @@ def wait_for_topic(settings: Settings) -> TopicState:
         raise TransientError(msg) from None
 
 
+@dataclass(frozen=True)
+class TopicWatch:
+    """Asks for the topic's id again and again, on one connection: some milliseconds each time."""
+
+    settings: Settings
+    _admin: AdminClient
+
+    @staticmethod
+    def of(settings: Settings) -> TopicWatch:
+        """A watch on the settings' topic."""
+        return TopicWatch(settings, _admin(settings))
+
+    def topic_id(self) -> str:
+        """Kafka's id of the topic now; raises TransientError where the broker does not say it."""
+        topic = self.settings.kafka.topic
+        try:
+            described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_SECONDS)[topic]
+            return str(described.result(_CALL_SECONDS).topic_id)
+        except (KafkaException, TimeoutError):
+            msg = (
+                f"Kafka at {bootstrap_servers(self.settings)} does not say whether the topic {topic} is the one that was read so "
+                "far; check that it runs, and that nobody deleted the topic."
+            )
+            raise TransientError(msg) from None
+
+
 def _admin(settings: Settings) -> AdminClient:
     silent = logging.getLogger("lakehouse.librdkafka")
     silent.propagate = False

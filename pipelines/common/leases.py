@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,7 +134,13 @@ def take_checkpoint(path: str, *, job: str, run: str) -> None:
         file.close()
         msg = f"The checkpoint {path} is in use by {holder}; stop that process, or give a new path for a run of its own."
         raise UsageError(msg)
-    _write(file, Holder(job, run))
+    try:
+        _write(file, Holder(job, run))
+    except OSError:
+        # A full disk: an open file would keep the lock, and this process would refuse itself at the next attempt.
+        with suppress(OSError):
+            file.close()
+        raise
     _locks[path] = (file, 1)
 
 

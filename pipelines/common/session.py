@@ -20,8 +20,7 @@ JARS = PROJECT / "build" / "jars" / "spark"
 LOG4J = PROJECT / "conf" / "log4j2.properties"
 
 _JVM = (
-    "-XX:+UseParallelGC"
-    " -XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=100000"
+    "-XX:+UseParallelGC -XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=100000"
 )
 """Batches of short-lived rows in a small heap: without G1's barriers and threads the chain needs a tenth less CPU time.
 

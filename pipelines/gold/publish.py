@@ -70,12 +70,14 @@ def _merge(
     changed = F.lit(False)
     for name in compared:
         changed = changed | ~F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
+    # By name, not all: a column that somebody added to the table is theirs.
+    values: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in source.columns}
     result = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(source.alias("s"), on)
-        .whenMatchedUpdateAll(condition=changed)
-        .whenNotMatchedInsertAll()
+        .whenMatchedUpdate(condition=changed, set=values)
+        .whenNotMatchedInsert(values=values)
         .whenNotMatchedBySourceDelete(condition=scope)
         .execute()
         .collect()[0]

@@ -371,7 +371,8 @@ def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts, m
             & (F.col("t._event_key") == F.col("s._event_key"))
             & (F.col("t.event_id") == F.col("s.event_id")),
         )
-        .whenMatchedUpdateAll(condition=not_earlier)
+        # By name, not all: a column that somebody added to the table is theirs.
+        .whenMatchedUpdate(condition=not_earlier, set={name: F.col(f"s.{name}") for name in rows.columns})
     )
     with delta.commits_say(spark, metadata):
         merge.execute()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,12 +68,21 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--seed", default=1))
 
 
-def make_case(broker: EmbeddedBroker, folder: Path, seed: int, events: int, **sections: dict[str, Any]) -> LakeCase:
-    """Make a lake in `folder`, whose topic has so many events; `sections` add to its settings."""
+def make_case(
+    folder: Path,
+    address: str,
+    *,
+    events: int = 0,
+    seed: int = 1,
+    partitions: int = 3,
+    topic_config: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> LakeCase:
+    """A case in `folder` with so many events on a topic of its own on the broker at `address`; `sections` change settings."""
     topic = f"events-{folder.name}"
-    ensure_topic(broker.bootstrap_servers, topic, 3, {"retention.ms": "-1"})
+    ensure_topic(address, topic, partitions, {"retention.ms": "-1", **(topic_config or {})})
     tree: dict[str, Any] = {
-        "kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": topic},
+        "kafka": {"bootstrap_servers": address, "topic": topic},
         "lake": {"root": str(folder / "lake"), "checkpoints": str(folder / "checkpoints"), "state_dir": str(folder)},
         "schemas_dir": str(PROJECT / "conf" / "schemas" / "api_usage_events"),
         # Small batches, so that there is a second one to be killed in.
@@ -81,8 +90,8 @@ def make_case(broker: EmbeddedBroker, folder: Path, seed: int, events: int, **se
         "silver": {"max_bytes_per_trigger": "100k"},
         "spark": {"spark.driver.memory": "1g", "spark.master": "local[2]"},
     }
-    for name, section in sections.items():
-        tree[name] = {**tree.get(name, {}), **section}
+    for name, value in sections.items():
+        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) else value
     config = folder / "settings.yaml"
     config.write_text(yaml.safe_dump(tree))
     case = LakeCase(folder, config, load_settings(config, environ={}))
@@ -94,4 +103,8 @@ def make_case(broker: EmbeddedBroker, folder: Path, seed: int, events: int, **se
 @pytest.fixture
 def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callable[..., LakeCase]:
     """Make a case with so many events on a topic of its own."""
-    return lambda events, **sections: make_case(broker, tmp_path, fault_seed, events, **sections)
+
+    def make(events: int, **sections: Any) -> LakeCase:
+        return make_case(tmp_path, broker.bootstrap_servers, events=events, seed=fault_seed, **sections)
+
+    return make

@@ -31,7 +31,9 @@ GRACE_SECONDS = 30
 def lake(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory, fault_seed: int) -> Iterator[Driver]:
     """A lake whose driver was killed before its very first batch was planned, and has caught up since."""
     folder = tmp_path_factory.mktemp("driver")
-    case = make_case(broker, folder, fault_seed, 0, bronze={"max_offsets_per_trigger": 300}, gold={"trigger": "1 second"})
+    case = make_case(
+        folder, broker.bootstrap_servers, seed=fault_seed, bronze={"max_offsets_per_trigger": 300}, gold={"trigger": "1 second"}
+    )
     driver = Driver(case, fault_seed)
     driver.send()
     driver.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections import Counter
@@ -163,6 +164,13 @@ def test_restart_that_fails_counts_like_the_batch(driver: Driver) -> None:
 def test_first_start_that_fails_is_raised_and_the_other_stream_is_drained(driver: Driver) -> None:
     driver.b.start_fails = {1: TransientError("No broker.")}
     with pytest.raises(TransientError, match="No broker"):
+        driver.live()
+    assert driver.b.starts == 1
+
+
+def test_disk_that_keeps_a_stream_from_starting_is_named(driver: Driver) -> None:
+    driver.b.start_fails = {1: PermissionError(errno.EACCES, "Permission denied")}
+    with pytest.raises(StreamFailedError, match=r"Stream b failed in batch 0 with EACCES \(permanent: access is refused\)"):
         driver.live()
     assert driver.b.starts == 1
 

@@ -43,6 +43,21 @@ def test_checkpoint_of_somebody_else_is_refused(spark: SparkSession, tmp_path: P
     assert (tmp_path / MARKER).read_bytes() == before
 
 
+def test_checkpoint_of_a_newer_version_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    open_checkpoint(spark, str(tmp_path), **OWN)
+    marker = tmp_path / MARKER
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "format": 2, "epoch": 1}))
+    (tmp_path / f".{MARKER}.crc").unlink()
+    before = marker.read_bytes()
+
+    with pytest.raises(
+        CheckpointError, match=r"newer version of this project \(lakehouse.json has epoch, format, which"
+    ) as caught:
+        open_checkpoint(spark, str(tmp_path), **OWN)
+    assert caught.value.exit_code == EXIT_USAGE
+    assert marker.read_bytes() == before
+
+
 def test_starting_offsets_on_a_used_checkpoint_are_refused_unless_its_own(spark: SparkSession, tmp_path: Path) -> None:
     open_checkpoint(spark, str(tmp_path), **OWN, starting='{"0":5}')
 

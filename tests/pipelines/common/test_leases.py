@@ -81,6 +81,16 @@ def test_checkpoint_is_free_when_its_last_run_gave_it_back(tmp_path: Path) -> No
     assert held_by(tmp_path / CHECKPOINT_LOCK) is None
 
 
+def test_lock_whose_holder_cannot_be_noted_is_given_back(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT_LOCK).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left|Invalid argument") as caught:
+        take_checkpoint(str(tmp_path), job="silver", run="a")
+
+    # The error is still held, and with it the frame that had the file open.
+    assert caught.value.__traceback__ is not None
+    assert held_by(tmp_path / CHECKPOINT_LOCK) is None
+
+
 def test_block_inside_a_block_holds_the_lease_too(settings: Settings) -> None:
     lease = lease_of(settings, "silver", job="silver", run="a")
     with lease.hold(), lease.hold():

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.common import delta
@@ -66,6 +67,17 @@ def test_hours_become_what_was_recomputed_and_nothing_else_moves(gold: Lake, spa
     assert merge_hourly(spark, path, again, [TEN], LATER) == MergeCounts(1, 1, 1)
     assert _hours(gold) == [(10, "c1", 5, LATER), (10, "c3", 1, LATER), (11, "c1", 3, NOW)]
     assert merge_hourly(spark, path, _hourly(spark), [ELEVEN], LATER) == MergeCounts(0, 0, 1)
+
+
+def test_column_that_somebody_added_stays_theirs(gold: Lake, spark: SparkSession) -> None:
+    path = gold.path(GOLD_HOURLY)
+    merge_hourly(spark, path, _hourly(spark, (TEN, "c1", 1)), [TEN], NOW)
+    spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (noted_by string)")
+    DeltaTable.forPath(spark, path).update(set={"noted_by": "'me'"})
+
+    assert merge_hourly(spark, path, _hourly(spark, (TEN, "c1", 2), (TEN, "c2", 1)), [TEN], LATER) == MergeCounts(1, 1, 0)
+    noted = {(row["customer_id"], row["event_count"], row["noted_by"]) for row in gold.rows(GOLD_HOURLY)}
+    assert noted == {("c1", 2, "me"), ("c2", 1, None)}
 
 
 def test_final_day_stays_as_billed_and_open_days_follow(gold: Lake, spark: SparkSession) -> None:

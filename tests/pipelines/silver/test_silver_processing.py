@@ -86,6 +86,8 @@ def test_earlier_copy_that_comes_later_takes_the_place_once(
         make_record(make_event(event_id="e2"), 6, at=_minute(5)),
     )
     lake.run_silver()
+    # A column that somebody added is in nobody's way.
+    lake.spark.sql(f"ALTER TABLE delta.`{lake.path(SILVER)}` ADD COLUMNS (noted_by string)")
     lake.append(
         make_record(make_event(), 1, partition=1, at=_minute(1)),
         make_record(make_event(event_id="e2"), 2, partition=1, at=_minute(6)),
