@@ -7,11 +7,14 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
+
 from pipelines.archive.archiving import ArchivePlan, archive, plan_archive
 from pipelines.archive.hot import new_run
 from pipelines.archive.restoring import due_units, expire, plan_restore, restore
 from pipelines.common import jobs
-from pipelines.common.errors import UsageError
+from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
 
 
@@ -84,6 +87,15 @@ def _expire(settings: Settings, *, dry_run: bool) -> None:
     _say(f"{rows:,} rows were deleted from the archive.")
 
 
+def _do(args: argparse.Namespace, settings: Settings, before: date | None, first: date | None, last: date | None) -> None:
+    if args.restore:
+        _restore(settings, first, last, dry_run=args.dry_run)
+    elif args.expire:
+        _expire(settings, dry_run=args.dry_run)
+    else:
+        _archive(settings, before, dry_run=args.dry_run)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the batch from the command line; it needs no Spark."""
 
@@ -97,12 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (first or last) and not args.restore:
             msg = "--from-date and --to-date are for --restore; to archive, give --before."
             raise UsageError(msg)
-        if args.restore:
-            _restore(settings, first, last, dry_run=args.dry_run)
-        elif args.expire:
-            _expire(settings, dry_run=args.dry_run)
-        else:
-            _archive(settings, before, dry_run=args.dry_run)
+        try:
+            _do(args, settings, before, first, last)
+        except (pa.ArrowException, OSError, DeltaError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+            msg = f"A file or table cannot be read or written ({reason}); no row left Bronze unverified: mend that and run again."
+            raise LakehouseError(msg) from error
 
     return jobs.run_job(job, _parser(), argv)
 

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from pipelines.common.errors import LakehouseError
+
 Longs = npt.NDArray[np.int64]
 COORDINATES = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
 _OFFSET_BITS = 48
@@ -96,10 +98,17 @@ def islands(rows: pa.RecordBatchReader) -> list[tuple[str, int, int, int]]:
 
 
 def query(sql: str, rows: pa.RecordBatchReader) -> list[tuple[Any, ...]]:
-    """Run `sql` over the table `rows`."""
+    """Run `sql` over the table `rows`; raises LakehouseError where they cannot be read."""
     with database() as db:
         db.register("rows", rows)
-        return db.execute(sql).fetchall()
+        try:
+            return db.execute(sql).fetchall()
+        except duckdb.Error as error:
+            msg = (
+                f"Rows of Bronze or of its archive cannot be read ({str(error).splitlines()[0][:200]}); see "
+                "playbooks/bronze-archive.md and playbooks/bronze-corruption.md."
+            )
+            raise LakehouseError(msg) from None
 
 
 def read(dataset: ds.Dataset, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:

@@ -91,16 +91,15 @@ class Archive:
 
         Raises LakehouseError for a manifest that cannot be read.
         """
-        found = [info.path for info in self._files() if info.base_name == MANIFEST]
-        wanted = None if days is None else {f"{_DAY}{day}" for day in days}
-        paths = [path for path in found if wanted is None or path.split("/")[-3] in wanted]
+        folders = [self.root] if days is None else [self.path(f"{_DAY}{day}") for day in days]
+        paths = [info.path for folder in folders for info in self._files(folder) if info.base_name == MANIFEST]
         with ThreadPoolExecutor(_READERS) as pool:
             return sorted(pool.map(self._read, paths), key=lambda unit: (unit.day, unit.created_at))
 
     def leftovers(self) -> list[str]:
         """Folders of runs without a manifest: a run that died, whose rows are in Bronze still."""
         runs: dict[str, set[str]] = {}
-        for info in self._files():
+        for info in self._files(self.root):
             folder, _, name = info.path.removeprefix(f"{self.root}/").rpartition("/")
             runs.setdefault(folder, set()).add(name)
         return sorted(folder for folder, names in runs.items() if MANIFEST not in names)
@@ -140,12 +139,12 @@ class Archive:
         folder = self.path(unit.folder)
         try:
             held = figures(read(self.rows(unit)))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, LakehouseError) as error:
             return f"{folder} cannot be read as Parquet ({type(error).__name__})"
         return None if held == unit.parts else f"{folder} holds other rows than its manifest says ({_said(held, unit.parts)})"
 
-    def _files(self) -> list[pa_fs.FileInfo]:
-        found = self.system.get_file_info(pa_fs.FileSelector(self.root, recursive=True, allow_not_found=True))
+    def _files(self, folder: str) -> list[pa_fs.FileInfo]:
+        found = self.system.get_file_info(pa_fs.FileSelector(folder, recursive=True, allow_not_found=True))
         return [info for info in found if info.type == pa_fs.FileType.File]
 
     def _read(self, path: str) -> Unit:

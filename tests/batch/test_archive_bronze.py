@@ -126,7 +126,11 @@ class Cold:
         return in_order(found)
 
     def files(self) -> list[tuple[str, int]]:
-        paths = [path for path in self.folder.rglob("*") if path.is_file() and path.name != "settings.yaml"]
+        paths = [
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and "_leases" not in path.parts and path.name != "settings.yaml"
+        ]
         return sorted((str(path), path.stat().st_mtime_ns) for path in paths)
 
     def offsets_recorded(self) -> Counter[tuple[int, int]]:

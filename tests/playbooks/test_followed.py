@@ -16,13 +16,15 @@ import yaml
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from batch import archive_bronze
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
+from lakehouse.rebuild_plan import plan_rebuild
 from pipelines.bronze import bronze_ingestion
 from pipelines.common import jobs, kafka
-from pipelines.common.errors import BreakerOpenError
+from pipelines.common.errors import BreakerOpenError, UsageError
 from pipelines.common.settings import load_settings
 from pipelines.common.tables import ADJUSTMENTS, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, SILVER
 from tests.faults.conftest import DAY, PROJECT, LakeCase
@@ -153,6 +155,20 @@ def test_full_rebuild(patient: Make) -> None:
     assert "I3" in sick.broken_promises()
 
     sick.follow("full-rebuild")
+
+    assert not sick.broken_promises()
+
+
+def test_bronze_archive(patient: Make) -> None:
+    sick = patient(1500)
+    sick.run()
+    config, day = str(sick.case.config), f"{DAY:%F}"
+    assert archive_bronze.main(["--config", config, "--before", f"{DAY + timedelta(days=1):%F}"]) == 0
+    assert not sick.broken_promises()
+    with pytest.raises(UsageError, match="in Bronze's archive alone"):
+        plan_rebuild(sick.case.settings, "silver", None, swap=False)
+
+    sick.follow("bronze-archive", FROM=day, TO=day)
 
     assert not sick.broken_promises()
 
