@@ -27,6 +27,7 @@ _COMMANDS = {
     "sql": ("lakehouse.sql_cli", "Open an SQL prompt on the tables, or run one statement."),
     "produce": ("lakehouse.local.produce_cli", "Send generated events, or an access log, to Kafka and write the op ledger."),
     "repair": ("lakehouse.repair_cli", "Fill what is missing in Bronze where Kafka still has it."),
+    "archive": ("lakehouse.archive_cli", "Show and verify the archive of Bronze: days that are too old for its table."),
     "dlq": ("lakehouse.dlq.cli", "List, show, count, replay and discard dead letters."),
     "schema": ("lakehouse.schema_cli", "Check whether a change of the event schema is compatible."),
     "kafka": ("lakehouse.local.kafka_cli", "Start, stop and look at the embedded Kafka broker."),

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from batch import reconciliation
+from pipelines.archive import records as archive
 from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
 from pipelines.common.delta import COMMON_PROPERTIES, TableDef
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
-from pipelines.common.tables import CIRCUIT_BREAKER, LEDGER
+from pipelines.common.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER
 from pipelines.gold import schema as gold
 from pipelines.silver import breaker_store
 from pipelines.silver import schema as silver
@@ -85,8 +86,10 @@ def tables_page() -> str:
     docs = breaker_store.COLUMN_DOCS
     columns = ((name, *docs[name]) for name in breaker_store.SCHEMA.names)
     breaker = _section(str(CIRCUIT_BREAKER), breaker_store.COMMENT, columns, {})
-    common = _properties("Properties of all tables but the ledger and the circuit breaker", COMMON_PROPERTIES)
-    return "\n".join([_INTRO, f"{common}\n", *(_table(table) for table in defined), ledger, breaker])
+    columns = ((name, *archive.COLUMN_DOCS[name]) for name in archive.SCHEMA.names)
+    archived = _section(str(BRONZE_ARCHIVE), archive.COMMENT, columns, {})
+    common = _properties("Properties of all tables but the ledger, the circuit breaker and the archive's", COMMON_PROPERTIES)
+    return "\n".join([_INTRO, f"{common}\n", *(_table(table) for table in defined), ledger, breaker, archived])
 
 
 def _table(table: TableDef) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from pipelines.archive.guard import refuse_archived
 from pipelines.common.errors import UsageError
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.settings import Settings
@@ -69,7 +70,8 @@ class RebuildPlan:
 def plan_rebuild(settings: Settings, layer: str, into: str | None, *, swap: bool) -> RebuildPlan:
     """Look at source, live tables and disk; nothing is written.
 
-    Raises UsageError: a layer that is not rebuilt, no source table, a folder of something else, no room.
+    Raises UsageError: a layer that is not rebuilt, no source table, records that are in the archive alone, a folder of
+    something else, no room.
     """
     if layer not in SOURCES:
         msg = f"`{layer[:40]}` cannot be rebuilt, expected silver or gold; Bronze is what they are rebuilt from."
@@ -80,6 +82,8 @@ def plan_rebuild(settings: Settings, layer: str, into: str | None, *, swap: bool
     if table is None:
         msg = f"There is no Delta table {source} at {source.path(settings)} to rebuild {layer} from; correct `lake.root`."
         raise UsageError(msg)
+    if layer == "silver":
+        refuse_archived(settings)
     found = {name: opened for name in TARGETS[layer] if (opened := _open(name.path(settings))) is not None}
     records, source_size = _statistics(table)
     size = max(source_size, sum(_statistics(opened)[1] for opened in found.values()))

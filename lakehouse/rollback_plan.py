@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.ledger import Ledger, merge_ranges
+from pipelines.common.ledger import Ledger, merge_ranges, subtract
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.common.voids import EVENTS, LETTERS, LedgerRow, standing
@@ -210,22 +210,6 @@ def _covered(rows: Any) -> Ranges:
         for partition, (start, end) in json.loads(row["offsets"]).items():
             ranges.setdefault(int(partition), []).append((start, end))
     return {partition: merge_ranges(found) for partition, found in ranges.items()}
-
-
-def subtract(ranges: Ranges, others: Ranges) -> Ranges:
-    """What is left of `ranges` [start, end) of each partition without `others`; both sorted and merged."""
-    left: Ranges = {}
-    for partition, found in ranges.items():
-        for start, end in found:
-            at = start
-            for low, high in others.get(partition, []):
-                if high > at and low < end:
-                    if low > at:
-                        left.setdefault(partition, []).append((at, low))
-                    at = max(at, high)
-            if at < end:
-                left.setdefault(partition, []).append((at, end))
-    return left
 
 
 def bronze_start(bronze: Sequence[LedgerRow], missing: Ranges, kept: Ranges) -> int:

@@ -12,3 +12,4 @@ CREATE VIEW IF NOT EXISTS gold.api_usage_hourly AS SELECT * FROM delta.`${lake}/
 CREATE VIEW IF NOT EXISTS gold.api_usage_daily AS SELECT * FROM delta.`${lake}/gold/api_usage_daily`;
 CREATE VIEW IF NOT EXISTS ops.batch_ledger AS SELECT * FROM delta.`${lake}/ops/batch_ledger`;
 CREATE VIEW IF NOT EXISTS ops.known_gaps AS SELECT * FROM delta.`${lake}/ops/known_gaps`;
+CREATE VIEW IF NOT EXISTS ops.bronze_archive AS SELECT * FROM delta.`${lake}/ops/bronze_archive`;

@@ -16,6 +16,8 @@ class Database:
 
     def __init__(self, folder: Path) -> None:
         self._con = duckdb.connect(str(folder / "verify.duckdb"))
+        self.has_expired = False
+        """Whether records are gone by the archive's own retention; they are in the table `expired`, and nobody's to miss."""
         for setting in (f"memory_limit = '{MEMORY_LIMIT}'", "preserve_insertion_order = false", "TimeZone = 'UTC'"):
             self.run(f"SET {setting}")
 
@@ -48,6 +50,11 @@ class Database:
         self._con.register("source", source)
         self.run(f"CREATE OR REPLACE TABLE {table} AS SELECT {columns} FROM source")  # noqa: S608 - constants of this package
         self._con.unregister("source")
+
+    def expire(self, sql: str) -> None:
+        """Take note of ranges that are gone lawfully: topic, p, first_offset, last_offset."""
+        self.run(f"CREATE OR REPLACE TABLE expired AS {sql}")
+        self.has_expired = self.number("SELECT count(*) FROM expired") > 0
 
     def close(self) -> None:
         """Close the database."""

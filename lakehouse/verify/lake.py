@@ -8,15 +8,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import duckdb
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from lakehouse.verify.archive import ArchiveFiles, find_archive
 from lakehouse.verify.database import Database
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
-from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.common.tables import (
+    ADJUSTMENTS,
+    ALL_TABLES,
+    BRONZE,
+    BRONZE_ARCHIVE,
+    DLQ,
+    GOLD_DAILY,
+    GOLD_HOURLY,
+    LEDGER,
+    SILVER,
+    TableName,
+)
 
 EVENT_FIELDS = (
     "event_id",
@@ -64,12 +77,14 @@ class Lake:
     """Open tables (each pinned to the version it had when opened) and a database to work in.
 
     After `load` the database has tables `bronze`, `silver`, `dlq`; and `batch_ledger`, `gold_hourly`, `gold_daily`,
-    `billing_adjustments` where they exist.
+    `billing_adjustments` where they exist. `bronze` has the rows of the archive too; `archived` are the coordinates of those
+    that Bronze itself has no more, `expired` the ranges that the archive has given up.
     """
 
     db: Database
     tables: dict[TableName, DeltaTable]
     scratch: Path
+    archive: ArchiveFiles
 
     def load(self, later_fields: Mapping[str, str]) -> None:
         """Copy what the checks need (coordinates, digests, event fields) out of the tables; raw bytes are not kept.
@@ -84,6 +99,20 @@ class Lake:
                 self.copy(table, name, _COPIES[table] + more)
         if DLQ not in self.tables:
             self.db.run(f"CREATE TABLE dlq AS {_EMPTY_DLQ}")
+        self._load_archive()
+
+    def _load_archive(self) -> None:
+        self.db.run("CREATE TABLE archived (topic VARCHAR, p INTEGER, o BIGINT)")
+        if self.archive.names:
+            self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], "the archive of Bronze")
+            self.db.run("INSERT INTO archived SELECT topic, p, o FROM in_archive ANTI JOIN bronze USING (topic, p, o)")
+            self.db.run("INSERT INTO bronze SELECT * FROM in_archive SEMI JOIN archived USING (topic, p, o)")
+            self.db.run("DROP TABLE in_archive")
+        if BRONZE_ARCHIVE in self.tables:
+            self.copy(BRONZE_ARCHIVE, "bronze_archive", "*")
+            self.db.expire(
+                "SELECT topic, partition AS p, first_offset, last_offset FROM bronze_archive WHERE expired_at IS NOT NULL"
+            )
 
     def _later_columns(self, fields: Mapping[str, str]) -> str:
         present = {field.name for field in self.tables[SILVER].schema().fields}
@@ -98,7 +127,9 @@ class Lake:
         source = self.tables[table]
         if version is not None:
             source = DeltaTable(source.table_uri, version=version)
-        dataset = source.to_pyarrow_dataset()
+        self._copy(source.to_pyarrow_dataset(), name, columns, str(table))
+
+    def _copy(self, dataset: Any, name: str, columns: str, what: str) -> None:
         needed = None if columns == "*" else [name for name in dataset.schema.names if re.search(rf"\b{name}\b", columns)]
         # Arrow's default reads 16 batches of 4 files ahead: gigabytes of raw values.
         scanner = dataset.scanner(columns=needed, batch_size=32_768, batch_readahead=4, fragment_readahead=2)
@@ -106,7 +137,7 @@ class Lake:
             self.db.copy(scanner.to_reader(), name, columns)
         except (duckdb.Error, OSError) as error:
             reason = str(error).splitlines()[0]
-            msg = f"I7 violated: the data of {table} cannot be read ({reason}); restore the file or rebuild the table."
+            msg = f"I7 violated: the data of {what} cannot be read ({reason}); restore the file or rebuild the table."
             raise LakehouseError(msg) from None
 
 
@@ -129,7 +160,7 @@ def open_lake(settings: Settings) -> Iterator[Lake]:
     with TemporaryDirectory(prefix="lakehouse-verify-") as folder:
         db = Database(Path(folder))
         try:
-            yield Lake(db, tables, Path(folder))
+            yield Lake(db, tables, Path(folder), find_archive(settings))
         finally:
             db.close()
 

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from lakehouse.verify.archive import ArchiveFiles
 from lakehouse.verify.events import differing
 from lakehouse.verify.lake import EVENT_FIELDS, HELD, Lake
 from lakehouse.verify.records import AT
@@ -41,7 +42,7 @@ _PLACE = [("topic", pa.string()), ("p", pa.int32()), ("o", pa.int64()), ("kts", 
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process reads: every `step`-th file of a version of Bronze, from the last one back."""
+    """What one process reads: every `step`-th file of a version of Bronze, or of its archive, from the last one back."""
 
     path: str
     version: int
@@ -51,6 +52,7 @@ class _Share:
     columns: tuple[str, ...]
     max_bytes: int
     target: str
+    archive: ArchiveFiles | None = None
 
     def arrow_schema(self) -> pa.Schema:
         """Columns of `target`."""
@@ -105,8 +107,8 @@ def load_rebuilt(lake: Lake, settings: Settings) -> None:
     """Make the view `rebuilt`: fate and fields of each Bronze record, by today's schema files and settings."""
     columns = ("event_timestamp", *EVENT_FIELDS, *later_fields(settings))
     bronze = lake.tables[BRONZE]
-    rows = lake.db.number("SELECT count(*) FROM bronze")
-    workers = 1 if rows < _SMALL else min(os.cpu_count() or 1, 8)
+    records = lake.db.number("SELECT count(*) FROM bronze")
+    workers = 1 if records < _SMALL else min(os.cpu_count() or 1, 8)
     shares = [
         _Share(
             bronze.table_uri,
@@ -120,14 +122,22 @@ def load_rebuilt(lake: Lake, settings: Settings) -> None:
         )
         for first in range(workers)
     ]
+    hot = [share.target for share in shares]
+    if lake.archive.names:
+        shares += [replace(one, target=f"{one.target}.archive", archive=lake.archive) for one in shares]
     if workers == 1:
-        parse_share(shares[0])
+        for share in shares:
+            parse_share(share)
     else:
         # Spawned, because DuckDB's and Arrow's threads do not survive a fork.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             list(pool.map(parse_share, shares))
-    files = [share.target for share in shares]
-    lake.db.run(f"CREATE OR REPLACE VIEW rebuilt AS SELECT * FROM read_parquet({files})")
+    rows = f"SELECT * FROM read_parquet({hot})"
+    if lake.archive.names:
+        # A row that was put back stands in both.
+        old = [share.target for share in shares if share.archive]
+        rows += f" UNION ALL SELECT * FROM read_parquet({old}) SEMI JOIN archived USING ({AT})"
+    lake.db.run(f"CREATE OR REPLACE VIEW rebuilt AS {rows}")
     lake.db.run("CREATE OR REPLACE VIEW rebuilt_events AS SELECT * FROM rebuilt WHERE fate = 'event'")
 
 
@@ -135,7 +145,8 @@ def parse_share(share: _Share) -> None:
     """Parse a share of Bronze and write its fates to `share.target`."""
     reader = StrictReader.from_files(Path(share.schemas), share.columns, share.max_bytes)
     schema = share.arrow_schema()
-    dataset = DeltaTable(share.path, version=share.version).to_pyarrow_dataset()
+    table = DeltaTable(share.path, version=share.version)
+    dataset = table.to_pyarrow_dataset() if share.archive is None else share.archive.dataset()
     fragments = list(dataset.get_fragments())[::-1][share.first :: share.step]
     columns = ["_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_raw_value"]
     with pq.ParquetWriter(share.target, schema, compression="zstd", compression_level=1) as writer:

@@ -24,6 +24,9 @@ def check_completeness(lake: Lake, *, oracle: bool, others_send: bool) -> Invari
     result = Invariant("I1", "no acknowledged record is missing in Bronze")
     db = lake.db
     result.count(db, "bronze records", "SELECT count(*) FROM bronze")
+    archived = db.number("SELECT count(*) FROM archived")
+    if archived:
+        result.notes.append(f"{archived} Bronze records are in the archive alone, and were read there")
     holes = result.count(db, "offset holes", f"SELECT coalesce(sum(last_missing - first_missing + 1), 0) FROM ({_HOLES})")
     if not oracle:
         result.skipped = "there is no op ledger to compare with"

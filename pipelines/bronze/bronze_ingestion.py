@@ -8,10 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.archive import records as archived
 from pipelines.bronze.gaps import GAPS_TABLE
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
@@ -44,8 +46,9 @@ def run(
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
     _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
-    # The check of offsets reads it, so it is there from the first day.
+    # The checks of offsets read them, so they are there from the first day.
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
+    archived.ensure(settings)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
     if checkpoint.is_new and checkpoint.starting and not starting_offsets:
         # Made from what the table holds, after the old one was lost.
@@ -159,7 +162,12 @@ def _sink(
     def refuse_new_topic() -> None:
         _refuse_new_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())
 
-    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic)
+    moved = partial(_archived_ranges, settings)
+    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic, moved)
+
+
+def _archived_ranges(settings: Settings) -> dict[int, list[tuple[int, int]]]:
+    return archived.ranges(archived.rows(settings))
 
 
 def _starting(text: str | None, topic: kafka.TopicState) -> str:

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from pipelines.archive import records as archived
 from pipelines.common import files
 from pipelines.common.delta import Column, TableDef
 from pipelines.common.kafka import TopicState
@@ -65,14 +66,16 @@ class Gap:
 
 
 def find_gaps(settings: Settings, topic: TopicState) -> list[Gap]:
-    """Holes in what Bronze holds of each partition, from the first offset that Kafka has or Bronze; known ones left out.
+    """Holes in what Bronze holds of each partition, from the first offset that Kafka has or Bronze.
+
+    Known ones are left out, and so is what has moved to the archive.
 
     Reads two narrow columns of Bronze, without Spark. What lies after Bronze's last offset is lag, no hole.
     """
     bronze = DeltaTable(files.absolute(BRONZE.path(settings))).to_pyarrow_dataset()
     with duckdb.connect() as db:
         db.register("bronze", bronze)
-        db.register("known", _known(settings, topic.topic))
+        db.register("known", _accounted(settings, topic.topic))
         db.execute("CREATE TABLE starts (p INTEGER, o BIGINT)")
         db.executemany("INSERT INTO starts VALUES (?, ?)", [(part, first) for part, first in topic.start.items()] or [(-1, 0)])
         rows = db.execute(
@@ -126,6 +129,17 @@ def record_gaps(settings: Settings, topic: str, gaps: Mapping[Gap, str]) -> None
     ]
     if rows:
         write_deltalake(files.absolute(KNOWN_GAPS.path(settings)), pa.Table.from_pylist(rows, SCHEMA), mode="append")
+
+
+def _accounted(settings: Settings, topic: str) -> pa.Table:
+    """Ranges (partition, first_missing, last_missing) that are known gaps, or have moved to the archive."""
+    known = _known(settings, topic).select(["partition", "first_missing", "last_missing"])
+    moved = [
+        {"partition": partition, "first_missing": first, "last_missing": end - 1}
+        for partition, found in archived.ranges(archived.rows(settings)).items()
+        for first, end in found
+    ]
+    return pa.concat_tables([known, pa.Table.from_pylist(moved, known.schema)])
 
 
 def _known(settings: Settings, topic: str) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -31,7 +31,8 @@ class BronzeSink:
     """Appends a batch of Kafka records to Bronze.
 
     Guarantee: each (topic, partition, offset) stands once. A batch that runs again is skipped by Delta's transaction
-    id; a fresh checkpoint that reads a range again finds what the table has and drops it.
+    id; a fresh checkpoint that reads a range again finds what the table has, or had before it moved to the archive, and
+    drops it.
     """
 
     path: str
@@ -42,6 +43,8 @@ class BronzeSink:
     """First and end (exclusive) offset of each partition of a batch."""
     refuse_new_topic: Callable[[], None]
     """Raises DataLossError where the topic was made anew: its records must not be taken for those of the old one."""
+    archived: Callable[[], Mapping[int, list[tuple[int, int]]]] = dict
+    """For each partition the ranges [start, end) that have moved to the archive, merged."""
     _has_begun: bool = field(default=False)
     _covered: dict[int, int] | None = field(default=None)
     """For each partition the end (exclusive) of what the table holds; read when the first batch comes."""
@@ -73,7 +76,7 @@ class BronzeSink:
         rows = build_bronze_rows(batch, started).observe(seen, F.count(F.lit(1)).alias("rows"))
         if any(start.get(partition, 0) < self._covered.get(partition, 0) for partition in end):
             known = spark.read.format("delta").load(self.path).where(in_ranges(start, end)).select(_COORDINATES)
-            rows = drop_known(rows, known)
+            rows = drop_known(self._drop_archived(rows, start, end), known)
         rows = rows.observe(written, F.count(F.lit(1)).alias("rows"))
         if sum(stop - start.get(partition, 0) for partition, stop in end.items()) <= _ROWS_IN_ONE_FILE:
             # Live, a task and a file for each Kafka partition would be most of the batch's time, and of Silver's.
@@ -86,6 +89,21 @@ class BronzeSink:
         self._record(row, seen.get["rows"], written.get["rows"], version)
         failpoints.reach("bronze.after_ledger")
         self._covered.update({partition: max(stop, self._covered.get(partition, 0)) for partition, stop in end.items()})
+
+    def _drop_archived(self, rows: DataFrame, start: Mapping[int, int], end: Mapping[int, int]) -> DataFrame:
+        """Drop rows that Bronze had and the archive has now: read again, they would come back as new ones."""
+        spans = [
+            (partition, first, stop)
+            for partition, found in self.archived().items()
+            for first, stop in found
+            if first < end.get(partition, 0) and stop > start.get(partition, 0)
+        ]
+        if not spans:
+            return rows
+        moved = rows.sparkSession.createDataFrame(spans, "p int, first bigint, stop bigint")
+        offset = F.col("_kafka_offset")
+        is_moved = (F.col("_kafka_partition") == F.col("p")) & (offset >= F.col("first")) & (offset < F.col("stop"))
+        return rows.join(F.broadcast(moved), on=is_moved, how="left_anti")
 
     def _record(self, row: BatchRow, read: int, inserted: int, version: int) -> None:
         versions = {str(BRONZE): version}

@@ -42,6 +42,10 @@ POINTS = (
     "rollback.after_void",
     "rebuild.after_swap",
     "rebuild.after_letters",
+    "archive.after_copy",
+    "archive.after_manifest",
+    "archive.after_record",
+    "archive.after_delete",
 )
 
 _TARGET, _TIMES, _KIND = (*os.environ.get(VARIABLE, "").split(":"), "", "")[:3]

@@ -191,3 +191,21 @@ def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((start, end))
     return merged
+
+
+def subtract(
+    ranges: Mapping[int, list[tuple[int, int]]], others: Mapping[int, list[tuple[int, int]]]
+) -> dict[int, list[tuple[int, int]]]:
+    """What is left of `ranges` [start, end) of each partition without `others`; both sorted and merged."""
+    left: dict[int, list[tuple[int, int]]] = {}
+    for partition, found in ranges.items():
+        for start, end in found:
+            at = start
+            for low, high in others.get(partition, []):
+                if high > at and low < end:
+                    if low > at:
+                        left.setdefault(partition, []).append((at, low))
+                    at = max(at, high)
+            if at < end:
+                left.setdefault(partition, []).append((at, end))
+    return left

@@ -104,6 +104,14 @@ class DlqSettings(_Section):
     )
 
 
+class RetentionSettings(_Section):
+    """How long Bronze keeps records, and where they go then."""
+
+    bronze_days: int = Field(90, ge=1, description="Days that Bronze keeps in its table; older ones are archived.")
+    archive_days: int = Field(2557, ge=1, description="Days that the archive keeps a day of records (7 years).")
+    archive: str = Field("", description="Folder or URI of the archive; empty: `<lake.root>/archive`.")
+
+
 class GoldSettings(_Section):
     """Silver to Gold."""
 
@@ -144,6 +152,7 @@ class Settings(_Section):
     silver: SilverSettings = Field(default_factory=SilverSettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     dlq: DlqSettings = Field(default_factory=DlqSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
     leases: LeaseSettings = Field(default_factory=LeaseSettings)

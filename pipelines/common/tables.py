@@ -32,6 +32,7 @@ LEDGER = TableName("ops", "batch_ledger")
 RECONCILIATION = TableName("ops", "reconciliation")
 KNOWN_GAPS = TableName("ops", "known_gaps")
 CIRCUIT_BREAKER = TableName("ops", "circuit_breaker")
+BRONZE_ARCHIVE = TableName("ops", "bronze_archive")
 
 ALL_TABLES = (
     BRONZE,
@@ -44,4 +45,5 @@ ALL_TABLES = (
     RECONCILIATION,
     KNOWN_GAPS,
     CIRCUIT_BREAKER,
+    BRONZE_ARCHIVE,
 )

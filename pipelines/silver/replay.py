@@ -9,6 +9,7 @@ import threading
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.archive.guard import refuse_archived
 from pipelines.bronze.transforms import in_ranges
 from pipelines.common import delta
 from pipelines.common.errors import UsageError
@@ -25,12 +26,20 @@ def replay(
     """Read a part of Bronze again, through the stream's own sink; a crashed one is gone on with by the same flags.
 
     Idempotent: each record's fate is looked up in the tables. Safe beside the stream: both take the lease for each batch.
-    Raises UsageError (offsets or days that Bronze does not have, a checkpoint that is another's); then nothing is written.
+    Raises UsageError (offsets or days that Bronze does not have, or that are in the archive alone, a checkpoint that is
+    another's); then nothing is written.
     """
     selection = selection_of(args)
     bronze = BRONZE.path(settings)
     delta.require_table(spark, bronze, "the Bronze table")
     selection.refuse_unknown(_known_ranges(spark, settings, bronze), "Bronze")
+    refuse_archived(
+        settings,
+        first_day=selection.from_date,
+        last_day=selection.to_date,
+        starting=selection.starting,
+        ending=selection.ending,
+    )
     plan = _plan(spark, bronze, selection)
     sys.stderr.write(f"replay of {plan}\n")
     if args.dry_run:

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.archive.guard import refuse_unread
 from pipelines.common import files, jobs
 from pipelines.common.checkpoints import source_version
 from pipelines.common.failures import BatchFailures
@@ -37,11 +38,12 @@ def run(
 ) -> StreamingQuery:
     """Start the stream. `on_conflict` says what becomes of a row whose record now reads differently.
 
-    Raises UsageError (no Bronze table, wrong offsets, another driver on the checkpoint), CheckpointError; then nothing is
-    written.
+    Raises UsageError (no Bronze table, wrong offsets, records that are in the archive alone, another driver on the
+    checkpoint), CheckpointError; then nothing is written.
     """
     _starting(starting_offsets)
     tables = open_tables(spark, settings)
+    refuse_unread(settings)
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)

@@ -8,7 +8,8 @@
 --   over it counted as many rows as Bronze holds. An offender is a hole that no batch has read, or one in a batch
 --   that read more than is there. Holes are found over the whole partition; the date only picks those inside or
 --   beside the day's offsets, because timestamps out of order would cut a partition in the middle. Holes that
---   `lakehouse repair bronze` has looked at and explained are shown by the check known_gaps, not here.
+--   `lakehouse repair bronze` has looked at and explained are shown by the check known_gaps, not here. Offsets whose records
+--   have moved to the archive (ops.bronze_archive) are there; a hole between them is found as any other.
 
 WITH ranges AS (
     SELECT generation, batch_id, rows_read, CAST(p AS INT) AS p, bounds[0] AS first, bounds[1] AS stop
@@ -33,16 +34,23 @@ islands AS (
     )
     GROUP BY p, island
 ),
+-- A run of offsets in the archive stands for itself by its two ends.
+archived AS (
+    SELECT partition AS p, first_offset AS first, last_offset AS last, day FROM ops.bronze_archive
+),
 -- The ends of what was read stand as neighbours, so that missing first and last records are holes too.
 neighbours AS (
     SELECT _kafka_partition AS p, _kafka_offset AS o FROM bronze.api_usage_events
+    UNION SELECT p, first FROM archived
+    UNION SELECT p, last FROM archived
     UNION SELECT p, min(first) - 1 FROM islands GROUP BY p
     UNION SELECT p, max(stop) FROM islands GROUP BY p
 ),
 holes AS (
-    SELECT p, o + 1 AS first_missing, next_o - 1 AS last_missing
-    FROM (SELECT p, o, lead(o) OVER (PARTITION BY p ORDER BY o) AS next_o FROM neighbours)
-    WHERE next_o > o + 1
+    SELECT n.p, n.o + 1 AS first_missing, n.next_o - 1 AS last_missing
+    FROM (SELECT p, o, lead(o) OVER (PARTITION BY p ORDER BY o) AS next_o FROM neighbours) n
+    LEFT ANTI JOIN archived a ON a.p = n.p AND a.first <= n.o AND a.last >= n.next_o
+    WHERE n.next_o > n.o + 1
 ),
 short_batches AS (
     SELECT generation, batch_id
@@ -62,10 +70,13 @@ lost AS (
     JOIN short_batches b ON b.generation = r.generation AND b.batch_id = r.batch_id
 ),
 day_offsets AS (
-    SELECT _kafka_partition AS p, min(_kafka_offset) AS low, max(_kafka_offset) AS high
-    FROM bronze.api_usage_events
-    WHERE _event_date = coalesce(CAST(nullif('${date}', '') AS DATE), _event_date)
-    GROUP BY _kafka_partition
+    SELECT p, min(first) AS low, max(last) AS high
+    FROM (
+        SELECT _kafka_partition AS p, _kafka_offset AS first, _kafka_offset AS last, _event_date AS day FROM bronze.api_usage_events
+        UNION ALL SELECT p, first, last, day FROM archived
+    )
+    WHERE day = coalesce(CAST(nullif('${date}', '') AS DATE), day)
+    GROUP BY p
 )
 SELECT
     h.p AS kafka_partition,

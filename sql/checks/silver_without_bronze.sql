@@ -4,10 +4,14 @@
 -- grain: a Silver row
 -- parameters: date (optional, YYYY-MM-DD)
 -- playbook: conservation
--- description: Bronze is the truth that Silver is rebuilt from; a row without its record could not be.
+-- description: Bronze is the truth that Silver is rebuilt from; a row without its record could not be. A record that has
+--   moved to Bronze's archive (ops.bronze_archive) is there; `lakehouse archive verify` reads it.
 
 SELECT s._kafka_topic, s._kafka_partition, s._kafka_offset, s.event_timestamp
 FROM silver.api_usage_events s
 LEFT ANTI JOIN bronze.api_usage_events b
     ON b._kafka_topic = s._kafka_topic AND b._kafka_partition = s._kafka_partition AND b._kafka_offset = s._kafka_offset
+LEFT ANTI JOIN ops.bronze_archive a
+    ON a.topic = s._kafka_topic AND a.partition = s._kafka_partition AND a.day = CAST(s._kafka_timestamp AS DATE)
+    AND s._kafka_offset BETWEEN a.first_offset AND a.last_offset
 WHERE s._event_date = coalesce(CAST(nullif('${date}', '') AS DATE), s._event_date);

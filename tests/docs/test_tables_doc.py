@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from lakehouse.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
+from pipelines.archive import records
 from pipelines.common.ledger import SCHEMA
 from pipelines.common.tables import ALL_TABLES
 from pipelines.silver import breaker_store
 
 TYPES = {"string": "string", "int64": "bigint", "double": "double", "timestamp[us, tz=UTC]": "timestamp"}
+TYPES |= {"int32": "int", "date32[day]": "date"}
 
 
 def test_page_is_what_the_definitions_give() -> None:
@@ -25,3 +27,8 @@ def test_ledger_is_documented_as_it_is_written() -> None:
 def test_breaker_is_documented_as_it_is_written() -> None:
     documented = {name: kind for name, (kind, _) in breaker_store.COLUMN_DOCS.items()}
     assert documented == {field.name: TYPES[str(field.type)] for field in breaker_store.SCHEMA}
+
+
+def test_archive_records_are_documented_as_they_are_written() -> None:
+    documented = {name: kind for name, (kind, _) in records.COLUMN_DOCS.items()}
+    assert documented == {field.name: TYPES[str(field.type)] for field in records.SCHEMA}

@@ -18,12 +18,14 @@ from pyspark.sql import SparkSession
 
 from lakehouse.checks import CheckResult, check_parameters, choose_checks, load_checks, parse_check, parse_date, run_checks
 from lakehouse.cli import main
+from pipelines.archive.records import SCHEMA as ARCHIVE_SCHEMA
 from pipelines.bronze.gaps import SCHEMA as GAPS_SCHEMA
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.session import JARS
 from pipelines.common.tables import (
     ADJUSTMENTS,
     BRONZE,
+    BRONZE_ARCHIVE,
     DLQ,
     GOLD_DAILY,
     GOLD_HOURLY,
@@ -67,6 +69,8 @@ def _write(lake: Any) -> None:
     )
     rows = getattr(lake, "reconciliation", [])
     write_deltalake(lake.path(RECONCILIATION), pa.Table.from_pylist(rows, schema), mode="overwrite")
+    archived = pa.Table.from_pylist(getattr(lake, "archived", []), ARCHIVE_SCHEMA)
+    write_deltalake(lake.path(BRONZE_ARCHIVE), archived, mode="overwrite")
     gaps = pa.Table.from_pylist(getattr(lake, "known_gaps", []), GAPS_SCHEMA)
     write_deltalake(lake.path(KNOWN_GAPS), gaps, mode="overwrite")
 
@@ -97,6 +101,29 @@ def _lose_read_record_knowingly(lake: Any) -> None:
     lake.known_gaps = [
         {"topic": TOPIC, "partition": 0, "first_missing": 2, "last_missing": 3, "cause": "retention", "found_at": T0}
     ]
+
+
+def _archive(*spans: tuple[int, int, int]) -> Mutation:
+    """Take records out of Bronze (partition, first, last offset) and say that they are in the archive."""
+
+    def archive(lake: Any) -> None:
+        rows = lake.rows[BRONZE]
+        for partition, first, last in spans:
+            rows[:] = [r for r in rows if r["_kafka_partition"] != partition or not first <= r["_kafka_offset"] <= last]
+        keys = {"day": T0.date(), "run": "r1", "topic": TOPIC, "archived_at": T0}
+        lake.archived = [{**keys, "partition": p, "first_offset": first, "last_offset": last} for p, first, last in spans]
+
+    return archive
+
+
+def _lose_record_before_the_rest_was_archived(lake: Any) -> None:
+    lake.drop(BRONZE, 0, 2)
+    _archive((0, 0, 1), (0, 4, 5))(lake)
+
+
+def _lose_record_beside_the_archive(lake: Any) -> None:
+    _archive((0, 0, 1), (0, 4, 4))(lake)
+    lake.drop(BRONZE, 0, 5)
 
 
 def _repeat(table: Any, partition: int, offset: int, **changes: Any) -> Mutation:
@@ -193,6 +220,7 @@ def _late_kafka(lake: Any) -> None:
         ("offset_continuity", _lose_read_record, 1),
         ("offset_continuity", _lose_last_record, 2),
         ("offset_continuity", _skip_offsets, 1),
+        ("offset_continuity", _lose_record_before_the_rest_was_archived, 1),
         ("known_gaps", _lose_read_record_knowingly, 1),
         ("bronze_duplicates", _repeat(BRONZE, 0, 0), 1),
         ("bronze_metadata", _change(BRONZE, 0, 0, _raw_size=1), 1),
@@ -205,6 +233,7 @@ def _late_kafka(lake: Any) -> None:
         ("silver_duplicates", _repeat(SILVER, 0, 0, _kafka_offset=2, _event_date=date(2026, 1, 27)), 1),
         ("silver_without_bronze", _drop(BRONZE, 0, 0), 1),
         ("orphan_dead_letters", _drop(BRONZE, 0, 5), 1),
+        ("orphan_dead_letters", _lose_record_beside_the_archive, 1),
         ("orphan_dead_letters", _change(DLQ, 0, 5, _raw_value=b"cleaned"), 1),
         ("orphan_dead_letters", _change(DLQ, 0, 5, _raw_value=None), 1),
         ("orphan_dead_letters", _change(DLQ, 0, 5, _raw_value=b"cleaned", _status="discarded"), 1),
@@ -220,6 +249,7 @@ def _late_kafka(lake: Any) -> None:
         ("mixed_schema_versions", _change(SILVER, 0, 4, schema_version="1.1"), 2),
         ("ledger_equation", _batch(3, rows_read=6), 1),
         ("ledger_totals", _batch(3, inserted=2, duplicate=0), 1),
+        ("ledger_totals", _lose_record_beside_the_archive, 1),
         ("gold_hourly_vs_silver", _lose_gold_hour, 1),
         ("gold_hourly_vs_silver", _gold(GOLD_HOURLY, 0, latency_le_25=0, latency_le_50=1), 2),
         ("gold_daily_vs_silver", _gold(GOLD_DAILY, 0, response_bytes=1), 2),
@@ -253,6 +283,21 @@ def test_hole_that_was_explained_is_shown_and_alarms_nobody(hand_lake: Any, run:
     found = run(hand_lake, "offset_continuity", "known_gaps")
     assert (found["offset_continuity"].outcome, found["known_gaps"].outcome) == ("passed", "offenders")
     assert not found["known_gaps"].is_red
+
+
+@pytest.mark.parametrize("spans", [[(0, 0, 2), (0, 4, 5), (1, 0, 3)], [(0, 4, 5), (1, 1, 2)]])
+@pytest.mark.parametrize("put_back", [False, True])
+def test_records_that_moved_to_the_archive_are_missed_by_nobody(
+    hand_lake: Any, run: Callable[..., dict[str, CheckResult]], spans: list[tuple[int, int, int]], put_back: bool
+) -> None:
+    rows = list(hand_lake.rows[BRONZE])
+    _archive(*spans)(hand_lake)
+    if put_back:
+        hand_lake.rows[BRONZE] = rows
+    _write(hand_lake)
+    names = ("offset_continuity", "conservation", "silver_without_bronze", "orphan_dead_letters", "ledger_totals")
+    found = run(hand_lake, *names, "bronze_duplicates")
+    assert {name: result.outcome for name, result in found.items() if result.outcome != "passed"} == {}
 
 
 def test_closed_dead_letters_that_lost_their_bytes_raise_no_alarm(

@@ -14,11 +14,11 @@ from deltalake import DeltaTable
 
 from lakehouse.cli import main
 from lakehouse.rollback import roll_back
-from lakehouse.rollback_plan import bronze_start, plan_rollback, subtract
+from lakehouse.rollback_plan import bronze_start, plan_rollback
 from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import CheckpointError, UsageError
-from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.ledger import BatchRow, Ledger, subtract
 from pipelines.common.restores import refuse_restored
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from batch import archive_bronze
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
-from pipelines.common.errors import LakehouseError
+from lakehouse.rebuild_plan import plan_rebuild
+from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.tables import ADJUSTMENTS, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.faults.conftest import DAY
 from tests.faults.evidence import Evidence
@@ -155,4 +157,18 @@ def test_billing(patient: Make) -> None:
     sick.follow("billing", DAY=f"{DAY:%F}")
 
     assert DeltaTable(sick.path(ADJUSTMENTS)).to_pyarrow_table().num_rows > 0
+    assert not sick.broken_promises()
+
+
+def test_bronze_archive(patient: Make) -> None:
+    sick = patient(1500)
+    sick.run()
+    config, day = str(sick.case.config), f"{DAY:%F}"
+    assert archive_bronze.main(["--config", config, "--before", f"{DAY + timedelta(days=1):%F}"]) == 0
+    assert not sick.broken_promises()
+    with pytest.raises(UsageError, match="in Bronze's archive alone"):
+        plan_rebuild(sick.case.settings, "silver", None, swap=False)
+
+    sick.follow("bronze-archive", FROM=day, TO=day)
+
     assert not sick.broken_promises()

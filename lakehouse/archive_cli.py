@@ -1,0 +1,101 @@
+"""`lakehouse archive`: what Bronze's archive holds, and whether it still holds it."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.archive.units import Unit
+    from pipelines.common.settings import Settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show and verify the archive of Bronze.")
+EXIT_DAMAGED = 3
+
+Config = Annotated[Path, typer.Option(help="Settings file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("list")
+def list_(
+    as_json: AsJson = False,
+    config: Config = Path("conf/local.yaml"),
+) -> None:
+    """List the units of the archive, by day: rows, size, offsets, and until when they are kept."""
+    from pipelines.archive.units import Archive  # noqa: PLC0415 - keeps `--help` fast
+    from pipelines.common.settings import process_settings  # noqa: PLC0415
+
+    archive = Archive.of(process_settings(config))
+    units = archive.units()
+    if as_json:
+        typer.echo(json.dumps({"archive": archive.root, "units": [_plain(unit) for unit in units]}, indent=1, default=str))
+        return
+    for unit in units:
+        offsets = ", ".join(f"{part.partition}: {part.first_offset} to {part.last_offset}" for part in unit.parts)
+        typer.echo(
+            f"{unit.day}  run {unit.run}  {unit.rows:>12,} rows  {unit.bytes / 1e6:>9,.1f} MB  until {unit.keep_until}"
+            f"  (partition: offsets {offsets})"
+        )
+    rows, size = sum(unit.rows for unit in units), sum(unit.bytes for unit in units)
+    days = len({unit.day for unit in units})
+    typer.echo(f"{rows:,} rows of {days} days, {size / 1e6:,.1f} MB, in {archive.root}")
+
+
+@app.command()
+def verify(
+    from_date: Annotated[str | None, typer.Option(help="First UTC day.")] = None,
+    to_date: Annotated[str | None, typer.Option(help="Last UTC day.")] = None,
+    as_json: AsJson = False,
+    config: Config = Path("conf/local.yaml"),
+) -> None:
+    """Read the archive's files back and compare them with their manifests and records; exit code 3 if one is damaged."""
+    from pipelines.archive.units import Archive  # noqa: PLC0415
+    from pipelines.common.settings import process_settings  # noqa: PLC0415
+
+    first, last = _day(from_date, "--from-date"), _day(to_date, "--to-date")
+    settings = process_settings(config)
+    archive = Archive.of(settings)
+    units = [unit for unit in archive.units() if (first or unit.day) <= unit.day <= (last or unit.day)]
+    problems = [{"day": unit.day, "run": unit.run, "problem": found} for unit in units if (found := archive.problem(unit))]
+    problems += _unaccounted(settings, units, first, last)
+    rows = sum(unit.rows for unit in units)
+    if as_json:
+        found_all = {"units": len(units), "rows": rows, "problems": problems}
+        typer.echo(json.dumps(found_all, indent=1, default=str))
+    else:
+        for one in problems:
+            typer.echo(f"{one['day']}  run {one['run']}  {one['problem']}")
+        said = f"{len(problems)} problems; see playbooks/bronze-archive.md" if problems else "nothing is wrong"
+        typer.echo(f"{rows:,} rows in {len(units)} units were read back: {said}.")
+    raise typer.Exit(EXIT_DAMAGED if problems else 0)
+
+
+def _plain(unit: Unit) -> dict[str, Any]:
+    return {**vars(unit), "rows": unit.rows, "bytes": unit.bytes, "files": [vars(file) for file in unit.files]} | {
+        "parts": [vars(part) for part in unit.parts]
+    }
+
+
+def _unaccounted(settings: Settings, units: list[Unit], first: date | None, last: date | None) -> list[dict[str, Any]]:
+    """Units that `ops.bronze_archive` knows and the archive has lost."""
+    from pipelines.archive import records  # noqa: PLC0415
+
+    there = {(unit.day, unit.run) for unit in units}
+    known = {(row["day"], row["run"]) for row in records.rows(settings) if row["expired_at"] is None}
+    wanted = {(day, run) for day, run in known if (first or day) <= day <= (last or day)}
+    problem = "is recorded in ops.bronze_archive, but the archive has no manifest of it"
+    return [{"day": day, "run": run, "problem": problem} for day, run in sorted(wanted - there)]
+
+
+def _day(text: str | None, flag: str) -> date | None:
+    from pipelines.common.errors import UsageError  # noqa: PLC0415
+
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        msg = f"{flag} is `{text}`, expected a day of the calendar such as 2026-01-28; correct it."
+        raise UsageError(msg) from None

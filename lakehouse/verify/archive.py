@@ -1,0 +1,66 @@
+"""Bronze's archive as the checker sees it: the Parquet files that its manifests name, and what it has given up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pyarrow.fs as pa_fs
+
+from pipelines.common.errors import LakehouseError
+from pipelines.common.settings import Settings
+from pipelines.common.tables import BRONZE
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ArchiveFiles:
+    """Parquet files `names` below `base`, a folder or URI."""
+
+    base: str
+    names: tuple[str, ...] = ()
+
+    def dataset(self) -> ds.Dataset:
+        """Rows of all files."""
+        system, root = _open(self.base)
+        return ds.dataset([f"{root}/{name}" for name in self.names], format="parquet", filesystem=system)
+
+
+def find_archive(settings: Settings) -> ArchiveFiles:
+    """Find the files that count: those of folders with a manifest; others are what a run that died has left.
+
+    Raises LakehouseError for a manifest that cannot be read, or a file that it names and that is not there.
+    """
+    base = (settings.retention.archive or f"{settings.lake.root.rstrip('/')}/archive").rstrip("/")
+    base = f"{base}/{BRONZE.layer}/{BRONZE.table}"
+    system, root = _open(base)
+    there = {
+        info.path.removeprefix(f"{root}/")
+        for info in system.get_file_info(pa_fs.FileSelector(root, recursive=True, allow_not_found=True))
+        if info.type == pa_fs.FileType.File
+    }
+    names = []
+    for path in sorted(there):
+        folder, _, name = path.rpartition("/")
+        if name != _MANIFEST:
+            continue
+        try:
+            with system.open_input_stream(f"{root}/{path}") as stream:
+                named = [f"{folder}/{file['name']}" for file in json.loads(stream.read())["files"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            named = [f"{folder}/?"]
+        if not there.issuperset(named):
+            msg = f"I7 violated: the archive's manifest {base}/{path} cannot be read, or names a file that is not there."
+            raise LakehouseError(msg)
+        names += named
+    return ArchiveFiles(base, tuple(names))
+
+
+def _open(base: str) -> tuple[pa_fs.FileSystem, str]:
+    if "://" not in base:
+        return pa_fs.LocalFileSystem(), str(Path(base).absolute())
+    system, root = pa_fs.FileSystem.from_uri(base.replace("s3a://", "s3://", 1))
+    return system, root.rstrip("/")

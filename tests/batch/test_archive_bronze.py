@@ -1,0 +1,489 @@
+"""Old days of Bronze move to the archive and back: a row leaves only when a copy of it was read back, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from deltalake import DeltaTable, write_deltalake
+
+from batch import archive_bronze
+from lakehouse.cli import main as lakehouse
+from pipelines.archive import records
+from pipelines.archive.guard import refuse_archived, refuse_unread
+from pipelines.archive.restoring import due_units, expire
+from pipelines.archive.units import Archive
+from pipelines.bronze.gaps import Gap, find_gaps
+from pipelines.common import failpoints
+from pipelines.common.errors import UsageError
+from pipelines.common.kafka import TopicState
+from pipelines.common.ledger import BatchRow, Ledger
+from pipelines.common.settings import Settings, load_settings
+from pipelines.common.tables import BRONZE
+
+Row = dict[str, Any]
+PROJECT = Path(__file__).resolve().parents[2]
+TOPIC = "api-usage-events"
+D1, D2, D3 = (datetime(2026, 1, day, 23, 59, tzinfo=UTC) for day in (28, 29, 30))
+BEFORE = ("--before", "2026-01-30")
+_TIME = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    [
+        ("_kafka_topic", pa.string()),
+        ("_kafka_partition", pa.int32()),
+        ("_kafka_offset", pa.int64()),
+        ("_kafka_timestamp", _TIME),
+        ("_kafka_timestamp_type", pa.int32()),
+        ("_kafka_key", pa.binary()),
+        ("_kafka_headers", pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))),
+        ("_raw_value", pa.binary()),
+        ("_raw_size", pa.int32()),
+        ("_ingested_at", _TIME),
+        ("_event_date", pa.date32()),
+    ]
+)
+
+
+def record(partition: int, offset: int, at: datetime, value: bytes | None = b"\xff\x00{") -> Row:
+    return {
+        "_kafka_topic": TOPIC,
+        "_kafka_partition": partition,
+        "_kafka_offset": offset,
+        "_kafka_timestamp": at + timedelta(microseconds=offset),
+        "_kafka_timestamp_type": 0,
+        "_kafka_key": None if offset % 2 else b"\x00key",
+        "_kafka_headers": [None, [], [{"key": "h", "value": b"\xff"}, {"key": "", "value": None}]][offset % 3],
+        "_raw_value": value,
+        "_raw_size": None if value is None else len(value),
+        "_ingested_at": D1,
+        "_event_date": at.date(),
+    }
+
+
+@dataclass
+class Cold:
+    """A lake of which only Bronze, the ledger and the archive matter."""
+
+    folder: Path
+    changes: Row = field(default_factory=dict)
+
+    @property
+    def tree(self) -> Row:
+        return {"lake": {"root": str(self.folder / "lake"), "state_dir": str(self.folder)}, **self.changes}
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config, environ={})
+
+    @property
+    def config(self) -> str:
+        path = self.folder / "settings.yaml"
+        path.write_text(yaml.safe_dump(self.tree))
+        return str(path)
+
+    @property
+    def bronze(self) -> DeltaTable:
+        return DeltaTable(BRONZE.path(self.settings))
+
+    def append(self, *rows: Row) -> None:
+        path = BRONZE.path(self.settings)
+        if not DeltaTable.is_deltatable(path):
+            DeltaTable.create(path, SCHEMA, configuration={"delta.appendOnly": "true"})
+        write_deltalake(path, pa.Table.from_pylist(list(rows), SCHEMA), mode="append")
+
+    def read_by_silver(self, **offsets: list[int]) -> None:
+        """Say that Silver has read these ranges: p0=[first, end]."""
+        ranges = {name[1:]: span for name, span in offsets.items()}
+        count = len(Ledger(self.settings).batches("silver")) if (self.folder / "lake/ops/batch_ledger").exists() else 0
+        Ledger(self.settings).record(BatchRow("silver", "g1", count, ranges))
+
+    def run(self, *flags: str) -> int:
+        return archive_bronze.main(["--config", self.config, *flags])
+
+    def hot(self) -> list[Row]:
+        return in_order(self.bronze.to_pyarrow_table().to_pylist())
+
+    def archived(self) -> list[Row]:
+        """Rows of the files that manifests name, read without the code under test."""
+        found: list[Row] = []
+        for manifest in sorted(Path(self.settings.lake.root).glob("archive/**/manifest.json")):
+            for file in json.loads(manifest.read_text())["files"]:
+                found += pq.read_table(manifest.parent / file["name"], partitioning=None).to_pylist()
+        return in_order(found)
+
+    def files(self) -> list[tuple[str, int]]:
+        paths = [
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and "_leases" not in path.parts and path.name != "settings.yaml"
+        ]
+        return sorted((str(path), path.stat().st_mtime_ns) for path in paths)
+
+    def offsets_recorded(self) -> Counter[tuple[int, int]]:
+        return Counter(
+            (row["partition"], offset)
+            for row in records.rows(self.settings)
+            for offset in range(row["first_offset"], row["last_offset"] + 1)
+        )
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["_kafka_partition"], row["_kafka_offset"]))
+
+
+def places(rows: Iterable[Row]) -> set[tuple[int, int]]:
+    return {(row["_kafka_partition"], row["_kafka_offset"]) for row in rows}
+
+
+@pytest.fixture
+def cold(tmp_path: Path) -> Cold:
+    """Three days in three commits whose files hold two days each; partition 0 has a hole at 3, days are out of order at 5."""
+    lake = Cold(tmp_path)
+    lake.append(*(record(0, offset, D1) for offset in (0, 1, 2, 4)), record(1, 0, D1, None), record(1, 1, D2, b""))
+    lake.append(record(0, 5, D2), record(0, 6, D1, b"x" * 1000), record(0, 7, D2), record(1, 2, D3))
+    lake.append(*(record(0, offset, D3) for offset in (8, 9)))
+    lake.read_by_silver(p0=[0, 10], p1=[0, 3])
+    return lake
+
+
+def test_old_days_move_byte_for_byte_and_younger_ones_stay(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    before, version = cold.hot(), cold.bronze.version()
+
+    assert cold.run(*BEFORE) == 0
+
+    assert "9 rows of 2 days before 2026-01-30 are to move" in capsys.readouterr().out
+    assert cold.archived() == [row for row in before if row["_event_date"] < D3.date()]
+    assert cold.hot() == [row for row in before if row["_event_date"] >= D3.date()]
+    # One commit, and the table is append-only as ever.
+    assert cold.bronze.version() == version + 1
+    assert cold.bronze.metadata().configuration["delta.appendOnly"] == "true"
+    assert cold.offsets_recorded() == Counter(dict.fromkeys(places(cold.archived()), 1))
+    names = cold.files()
+    assert cold.run(*BEFORE) == 0
+    assert cold.files() == names
+
+
+def test_manifest_says_what_the_files_hold(cold: Cold) -> None:
+    cold.run(*BEFORE)
+
+    units = Archive.of(cold.settings).units()
+
+    assert [(unit.day, unit.rows, unit.bronze_version) for unit in units] == [(D1.date(), 6, 3), (D2.date(), 3, 3)]
+    assert [(p.partition, p.rows, p.first_offset, p.last_offset, p.value_bytes) for p in units[0].parts] == [
+        (0, 5, 0, 6, 1012),
+        (1, 1, 0, 0, 0),
+    ]
+    assert units[0].keep_until == date(2033, 1, 28)
+    assert dict(units[0].schema)["_raw_value"] == "binary"
+    first = pq.ParquetFile(Path(Archive.of(cold.settings).path(units[0].folder)) / units[0].files[0].name)
+    assert first.metadata.row_group(0).column(7).compression == "ZSTD"
+
+
+KILLS = [
+    "archive.after_copy:1",
+    "archive.after_copy:2",
+    "archive.after_manifest:1",
+    "archive.after_record:2",
+    "archive.after_delete:1",
+]
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_killed_run_loses_nothing_and_the_next_one_completes_it(cold: Cold, kill: str) -> None:
+    assert kill.partition(":")[0] in failpoints.POINTS
+    before = cold.hot()
+    command = [sys.executable, str(PROJECT / "batch/archive_bronze.py"), "--config", cold.config, *BEFORE]
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT), failpoints.VARIABLE: kill}
+    killed = subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    assert places(cold.hot()) | places(cold.archived()) == places(before)
+    # What is gone from Bronze is in the archive, and said to be there.
+    assert places(before) - places(cold.hot()) <= cold.offsets_recorded().keys() & places(cold.archived())
+
+    assert cold.run(*BEFORE) == 0
+    assert cold.archived() == [row for row in before if row["_event_date"] < D3.date()]
+    assert cold.hot() == [row for row in before if row["_event_date"] >= D3.date()]
+    assert set(cold.offsets_recorded().values()) == {1}
+    assert Archive.of(cold.settings).leftovers() == []
+
+
+def test_day_that_silver_has_not_read_whole_stays(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(cold.folder / "lake/ops")
+    cold.read_by_silver(p0=[0, 3], p1=[0, 3])
+    cold.read_by_silver(p0=[4, 7])
+
+    cold.run(*BEFORE)
+
+    assert "2026-01-29 stays: Silver has not read 1 of its 3 rows." in capsys.readouterr().out
+    assert {row["_event_date"] for row in cold.hot()} == {D2.date(), D3.date()}
+
+
+def test_records_that_come_to_an_archived_day_get_a_unit_of_their_own(cold: Cold) -> None:
+    before = cold.hot()
+    cold.run(*BEFORE)
+    late = record(1, 3, D1)
+    cold.append(late)
+    cold.read_by_silver(p1=[3, 4])
+
+    cold.run(*BEFORE)
+
+    assert [unit.rows for unit in Archive.of(cold.settings).units([D1.date()])] == [6, 1]
+    assert cold.archived() + cold.hot() == in_order([*before[:9], late]) or places(cold.archived()) == {
+        *places(row for row in before if row["_event_date"] < D3.date()),
+        (1, 3),
+    }
+
+
+def test_day_that_changes_meanwhile_stays_until_the_next_run(cold: Cold, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cold.hot()
+
+    def bronze_goes_on(point: str) -> None:
+        if point == "archive.after_record" and len(cold.hot()) == len(before):
+            cold.append(record(0, 10, D2), record(0, 11, D3))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", bronze_goes_on)
+        cold.run(*BEFORE)
+    assert {row["_event_date"] for row in cold.hot()} == {D2.date(), D3.date()}
+    assert (0, 10) in places(cold.hot())
+
+    cold.read_by_silver(p0=[10, 12])
+    cold.run(*BEFORE)
+    assert places(cold.hot()) == {(0, 8), (0, 9), (0, 11), (1, 2)}
+    assert set(cold.offsets_recorded().values()) == {1}
+    assert (0, 10) in places(cold.archived())
+
+
+def test_restored_rows_are_as_they_were_and_archived_again_without_a_second_copy(
+    cold: Cold, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = cold.hot()
+    cold.run(*BEFORE)
+    archived, names = cold.archived(), sorted(Path(cold.folder).glob("lake/archive/**/*.parquet"))
+
+    assert cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29") == 0
+    assert cold.hot() == before
+    capsys.readouterr()
+    version = cold.bronze.version()
+    assert cold.run("--restore", "--from-date", "2026-01-28") == 0
+    assert "6 rows of 1 days are in the archive, 6 of them in Bronze already.\n0 rows were put back" in capsys.readouterr().out
+    assert cold.bronze.version() == version
+
+    cold.run(*BEFORE)
+    assert cold.archived() == archived
+    assert sorted(Path(cold.folder).glob("lake/archive/**/*.parquet")) == names
+    assert {row["_event_date"] for row in cold.hot()} == {D3.date()}
+
+
+def test_commits_are_no_news_to_readers_of_changes(cold: Cold) -> None:
+    version = cold.bronze.version()
+    cold.run(*BEFORE)
+    cold.run("--restore", "--from-date", "2026-01-28")
+    log = Path(BRONZE.path(cold.settings)) / "_delta_log"
+    for number in range(version + 1, cold.bronze.version() + 1):
+        actions = [json.loads(line) for line in (log / f"{number:020d}.json").read_text().splitlines()]
+        changes = [action.get("add") or action.get("remove") for action in actions if "commitInfo" not in action]
+        assert changes
+        assert all(change["dataChange"] is False for change in changes)
+
+
+def _damage(cold: Cold) -> Path:
+    """Flip a byte of the first day's file."""
+    path = next(iter(sorted(cold.folder.glob("lake/archive/**/_event_date=2026-01-28/**/*.parquet"))))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def test_damaged_copy_keeps_its_rows_in_bronze_and_is_named(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    before = cold.hot()
+    cold.run(*BEFORE)
+    cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29")
+    damaged = _damage(cold)
+
+    assert cold.run(*BEFORE) == 1
+
+    error = capsys.readouterr().err
+    assert (str(damaged) in error, len(error.strip().splitlines())) == (True, 1)
+    # The other day is not held up.
+    assert {row["_event_date"] for row in cold.hot()} == {D1.date(), D3.date()}
+    with pytest.raises(SystemExit) as ended:
+        lakehouse(["archive", "verify", "--config", cold.config])
+    assert ended.value.code == 3
+    assert str(damaged) in capsys.readouterr().out
+
+    shutil.move(damaged.parent, cold.folder / "aside")
+    assert cold.run(*BEFORE) == 0
+    assert cold.hot() == [row for row in before if row["_event_date"] == D3.date()]
+    assert set(cold.offsets_recorded().values()) == {1}
+    with pytest.raises(SystemExit) as ended:
+        lakehouse(["archive", "verify", "--config", cold.config])
+    assert ended.value.code == 0
+
+
+def test_damaged_archive_is_not_restored(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    cold.run(*BEFORE)
+    damaged, version = _damage(cold), cold.bronze.version()
+
+    assert cold.run("--restore", "--from-date", "2026-01-28") == 1
+
+    assert str(damaged) in capsys.readouterr().err
+    assert cold.bronze.version() == version
+
+
+def test_copy_that_differs_from_bronze_never_counts(cold: Cold, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cold.hot()
+
+    def disk_lies(point: str) -> None:
+        if point == "archive.after_copy":
+            path = next(iter(cold.folder.glob("lake/archive/**/*.parquet")))
+            table = pq.read_table(path, partitioning=None)
+            pq.write_table(table.slice(1), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", disk_lies)
+        assert cold.run(*BEFORE) == 1
+    assert cold.hot() == before or {row["_event_date"] for row in cold.hot()} == {D1.date(), D3.date()}
+    assert D1.date() not in {row["_event_date"] for row in cold.archived()}
+    assert cold.run(*BEFORE) == 0
+    assert cold.archived() == [row for row in before if row["_event_date"] < D3.date()]
+
+
+@pytest.mark.parametrize("flags", [BEFORE, ("--restore", "--from-date", "2026-01-28"), ("--expire",)])
+def test_dry_run_says_counts_and_changes_nothing(cold: Cold, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]) -> None:
+    if flags != BEFORE:
+        cold.run(*BEFORE)
+    capsys.readouterr()
+    names = cold.files()
+
+    assert cold.run(*flags, "--dry-run") == 0
+
+    said = capsys.readouterr().out
+    assert "rows" in said
+    assert "(--dry-run)" in said
+    assert cold.files() == names
+
+
+WRONG = [
+    (("--before", "2999-01-01"), "retention.bronze_days is 90"),
+    (("--before", "yesterday"), "--before is `yesterday`"),
+    (("--restore",), "--from-date is missing"),
+    (("--restore", "--from-date", "2026-02-02", "--to-date", "2026-02-01"), "is after --to-date"),
+    (("--restore", "--from-date", "2025-01-01"), "has nothing of 2025-01-01"),
+    (("--restore", "--expire"), "do not go together"),
+    (("--expire", *BEFORE), "do not go together"),
+    (("--from-date", "2026-01-01"), "are for --restore"),
+]
+
+
+def test_wrong_flags_are_one_sentence_and_nothing_changes(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    names = cold.files()
+    for flags, sentence in WRONG:
+        assert cold.run(*flags) == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert len(error.strip().splitlines()) == 1
+    assert cold.files() == names
+    assert Cold(cold.folder / "nowhere").folder.mkdir() is None
+    assert Cold(cold.folder / "nowhere").run() == 2
+    assert "There is no Bronze table" in capsys.readouterr().err
+
+
+def test_archive_is_given_up_only_after_its_years(cold: Cold) -> None:
+    cold.run(*BEFORE)
+    units = Archive.of(cold.settings).units()
+    last, after = datetime(2033, 1, 28, 12, tzinfo=UTC), datetime(2033, 1, 29, tzinfo=UTC)
+    assert due_units(cold.settings, last) == []
+    with pytest.raises(UsageError, match="has to be kept until 2033-01-28"):
+        expire(cold.settings, units, "r", last, lambda _: None)
+    assert len(Archive.of(cold.settings).units()) == 2
+
+    due = due_units(cold.settings, after)
+    expire(cold.settings, due, "r", after, lambda _: None)
+
+    assert [unit.day for unit in Archive.of(cold.settings).units()] == [D2.date()]
+    assert {(row["day"], row["expired_at"]) for row in records.rows(cold.settings)} == {(D1.date(), after), (D2.date(), None)}
+    with pytest.raises(UsageError, match="have expired there too"):
+        refuse_archived(cold.settings)
+
+
+def test_reading_again_what_is_archived_is_refused_by_range_until_it_is_put_back(cold: Cold) -> None:
+    refuse_archived(cold.settings)
+    cold.run(*BEFORE)
+    told = "--restore --from-date 2026-01-28 --to-date 2026-01-29"
+    with pytest.raises(UsageError, match=f"9 records of 2026-01-28 to 2026-01-29 .* partition 0 offsets 0 to 2.*{told}"):
+        refuse_archived(cold.settings)
+    with pytest.raises(UsageError, match=r"1 records .* \(partition 0 offsets 7 to 7\)"):
+        refuse_archived(cold.settings, starting={0: 7}, ending={0: 9})
+    refuse_archived(cold.settings, first_day=D3.date())
+    refuse_archived(cold.settings, starting={0: 8})
+    refuse_unread(cold.settings)
+    # A Silver that has lost what it made of partition 1, by a rollback say.
+    shutil.rmtree(cold.folder / "lake/ops/batch_ledger")
+    cold.read_by_silver(p0=[0, 10])
+    with pytest.raises(UsageError, match=r"2 records .* that Silver has not read are in Bronze's archive alone"):
+        refuse_unread(cold.settings)
+
+    cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29")
+
+    refuse_archived(cold.settings)
+    refuse_unread(cold.settings)
+
+
+def test_repair_looks_for_true_holes_only(cold: Cold) -> None:
+    topic = TopicState(TOPIC, "id", {0: 0, 1: 0}, {0: 10, 1: 3})
+    assert find_gaps(cold.settings, topic) == [Gap(0, 3, 3)]
+    cold.run(*BEFORE)
+    assert find_gaps(cold.settings, topic) == [Gap(0, 3, 3)]
+
+
+def test_list_says_what_is_there(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(*flags: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            lakehouse(["archive", "list", *flags, "--config", cold.config])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert listed().startswith("0 rows of 0 days")
+    cold.run(*BEFORE)
+    capsys.readouterr()
+    assert "9 rows of 2 days" in listed()
+    found = json.loads(listed("--json"))
+    assert [(unit["day"], unit["rows"], len(unit["files"])) for unit in found["units"]] == [
+        ("2026-01-28", 6, 1),
+        ("2026-01-29", 3, 1),
+    ]
+
+
+def test_lost_unit_is_named(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    cold.run(*BEFORE)
+    shutil.rmtree(next(iter(cold.folder.glob("lake/archive/**/_event_date=2026-01-29"))))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        lakehouse(["archive", "verify", "--json", "--config", cold.config])
+    assert ended.value.code == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["day"], "has no manifest" in one["problem"]) for one in found["problems"]] == [("2026-01-29", True)]
+
+
+def test_archive_lies_where_the_settings_say(cold: Cold, tmp_path: Path) -> None:
+    cold.changes["retention"] = {"archive": str(tmp_path / "cheap"), "bronze_days": 30, "archive_days": 400}
+    assert cold.run(*BEFORE) == 0
+    assert [unit.keep_until for unit in Archive.of(cold.settings).units()] == [date(2027, 3, 4), date(2027, 3, 5)]
+    assert len(list((tmp_path / "cheap").glob("bronze/api_usage_events/_event_date=*/run-*/manifest.json"))) == 2
