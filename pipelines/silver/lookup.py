@@ -73,7 +73,7 @@ class SilverLookup:
         table = (
             spark.read.format("delta")
             .load(self.path)
-            .where((F.col("_kafka_timestamp") >= _timestamp(horizon)) | is_skewed)
+            .where((F.col("_kafka_timestamp") >= kafka_moment(horizon)) | is_skewed)
             .select("_event_key", F.unix_micros("_kafka_timestamp").alias("kafka_us"), is_skewed.alias("skewed"))
             .toArrow()
         )
@@ -206,10 +206,11 @@ class DeadLetterLookup:
 
 def kafka_between(low_us: int, high_us: int, prefix: str = "") -> Column:
     """Whether the row's Kafka time lies between two times (inclusive, microseconds): prunes files by their statistics."""
-    return F.col(f"{prefix}_kafka_timestamp").between(_timestamp(low_us), _timestamp(high_us))
+    return F.col(f"{prefix}_kafka_timestamp").between(kafka_moment(low_us), kafka_moment(high_us))
 
 
-def _timestamp(micros: int) -> datetime:
+def kafka_moment(micros: int) -> datetime:
+    """Python's moment of a Kafka time in microseconds."""
     # Not before year 1, which is where Python's (and Spark's) calendar begins.
     floor = datetime(1, 1, 2, tzinfo=UTC)
     try:

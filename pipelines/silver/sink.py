@@ -7,10 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from typing import Any
 
 import numpy as np
-from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -30,8 +28,9 @@ from pipelines.silver.attempts import PART, find_attempts, settle
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.dead_letters import close_replayed
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, split_batch
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among, kafka_between
+from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
 from pipelines.silver.poison import NO_POISON, PoisonSearch
+from pipelines.silver.replacing import replace_rows
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import silver_table
 from pipelines.silver.transforms import (
@@ -271,7 +270,7 @@ class SilverSink:
         # Before the append: the MERGE has this batch's own files not to look at.
         if len(fates.rewritten):
             rows = self._silver_rows(_only(valid, fates.rewritten, known), row.started_at)
-            versions[str(SILVER)] = _replace(records.sparkSession, self.silver, rows, fates.replaced, row.metadata())
+            versions[str(SILVER)] = replace_rows(records.sparkSession, self.silver, rows, fates.replaced, row.metadata())
         failpoints.reach("silver.after_replace")
         if len(fates.insert):
             rows = self._silver_rows(_only(valid, fates.insert, known), row.started_at)
@@ -347,33 +346,3 @@ def _frontier(rows: Facts) -> int:
     ends = [rows.kafka_us[rows.partition == partition].max() for partition in np.unique(rows.partition)]
     low, high = np.quantile(rows.kafka_us, (0.5, 0.98), method="lower")
     return int(np.clip(min(ends), low, high))
-
-
-def _replace(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts, metadata: dict[str, Any]) -> int:
-    """Put earlier copies, and records that read differently now, in the place of the rows `replaced`; return the version.
-
-    Idempotent: a row that is earlier than its copy stays. `metadata` goes into the commit, as that of an append.
-    """
-    order = ["_kafka_timestamp", "_kafka_partition", "_kafka_offset"]
-    not_earlier = reduce(
-        lambda tail, name: (F.col(f"t.{name}") > F.col(f"s.{name}")) | ((F.col(f"t.{name}") == F.col(f"s.{name}")) & tail),
-        reversed(order),
-        # The record itself: only one that was found to differ is among the rows.
-        F.lit(True),
-    )
-    merge = (
-        DeltaTable.forPath(spark, path)
-        .alias("t")
-        # Literal bounds: the MERGE opens the files of these rows, not the whole table.
-        .merge(
-            rows.alias("s"),
-            kafka_between(int(replaced.kafka_us.min()), int(replaced.kafka_us.max()), "t.")
-            & (F.col("t._event_key") == F.col("s._event_key"))
-            & (F.col("t.event_id") == F.col("s.event_id")),
-        )
-        # By name, not all: a column that somebody added to the table is theirs.
-        .whenMatchedUpdate(condition=not_earlier, set={name: F.col(f"s.{name}") for name in rows.columns})
-    )
-    with delta.commits_say(spark, metadata):
-        merge.execute()
-    return delta.last_version(spark, path)
