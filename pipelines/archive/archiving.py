@@ -111,6 +111,8 @@ def archive(settings: Settings, plan: ArchivePlan, run: str, now: datetime, say:
 def _secure(copies: CopyRun, day: date) -> int:
     """Have a verified copy of each row of `day`, and a record of it; return how many rows were copied for it."""
     units = copies.place.units([day])
+    # First: what a damaged file seems to lack would be copied a second time.
+    copies.require_sound(units)
     made = copies.copy(day, units)
     failpoints.reach("archive.after_manifest")
     if units:

@@ -60,19 +60,22 @@ class CopyRun:
         self.place.write(unit)
         return unit
 
-    def require_copies(self, day: date, units: Sequence[Unit], made: Unit | None) -> None:
-        """Demand that `units` of earlier runs and the one `made`, read back, hold each row of the day as Bronze has it.
-
-        Raises DataLossError where a file is damaged, or a row differs.
-        """
+    def require_sound(self, units: Sequence[Unit]) -> None:
+        """Demand that copies of earlier runs, read back, are what their manifests say; raises DataLossError for one that is not."""
         for unit in units:
             problem = self.place.problem(unit)
             if problem is not None:
                 msg = (
-                    f"The archive of {day} is damaged: {problem}; its rows are still in Bronze, so move the folder "
-                    f"{self.place.path(unit.folder)} aside and run again, which copies them anew."
+                    f"The archive of {unit.day} is damaged: {problem}; what Bronze has of that day stays there. Put the file back "
+                    f"from a backup, or move the folder {self.place.path(unit.folder)} aside and run again, which copies anew."
                 )
                 raise DataLossError(msg)
+
+    def require_copies(self, day: date, units: Sequence[Unit], made: Unit | None) -> None:
+        """Demand that `units` of earlier runs and the one `made` hold each row of the day as Bronze has it.
+
+        Raises DataLossError where a row differs.
+        """
         held = coordinates(read(self.hot.rows, [day], COORDINATES))
         every = [*units, *([made] if made else [])]
         if figures(among(read(self.place.rows(*every)), held, keep=True)) != figures(read(self.hot.rows, [day])):
