@@ -16,7 +16,7 @@ from pipelines.common.errors import CheckpointError, UsageError
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
-from pipelines.silver import assembly, silver_processing, sink, transforms
+from pipelines.silver import assembly, replacing, silver_processing, sink, transforms
 from pipelines.silver.schema import silver_table
 
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ def test_every_record_has_one_fate_and_a_replay_changes_nothing(
     assert lake.counts() == {**late, "rows_read": 20, "already_present": 10}
 
 
+@pytest.mark.parametrize("few", [replacing.FEW, pytest.param(0, marks=pytest.mark.faults)], ids=["here", "by Spark"])
 def test_earlier_copy_that_comes_later_takes_the_place_once(
-    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
+    monkeypatch.setattr(replacing, "FEW", few)
     lake.append(
         make_record(make_event(status_code=500), 5, at=_minute(5)),
         make_record(make_event(event_id="e2"), 6, at=_minute(5)),
