@@ -61,13 +61,13 @@ class CopyRun:
         return unit
 
     def require_sound(self, units: Sequence[Unit]) -> None:
-        """Demand that copies of earlier runs, read back, are what their manifests say; raises DataLossError for one that is not."""
+        """Demand that copies of earlier runs, read back, are what their manifests say; raises DataLossError otherwise."""
         for unit in units:
             problem = self.place.problem(unit)
             if problem is not None:
                 msg = (
-                    f"The archive of {unit.day} is damaged: {problem}; what Bronze has of that day stays there. Put the file back "
-                    f"from a backup, or move the folder {self.place.path(unit.folder)} aside and run again, which copies anew."
+                    f"The archive of {unit.day} is damaged: {problem}; what Bronze has of that day stays there. Put the file "
+                    f"back from a backup, or move the folder {self.place.path(unit.folder)} aside and run again."
                 )
                 raise DataLossError(msg)
 

@@ -13,7 +13,7 @@ from pipelines.archive import records
 from pipelines.archive.content import COORDINATES, coordinates, pack, read
 from pipelines.archive.hot import HotTable
 from pipelines.common.errors import UsageError
-from pipelines.common.ledger import Ledger, subtract
+from pipelines.common.ledger import Ledger, merge_ranges, subtract
 from pipelines.common.settings import Settings
 
 _SHOWN = 5
@@ -83,8 +83,12 @@ def _refuse(settings: Settings, wanted: Iterable[Span], why: str) -> None:
         return
     offsets = sum(span.last - span.first + 1 for span in missing)
     days = sorted({span.day for span in missing})
-    listed = ", ".join(f"partition {span.partition} offsets {span.first} to {span.last}" for span in missing[:_SHOWN])
-    more = f" and {len(missing) - _SHOWN} more ranges" if len(missing) > _SHOWN else ""
+    by_partition: dict[int, list[tuple[int, int]]] = {}
+    for span in missing:
+        by_partition.setdefault(span.partition, []).append((span.first, span.last + 1))
+    ranges = [(part, *one) for part, found in sorted(by_partition.items()) for one in merge_ranges(found)]
+    listed = ", ".join(f"partition {part} offsets {first} to {end - 1}" for part, first, end in ranges[:_SHOWN])
+    more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
     how = f"put them back with `python batch/archive_bronze.py --restore --from-date {days[0]} --to-date {days[-1]}`"
     if any(span.expired for span in missing):
         how = "some of them have expired there too, so choose a part without them, or go on with the tables as they are"
