@@ -70,6 +70,12 @@ def of_stream(cause: str) -> StreamError:
         ("org.apache.spark.sql.AnalysisException: [UNRESOLVED_COLUMN] x", Kind.PERMANENT, "AnalysisException", "schema-change"),
         ("java.lang.IllegalStateException: batch 7 doesn't exist", Kind.PERMANENT, None, "checkpoint-lost"),
         ("java.lang.IllegalStateException: Incomplete log file in the offset log", Kind.PERMANENT, None, "checkpoint-lost"),
+        (
+            "org.apache.spark.SparkIllegalStateException: [INVALID_LOG_VERSION.MAX_SUPPORTED_VERSION] x",
+            Kind.PERMANENT,
+            "MAX_SUPPORTED_VERSION",
+            "checkpoint-lost",
+        ),
         ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
         ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
         (
