@@ -179,6 +179,7 @@ _FAMILIES = (
         "a checkpoint does not fit",
         "checkpoint-lost",
         r"STREAMING_CHECKPOINT\w*|CHECKPOINT_\w+",
+        r"INVALID_LOG_VERSION[.\w]*",
         r"batch \d+ doesn't exist",
         r"DELTA_STREAMING_\w+|DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE",
         r"_LEGACY_ERROR_TEMP_30\d\d",

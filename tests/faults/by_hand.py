@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -93,11 +94,11 @@ def put(producer: Producer, case: LakeCase, records: Sequence[Record]) -> list[P
     places: list[Place] = [(-1, -1)] * len(records)
     errors: list[KafkaError] = []
 
-    def acknowledged(position: int, error: KafkaError | None, sent: Message) -> None:
-        if error is not None:
-            errors.append(error)
-        else:
+    def acknowledged(position: int, error: KafkaError | None, sent: Message | None) -> None:
+        if error is None and sent is not None:
             places[position] = (int(sent.partition() or 0), int(sent.offset() or 0))
+        elif error is not None:
+            errors.append(error)
 
     for position, record in enumerate(records):
         producer.produce(
@@ -105,7 +106,7 @@ def put(producer: Producer, case: LakeCase, records: Sequence[Record]) -> list[P
             record.value,
             record.key,
             record.partition,
-            on_delivery=lambda error, sent, position=position: acknowledged(position, error, sent),
+            on_delivery=partial(acknowledged, position),
             timestamp=milliseconds(record.at),
         )
     assert producer.flush(60) == 0

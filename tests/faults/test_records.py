@@ -165,7 +165,7 @@ def told(spark: SparkSession, broker: EmbeddedBroker, tmp_path_factory: pytest.T
         run_to_end(spark, case.with_checkpoints(checkpoints), names, threading.Event())
 
     def close_month_ago() -> None:
-        told.runs.append(reconcile(spark, settings, Paths.of(settings), MONTH_AGO.date(), DAY + timedelta(days=4)))
+        told.runs.append(reconcile(spark, settings, Paths.of(settings), MONTH_AGO.date(), datetime.now(UTC)))
 
     _first_day(told)
     run("bronze", "silver", "gold")

@@ -7,10 +7,10 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
@@ -22,7 +22,7 @@ from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import ALL_TABLES, LEDGER, SILVER
 from tests.faults.conftest import PROJECT, LakeCase, make_case
 from tests.faults.evidence import Evidence
-from tests.faults.live import Driver, await_no_lag, command, produce, read_so_far, until
+from tests.faults.live import Driver, await_no_lag, command, produce, read_so_far, until, up
 
 pytestmark = pytest.mark.faults
 
@@ -75,15 +75,14 @@ def test_upgrade_and_rollback_go_on_at_the_old_checkpoint(
     ledger = LEDGER.path(case.settings)
     none = DeltaTable(ledger).to_pyarrow_table().slice(0, 0).append_column("told_by", pa.array([], pa.string()))
     write_deltalake(ledger, none, mode="append", schema_mode="merge")
-    tree: dict[str, Any] = {"bronze.max_offsets_per_trigger": 77, "silver.max_bytes_per_trigger": "1g"}
-    upgraded = load_settings(case.config, environ={}, overrides=tree)
-    before = spark.conf.get("spark.sql.shuffle.partitions")
-    spark.conf.set("spark.sql.shuffle.partitions", "5")
-    try:
-        produce(case, fault_seed + 1, 300)
-        _run(spark, upgraded)
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", str(before))
+    tree = yaml.safe_load(case.config.read_text())
+    tree |= {"bronze": {"max_offsets_per_trigger": 77}, "silver": {"max_bytes_per_trigger": "1g"}}
+    tree["spark"]["spark.sql.shuffle.partitions"] = "5"
+    config = tmp_path / "upgraded.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    produce(case, fault_seed + 1, 300)
+    with up(LakeCase(tmp_path, config, load_settings(config, environ={})), "--trigger", "available-now") as upgraded:
+        assert upgraded.process.wait(200) == 0, upgraded.said[-2000:]
     assert "cached" in {field.name for field in DeltaTable(SILVER.path(case.settings)).schema().fields}
     # And back: the file of the new version is gone, its column stays.
     added.unlink()

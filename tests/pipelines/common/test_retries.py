@@ -82,6 +82,12 @@ def of_stream(cause: str) -> StreamError:
             "ChecksumException",
             "full-rebuild",
         ),
+        (
+            "org.apache.spark.SparkIllegalStateException: [INVALID_LOG_VERSION.MAX_SUPPORTED_VERSION] x",
+            Kind.PERMANENT,
+            "MAX_SUPPORTED_VERSION",
+            "checkpoint-lost",
+        ),
         ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
         ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
         (
