@@ -36,7 +36,7 @@ def batch_commits(path: str, job: str) -> list[BatchCommit]:
     Those that a RESTORE took back are left out.
     """
     found: list[BatchCommit] = []
-    for commit in reversed(DeltaTable(files.absolute(path), without_files=True).history(_NEWEST)):
+    for commit in reversed(DeltaTable(files.absolute(path)).history(_NEWEST)):
         said, operation = _said(commit), commit.get("operation")
         kept = (commit.get("operationParameters") or {}).get("version")
         if operation == "RESTORE" and kept is not None:
