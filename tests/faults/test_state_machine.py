@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from lakehouse.checkpoints.copying import write_copy
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.rewind import plan_rewind
 from pipelines.common import failpoints, jobs, leases
+from pipelines.common.event_schema import read_schemas
 from pipelines.common.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.silver import replay as silver_replay
 from tests.faults.conftest import PROJECT
@@ -114,10 +116,14 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule()
     def add_column(self) -> None:
-        """Producers begin with a version of the schema that has a field more."""
+        """Producers begin with a version of the schema that has a field more; the jobs are started anew with its file."""
         tree = json.loads(_SCHEMA.read_text(encoding="utf-8"))
         added = {"name": "cached", "type": "string", "required": False, "doc": "Whether a cache answered."}
         (self.schemas / "1.1.json").write_text(json.dumps({**tree, "version": "1.1", "fields": [*tree["fields"], added]}))
+        known, session = read_schemas(self.schemas), self.spark.newSession()
+        session.conf.set("spark.sql.catalog.events.fields", known.ddl())
+        session.conf.set("spark.sql.catalog.events.schemas", known.rules())
+        self.lake = replace(self.lake, spark=session)
 
     @rule(point=st.sampled_from(_POINTS))
     def crash(self, point: str) -> None:
@@ -126,8 +132,10 @@ class LakeMachine(RuleBasedStateMachine):
             return
         original = failpoints.reach
 
-        def reach(passed: str) -> None:
-            if passed == point:
+        target = point
+
+        def reach(point: str) -> None:
+            if point == target:
                 raise Crash
 
         failpoints.reach = reach
@@ -173,13 +181,13 @@ class LakeMachine(RuleBasedStateMachine):
         self.replays += 1
         flags = ["--starting-offsets", f'{{"{part}":{start}}}', "--ending-offsets", f'{{"{part}":{end}}}']
         args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", f"{self.folder.name}/replay-{self.replays}"])
-        silver_replay.replay(self.spark, self.lake.settings, args, threading.Event())
+        silver_replay.replay(self.lake.spark, self.lake.settings, args, threading.Event())
 
     @rule(back=st.integers(0, 3))
     @precondition(lambda self: self.has_gold)
     def reconcile(self, back: int) -> None:
         day: date = (T0 - timedelta(days=back)).date()
-        reconcile(self.spark, self.lake.settings, Paths.of(self.lake.settings), day, datetime.now(UTC), may_close=False)
+        reconcile(self.lake.spark, self.lake.settings, Paths.of(self.lake.settings), day, datetime.now(UTC), may_close=False)
 
     def _has_silver(self) -> bool:
         return Path(self.lake.path(SILVER)).exists()

@@ -28,7 +28,8 @@ def test_names_are_those_that_the_jobs_use() -> None:
     assert lake_tables.TOPIC_ID_PROPERTY == TOPIC_ID_PROPERTY
     ids = {"job": "silver", "generation": "g", "source": "s", "target": "t", "starting": ""}
     job = Checkpoint(path="p", is_new=False, **ids)  # type: ignore[arg-type]  # texts by their names
-    assert [Marker(**ids).app_id(part) for part in ("", "dlq")] == [job.app_id(part) for part in ("", "dlq")]
+    marker = Marker(**ids)  # type: ignore[arg-type]
+    assert [marker.app_id(part) for part in ("", "dlq")] == [job.app_id(part) for part in ("", "dlq")]
 
 
 def test_kafka_offsets_are_those_of_each_batch(lake: Any) -> None:
