@@ -78,7 +78,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def figures(rows: pa.RecordBatchReader) -> Figures:
     """Compute what `rows` (Bronze's columns) hold, for each topic and partition; the reader is used up."""
-    return tuple(Part(*counts, content=f"{content:x}") for *counts, content in query(_FIGURES, rows))
+    return tuple(Part(*row[:-1], f"{row[-1]:x}") for row in query(_FIGURES, rows))
 
 
 def islands(rows: pa.RecordBatchReader) -> list[tuple[str, int, int, int]]:
