@@ -78,7 +78,10 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def figures(rows: pa.RecordBatchReader) -> Figures:
     """Compute what `rows` (Bronze's columns) hold, for each topic and partition; the reader is used up."""
-    return tuple(Part(*row[:-1], f"{row[-1]:x}") for row in query(_FIGURES, rows))
+    return tuple(
+        Part(topic, partition, count, first, last, size, f"{content:x}")
+        for topic, partition, count, first, last, size, content in query(_FIGURES, rows)
+    )
 
 
 def islands(rows: pa.RecordBatchReader) -> list[tuple[str, int, int, int]]:
