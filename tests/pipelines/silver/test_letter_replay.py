@@ -18,6 +18,7 @@ from lakehouse.dlq.decide import discard
 from lakehouse.dlq.filters import LetterFilter
 from lakehouse.dlq.run_replay import run_replay
 from lakehouse.verify.runner import VerifyOptions, verify
+from pipelines.archive import records as archived
 from pipelines.common import delta
 from pipelines.common.errors import UsageError
 from pipelines.common.ledger import BatchRow, Ledger
@@ -127,6 +128,7 @@ def _red(lake: Lake) -> dict[str, Any]:
     """Everything that verify and the SQL checks find wrong."""
     found = _violated(lake)
     spark = lake.spark
+    archived.ensure(lake.settings)  # as Bronze's job does
     try:
         delta.register_tables(spark, lake.settings)
         results = run_checks(spark, choose_checks(load_checks(), CHECKS))
