@@ -84,12 +84,16 @@ class Busy:
 @pytest.fixture(scope="module")
 def busy(spark: SparkSession, broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory, fault_seed: int) -> Busy:
     folder = tmp_path_factory.mktemp("busy")
-    quick = {
-        "bronze": {"max_offsets_per_trigger": 5000},
-        "silver": {"max_bytes_per_trigger": "10m"},
-        "gold": {"trigger": "1 second"},
-    }
-    case = make_case(folder, broker.bootstrap_servers, events=900, seed=fault_seed, **quick)
+    # Batches that the streams can follow while the machine is busy with all the others.
+    case = make_case(
+        folder,
+        broker.bootstrap_servers,
+        events=900,
+        seed=fault_seed,
+        bronze={"max_offsets_per_trigger": 5000},
+        silver={"max_bytes_per_trigger": "10m"},
+        gold={"trigger": "1 second"},
+    )
     run_to_end(spark, case.settings, list(STREAMS), threading.Event())
     return Busy(spark, case, fault_seed)
 
