@@ -131,7 +131,7 @@ class Load:
 
 
 @contextmanager
-def load(case: LakeCase, seed: int, rate: float = 300) -> Iterator[Load]:
+def load(case: LakeCase, seed: int, rate: float = 200) -> Iterator[Load]:
     """Let events come for the block, or until they are ended in it."""
     events = Load(case, seed, rate)
     events.start()

@@ -59,7 +59,7 @@ class Busy:
     def streams(self, name: str) -> Iterator[Driver]:
         """Streams under load for the block; then they have caught up."""
         seed = zlib.crc32(f"{self.seed}{name}".encode())
-        with load(self.case, seed) as events, Driver(self.spark, self.case.settings) as driver:
+        with load(self.case, seed, rate=100) as events, Driver(self.spark, self.case.settings) as driver:
             before = read_so_far(self.case.settings, "silver")
             until(lambda: read_so_far(self.case.settings, "silver") > before, 90)
             yield driver
@@ -84,7 +84,16 @@ class Busy:
 @pytest.fixture(scope="module")
 def busy(spark: SparkSession, broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory, fault_seed: int) -> Busy:
     folder = tmp_path_factory.mktemp("busy")
-    case = make_case(folder, broker.bootstrap_servers, events=900, seed=fault_seed, gold={"trigger": "500 milliseconds"})
+    # Batches that the streams can follow while the machine is busy with all the others.
+    case = make_case(
+        folder,
+        broker.bootstrap_servers,
+        events=900,
+        seed=fault_seed,
+        bronze={"max_offsets_per_trigger": 5000},
+        silver={"max_bytes_per_trigger": "10m"},
+        gold={"trigger": "1 second"},
+    )
     run_to_end(spark, case.settings, list(STREAMS), threading.Event())
     return Busy(spark, case, fault_seed)
 
