@@ -45,5 +45,5 @@ def up(
     except jobs.OUTSIDE_ERRORS as error:
         raise jobs.named_error(error) from None
     finally:
-        with suppress(*jobs.OUTSIDE_ERRORS, OSError):  # a JVM that is gone cannot be stopped: the error above says it
+        with suppress(*jobs.OUTSIDE_ERRORS):  # a JVM that is gone cannot be stopped: the error above says it
             spark.stop()

@@ -31,7 +31,7 @@ AVAILABLE_NOW = "available-now"
 _INTERVAL = re.compile(r"\d+\s*(milliseconds?|seconds?|minutes?|hours?)")
 _LOG = Log("job")
 EXIT_INTERRUPTED = 130
-OUTSIDE_ERRORS = (PySparkException, Py4JError, DeltaError)
+OUTSIDE_ERRORS = (PySparkException, Py4JError, ConnectionError, DeltaError)
 """What comes from below when a table's log cannot be read or the JVM is gone: a sentence, not a stack trace."""
 
 
