@@ -70,7 +70,7 @@ _FAMILIES = (
         r"Py4JNetworkError",
         r"Answer from Java side is empty",
         # What Python is told where the answer was cut; with a trace it is an error of a JVM that lives.
-        r"protocol\.Py4JError: An error occurred while calling (?!.*Trace:)",
+        r"protocol\.Py4JError(?=: An error occurred while calling (?!.*Trace:))",
     ),
     _family(
         _P,
