@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,6 +43,7 @@ class Cause:
         return self.kind is Kind.DATA or (self.kind is Kind.TRANSIENT and self.reason in (_LOST_WORKER, _UNKNOWN))
 
 
+_LOST_JVM = "the JVM of this process is gone"
 _LOST_WORKER = "a worker was lost"
 _UNKNOWN = "the cause is not known"
 
@@ -61,7 +63,15 @@ def _family(kind: Kind, reason: str, playbook: str, *patterns: str) -> _Family:
 _T, _P, _D = Kind.TRANSIENT, Kind.PERMANENT, Kind.DATA
 _FAMILIES = (
     # The first that fits wins. A trace holds the whole chain of causes, so what is certain comes before what is general.
-    _family(_P, "the JVM of this process is gone", "spark-crash", r"Py4JNetworkError", r"Answer from Java side is empty"),
+    _family(
+        _P,
+        _LOST_JVM,
+        "spark-crash",
+        r"Py4JNetworkError",
+        r"Answer from Java side is empty",
+        # What Python is told where the answer was cut; with a trace it is an error of a JVM that lives.
+        r"protocol\.Py4JError(?=: An error occurred while calling (?!.*Trace:))",
+    ),
     _family(
         _P,
         "offsets that were to be read are gone",
@@ -231,6 +241,8 @@ def classify(error: BaseException) -> Cause:
     if own is not None:
         return _own_cause(own)
     for one in _chain(error):
+        if isinstance(one, ConnectionError) and _is_in_py4j(one):
+            return Cause(_P, type(one).__name__, _LOST_JVM, _page("spark-crash"))
         if isinstance(one, OSError) and one.errno in _ERRNO:
             kind, reason, playbook = _ERRNO[one.errno]
             return Cause(kind, errno.errorcode[one.errno], reason, _page(playbook))
@@ -250,6 +262,11 @@ def backoff_seconds(settings: RetrySettings, failures: int) -> float:
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = failures
     return tenacity.wait_exponential_jitter(multiplier=first, max=settings.longest_wait_seconds, jitter=first)(state)
+
+
+def _is_in_py4j(error: BaseException) -> bool:
+    """Whether it was the connection to this process's own JVM that failed."""
+    return any("/py4j/" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _own_cause(error: LakehouseError) -> Cause:
