@@ -78,7 +78,10 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def figures(rows: pa.RecordBatchReader) -> Figures:
     """Compute what `rows` (Bronze's columns) hold, for each topic and partition; the reader is used up."""
-    return tuple(Part(*counts, content=f"{content:x}") for *counts, content in query(_FIGURES, rows))
+    return tuple(
+        Part(topic, partition, count, first, last, value_bytes, f"{content:x}")
+        for topic, partition, count, first, last, value_bytes, content in query(_FIGURES, rows)
+    )
 
 
 def islands(rows: pa.RecordBatchReader) -> list[tuple[str, int, int, int]]:
