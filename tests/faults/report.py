@@ -66,7 +66,7 @@ _INTRO = """\
 
 Written by `make test-faults` (knob `SEED`), never by hand: what each fault did, and what held after it, by the independent
 checker (`lakehouse verify`). *Fired* says how it is known that the fault happened. *Recovery* is the time in seconds from
-the fault's end until no layer lags, the start of a driver included, for each seed. A case that no test shows says so.
+the fault's end until no layer lags, the start of a driver included, for each seed. A case without a result says so.
 
 Seeds: {seeds}. Commit {commit}, {day}, 2 cores.
 
@@ -106,7 +106,7 @@ def _cells(id_: str, seeds: dict[int, dict[str, Row]]) -> list[str]:
     by_seed = [[row for row in rows.values() if id_ in row.get("case", [])] for rows in seeds.values()]
     shown = [row for rows in by_seed for row in rows]
     if not shown:
-        return ["-", "-", "-", "with the object store, not yet" if "object store" in FAULTS[id_].what else "no test yet"]
+        return ["-", "-", "-", "with the object store, not yet" if "object store" in FAULTS[id_].what else "not run"]
     fired = "; ".join(dict.fromkeys(one for row in shown for one in row.get("fired", [])))
     slowest = [max((float(one) for row in rows for one in row.get("recovery", [])), default=None) for rows in by_seed if rows]
     recovery = " / ".join("-" if one is None else f"{one:.0f}" for one in slowest)

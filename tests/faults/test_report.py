@@ -14,6 +14,6 @@ def test_page_tells_shown_failed_and_missing_cases_apart() -> None:
 
     assert "| D8 | ten kills at random moments under load | I1-I6 I9 | ten kills | I1 I2 | 12 / 30 | 2 runs passed |" in text
     assert "| not shown | - | - | 1 of 1 runs FAILED |" in text
-    assert "| K2 | broker stopped for 90 s | I1 I9 | - | - | - | no test yet |" in text
+    assert "| K2 | broker stopped for 90 s | I1 I9 | - | - | - | not run |" in text
     assert "with the object store, not yet" in text
     assert "| mutant: no dedup | red: I3 I4 | 1 runs passed |" in text
