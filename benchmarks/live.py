@@ -30,6 +30,11 @@ _FIRST_SECONDS = 120.0
 _WARM_UP_EVENTS = 2000
 
 
+_PLACE = pa.schema(
+    [("_kafka_timestamp", pa.timestamp("us", tz="UTC")), ("_kafka_partition", pa.int32()), ("_kafka_offset", pa.int64())]
+)
+
+
 @dataclass(frozen=True)
 class LivePlan:
     """Events per second, seconds that are measured, and seconds before that, in which the JVM warms up."""
@@ -100,7 +105,8 @@ def read_arrivals(table: Path) -> Doubles:
         committed = log.stat().st_mtime
         actions = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
         for path in (unquote(action["add"]["path"]) for action in actions if "add" in action):
-            rows = pq.read_table(table / path, columns=["_kafka_timestamp", "_kafka_partition", "_kafka_offset"])
+            # Spark and deltalake, who both write to Silver, store a time in two ways.
+            rows = pq.read_table(table / path, columns=_PLACE.names).cast(_PLACE)
             parts.append(rows.append_column("committed", pa.array(np.full(rows.num_rows, committed))))
     if not parts:
         return np.empty((0, 2))
