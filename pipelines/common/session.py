@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +93,11 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
         conf.setdefault("spark.driver.bindAddress", "127.0.0.1")
     for key, value in conf.items():
         builder = builder.config(key, value)
+    asked_to_stop = signal.getsignal(signal.SIGINT)
     spark = builder.getOrCreate()
+    if threading.current_thread() is threading.main_thread() and asked_to_stop is not signal.default_int_handler:
+        # PySpark has put its own in its place, which cancels the batch that Ctrl-C is to drain.
+        signal.signal(signal.SIGINT, asked_to_stop)
     spark.sparkContext.setLogLevel("ERROR")
     return spark
 
