@@ -211,17 +211,18 @@ def _send_and_wait_for_a_batch(driver: Driver) -> None:
 
 
 @pytest.mark.case("D9")
-def test_sigterm_within_a_batch_drains_it(driver: Driver, evidence: Evidence) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_signal_within_a_batch_drains_it(driver: Driver, evidence: Evidence, asked: signal.Signals) -> None:
     batch = driver.committed("silver")
     _send_and_wait_for_a_batch(driver)
     asked = time.monotonic()
-    os.kill(driver.pid, signal.SIGTERM)
+    os.kill(driver.pid, asked)
     assert driver.dies(GRACE_SECONDS) == 0, driver.said()
     took = time.monotonic() - asked
 
     assert all(driver.planned(job) == driver.committed(job) for job in JOBS)
     assert driver.committed("silver") > batch
-    evidence.fired(f"SIGTERM while Silver's batch held its lease: drained, exit code 0 (grace: {GRACE_SECONDS} s)")
+    evidence.fired(f"{asked.name} while Silver's batch held its lease: drained, exit code 0 (grace: {GRACE_SECONDS} s)")
     assert took < GRACE_SECONDS
     _recovers(driver, evidence)
 
