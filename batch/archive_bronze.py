@@ -15,6 +15,7 @@ from pipelines.archive.hot import new_run
 from pipelines.archive.restoring import due_units, expire, plan_restore, restore
 from pipelines.common import jobs
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.process import run_process
 from pipelines.common.settings import Settings
 
 
@@ -120,4 +121,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

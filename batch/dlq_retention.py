@@ -15,6 +15,7 @@ from pipelines.common import jobs
 from pipelines.common.errors import TransientError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
+from pipelines.common.process import run_process
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ
 
@@ -92,4 +93,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from pipelines.common import delta, failpoints, jobs
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
+from pipelines.common.process import run_process
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
@@ -285,4 +285,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from pipelines.common.errors import LakehouseError
+from pipelines.common.process import run_process
 
 _COMMANDS = {
     "demo": ("lakehouse.local.demo_cli", "Run the whole path on a real broker and show that every event is accounted for."),
@@ -89,6 +90,11 @@ def main(args: Sequence[str] | None = None) -> None:
         if ended.code == EXIT_INTERRUPTED:  # Typer has caught the Ctrl-C
             _say_interrupted()
         raise
+
+
+def run() -> None:
+    """Be the process of the command."""
+    run_process(main)
 
 
 def _say_interrupted() -> NoReturn:

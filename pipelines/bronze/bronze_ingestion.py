@@ -22,6 +22,7 @@ from pipelines.common.checkpoints import Checkpoint, open_checkpoint, planned_of
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
+from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.restores import refuse_restored
 from pipelines.common.settings import Settings
@@ -204,4 +205,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -162,8 +162,8 @@ class Ledger:
         return min(versions, default=0)
 
     def since(self, job: str, moment: datetime) -> list[dict[str, Any]]:
-        """Rows of the batches of `job` that were committed after `moment`: batch, offsets (as JSON) and counts."""
-        columns = ["generation", "batch_id", "offsets", "committed_at", *COUNTS]
+        """Rows of the batches of `job` that were committed after `moment`: batch, offsets (as JSON), times and counts."""
+        columns = ["generation", "batch_id", "offsets", "started_at", "committed_at", *COUNTS]
         return self._read((ds.field("job") == job) & (ds.field("committed_at") > pa.scalar(moment, _TIME)), columns)
 
     def batches(self, job: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from pipelines.common.errors import UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
+from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Selection
 from pipelines.common.restores import refuse_lost_commits
 from pipelines.common.settings import Settings
@@ -238,4 +239,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

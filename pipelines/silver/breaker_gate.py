@@ -21,6 +21,9 @@ from pipelines.silver.fates import Coverage, Facts
 from pipelines.silver.rules import rejecting_rules
 from pipelines.silver.transforms import REJECTED, classify, parse_events
 
+_LEDGER_LAG = timedelta(seconds=5)
+"""So long, at most, a batch's ledger row may be seen after the time that it bears."""
+
 
 @dataclass
 class BreakerGate:
@@ -109,7 +112,9 @@ class BreakerGate:
     def _landed(self, spark: SparkSession, now: datetime) -> Tally:
         """Judge the records that came to Bronze since the breaker opened, at most those of a window."""
         opened = next((seen.at for seen in self.store.newest(20) if seen.to_state == "open"), now)
-        since = max(opened, now - timedelta(seconds=self.settings.window_seconds))
+        # A batch that Bronze was writing at that moment bears an earlier time, and the last probe did not see it.
+        begun = (row["started_at"] for row in self.ledger.since("bronze", opened - _LEDGER_LAG))
+        since = max(min([opened, *begun]), now - timedelta(seconds=self.settings.window_seconds))
         records = spark.read.format("delta").load(self.bronze).where(F.col("_ingested_at") >= F.lit(since))
         verdicts = classify(parse_events(records), rejecting_rules()).agg(
             F.count(F.lit(1)).alias("records"), F.count_if(F.col("verdict") == REJECTED).alias("dead_letters")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -16,6 +15,7 @@ from pipelines.common import files, jobs
 from pipelines.common.checkpoints import source_version
 from pipelines.common.failures import BatchFailures
 from pipelines.common.ledger import Ledger
+from pipelines.common.process import run_process
 from pipelines.common.replay import OnConflict
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -97,4 +97,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

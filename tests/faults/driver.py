@@ -21,7 +21,7 @@ from pipelines.common.ledger import Ledger
 from pipelines.common.tables import SILVER, TableName
 from tests.faults.conftest import DAY, PROJECT, LakeCase
 
-COMMAND = [sys.executable, "-c", "from lakehouse.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from lakehouse.cli import run; run()"]
 JOBS = ("bronze", "silver", "gold")
 PER_ROUND = 900
 SPAN_SECONDS = 4 * 3600.0

@@ -29,7 +29,7 @@ from pipelines.common.settings import Settings
 from pipelines.common.tables import SILVER
 from tests.faults.conftest import DAY, PROJECT, LakeCase
 
-_MAIN = "from lakehouse.cli import main; main()"
+_MAIN = "from lakehouse.cli import run; run()"
 _DATA = ("WRITE", "MERGE", "UPDATE", "DELETE")
 """Operations that change rows, as a table's history names them."""
 

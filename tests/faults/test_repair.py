@@ -39,7 +39,7 @@ def _bronze(spark: SparkSession, case: LakeCase, checkpoint: str, starting: str 
 
 
 def _repair(case: LakeCase, *flags: str) -> str:
-    command = [sys.executable, "-c", "from lakehouse.cli import main; main()", "repair", "bronze", "--config", str(case.config)]
+    command = [sys.executable, "-c", "from lakehouse.cli import run; run()", "repair", "bronze", "--config", str(case.config)]
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run([*command, *flags], env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from tests.faults.evidence import Evidence
 
 KILLS = 10
 PER_ROUND = 3000
-_MAIN = "from lakehouse.cli import main; main()"
+_MAIN = "from lakehouse.cli import run; run()"
 
 
 def _up(case: LakeCase, log: Path, *flags: str) -> subprocess.Popen[bytes]:

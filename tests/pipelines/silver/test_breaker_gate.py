@@ -12,6 +12,7 @@ from pyspark.errors import StreamingQueryException
 
 from lakehouse.breaker_cli import find_acceptance
 from pipelines.common.errors import EXIT_HELD, BreakerOpenError, own_error
+from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import CIRCUIT_BREAKER, DLQ, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
@@ -86,6 +87,26 @@ def test_flood_is_held_and_flows_again_when_what_lands_is_fine(
     assert len(lake.rows(DLQ)) == 12
     assert len(lake.rows(SILVER)) == 28
     assert lake.counts() == {"rows_read": 40, "inserted": 28, "dead_lettered": 12}
+
+
+def test_batch_that_bronze_was_writing_while_a_probe_failed_is_seen_by_the_next(
+    guarded: Lake, make_event: MakeEvent, make_record: MakeRecord
+) -> None:
+    lake = guarded
+    lake.append(*_flood(make_record, 0))
+    _held(lake)
+    lake.changes["breaker.cool_down_seconds"] = 0
+    begun = datetime.now(UTC)
+    _held(lake)
+
+    # It bears the time of its begin; its rows and its ledger row came after the probe had looked.
+    good = [make_record(make_event(event_id=f"e{n}"), n) for n in range(6, 20)]
+    lake.append(*({**row, "_ingested_at": begun} for row in good))
+    Ledger(lake.settings).record(BatchRow("bronze", "b", 1, {"0": [6, 20]}, rows_read=14, inserted=14, started_at=begun))
+    lake.run_silver()
+
+    assert _states(lake)[-1] == "closed"
+    assert (len(lake.rows(SILVER)), len(lake.rows(DLQ))) == (14, 6)
 
 
 def test_probe_fails_where_nothing_new_landed_until_an_operator_accepts(

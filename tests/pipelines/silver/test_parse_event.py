@@ -358,20 +358,32 @@ def test_largest_size_is_the_setting(spark: SparkSession, make_event: Callable[.
 
 
 def test_time_for_the_watermark_is_read_from_any_bytes(spark: SparkSession, make_event: Callable[..., Row]) -> None:
-    micros = int(datetime(2026, 1, 28, 10, tzinfo=UTC).timestamp()) * 1_000_000
-    none = -(2**63)
     text = json.dumps(make_event()).encode()
+    nothing = -(2**63)
+    at = int(datetime(2026, 1, 28, 10, tzinfo=UTC).timestamp() * 1_000_000)
     values = {
-        text: micros,
-        text[: text.index(b"customer_id")]: micros,
-        b'{"x": {"event_timestamp": "2020-01-01T00:00:00Z"}, ' + text[1:]: micros,
-        b"": none,
-        b"\xff": none,
-        b"[1]": none,
-        b'{"event_timestamp": 5}': none,
-        b'{"event_timestamp": "x"}': none,
-        b"{}": none,
+        text: at,
+        json.dumps(make_event(), indent=2).encode(): at,
+        text.replace(b"10:00:00Z", b"12:00:00.5+02:00"): at + 500_000,
+        json.dumps({"region": 'x"event_timestamp":"y', **make_event()}).encode(): at,
+        text.replace(b"event_timestamp", b"event_time"): nothing,
+        text.replace(b'"2026-01-28T10:00:00Z"', b"1769594400"): nothing,
+        text.replace(b"2026-01-28T10:00:00Z", b"yesterday"): nothing,
+        text[: text.index(b"T10:00")]: nothing,
+        b'{"event_timestamp"': nothing,
+        b'{"event_timestamp":': nothing,
+        text[: text.index(b"customer_id")]: at,
+        b'{"x": {"event_timestamp": "2020-01-01T00:00:00Z"}, ' + text[1:]: at,
+        b'{"x": ["event_timestamp", "2020-01-01T00:00:00Z"], ' + text[1:]: at,
+        b'{"x": "event_timestamp", "y": "\\\\", ' + text[1:]: at,
+        b"": nothing,
+        b"\xff": nothing,
+        b"[1]": nothing,
+        b'{"event_timestamp": 5}': nothing,
+        b'{"x": "\\': nothing,
+        b"{}": nothing,
     }
-    frame = spark.createDataFrame(pa.table({"value": pa.array([*values, None], pa.binary())}))
+    table = pa.table({"i": range(len(values) + 1), "value": pa.array([*values, None], pa.binary())})
+    found = spark.createDataFrame(table).selectExpr("i", "events.time(value) AS t").orderBy("i").collect()
 
-    assert [row["t"] for row in frame.coalesce(1).selectExpr("events.time(value) AS t").collect()] == [*values.values(), none]
+    assert [row["t"] for row in found] == [*values.values(), nothing]

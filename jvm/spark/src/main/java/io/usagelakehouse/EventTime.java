@@ -1,18 +1,21 @@
 package io.usagelakehouse;
 
-import com.fasterxml.jackson.core.JsonParser;
-import com.fasterxml.jackson.core.JsonToken;
-import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import org.apache.spark.sql.connector.catalog.functions.ScalarFunction;
 import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.DataTypes;
 
 /**
- * Reads only `event_timestamp` of a record, for the stream's watermark; stops as soon as it is found.
+ * Finds the `event_timestamp` of a record, for the stream's watermark.
  *
- * Microseconds since the epoch; Long.MIN_VALUE where there is none to read. It decides nothing about the record.
+ * Microseconds since the epoch; Long.MIN_VALUE where there is none to read. It looks for the field's bytes, outside of strings
+ * and nested values, because a second pass of the JSON reader over every record would cost as much as the first; so it also
+ * takes the time of a record that the strict reader refuses. It decides nothing about the record.
  */
 public final class EventTime implements ScalarFunction<Long> {
+  private static final byte[] FIELD = "\"event_timestamp\"".getBytes(StandardCharsets.US_ASCII);
+  private static final int LONGEST = 40;
+
   @Override
   public DataType[] inputTypes() {
     return new DataType[] {DataTypes.BinaryType};
@@ -38,22 +41,65 @@ public final class EventTime implements ScalarFunction<Long> {
     if (value == null) {
       return Long.MIN_VALUE;
     }
-    try (JsonParser parser = ParseEvent.JSON.createParser(value)) {
-      if (parser.nextToken() != JsonToken.START_OBJECT) {
-        return Long.MIN_VALUE;
-      }
-      String name;
-      while ((name = parser.nextFieldName()) != null) {
-        JsonToken token = parser.nextToken();
-        if (name.equals("event_timestamp")) {
-          Long time = token == JsonToken.VALUE_STRING ? Instants.microseconds(parser.getText()) : null;
-          return time == null ? Long.MIN_VALUE : time;
+    int depth = 0;
+    for (int at = 0; at < value.length; at++) {
+      switch (value[at]) {
+        case '{', '[' -> depth++;
+        case '}', ']' -> depth--;
+        case '"' -> {
+          int colon = depth == 1 && isField(value, at) ? skipSpace(value, at + FIELD.length) : value.length;
+          if (colon < value.length && value[colon] == ':') {
+            return timeAfter(value, skipSpace(value, colon + 1));
+          }
+          at = endOfString(value, at);
         }
-        parser.skipChildren();
+        default -> {}
       }
-    } catch (IOException error) {
-      // The strict reader says what is wrong with it; here it only has no time.
     }
     return Long.MIN_VALUE;
+  }
+
+  private static boolean isField(byte[] value, int at) {
+    if (value.length - at < FIELD.length) {
+      return false;
+    }
+    for (int i = 1; i < FIELD.length; i++) {
+      if (value[at + i] != FIELD[i]) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  private static int endOfString(byte[] value, int quote) {
+    int at = quote + 1;
+    while (at < value.length && value[at] != '"') {
+      at += value[at] == '\\' ? 2 : 1;
+    }
+    return at;
+  }
+
+  /** The instant in the string that begins at `quote`. */
+  private static long timeAfter(byte[] value, int quote) {
+    if (quote >= value.length || value[quote] != '"') {
+      return Long.MIN_VALUE;
+    }
+    int end = quote + 1;
+    while (end < value.length && value[end] != '"' && end - quote <= LONGEST) {
+      end++;
+    }
+    if (end >= value.length || value[end] != '"') {
+      return Long.MIN_VALUE;
+    }
+    Long time = Instants.microseconds(new String(value, quote + 1, end - quote - 1, StandardCharsets.ISO_8859_1));
+    return time == null ? Long.MIN_VALUE : time;
+  }
+
+  private static int skipSpace(byte[] value, int at) {
+    int next = at;
+    while (next < value.length && (value[next] == ' ' || value[next] == '\n' || value[next] == '\r' || value[next] == '\t')) {
+      next++;
+    }
+    return next;
   }
 }

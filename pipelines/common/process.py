@@ -1,0 +1,42 @@
+"""The end of a process: its exit code is the one that it chose, whatever libraries' threads do while they are torn down."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+
+@dataclass
+class _End:
+    code: int = 1
+
+    def leave(self) -> None:
+        """End the process here; what stands on its streams is written first."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+                stream.flush()
+        os._exit(self.code)
+
+
+def run_process(main: Callable[[], int | None]) -> None:
+    """Run `main` and end the process with its exit code, or with that of the SystemExit that it raises.
+
+    Arrow's thread pools may still live when C++ destroys their static objects: one process in a hundred that had done and
+    said all was aborted so ("terminate called without an active exception", exit code 134), and a supervisor would have
+    taken it for a crash. So Python's shutdown, other exit handlers included, runs as ever, and its last step ends the
+    process.
+    """
+    end = _End()
+    # Handlers run in the reverse of their order: everybody who registers after this is done before.
+    atexit.register(end.leave)
+    try:
+        end.code = main() or 0
+    except SystemExit as asked:
+        # None is success, and a text is printed and means 1: as Python has it.
+        end.code = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+        raise
+    sys.exit(end.code)
