@@ -380,6 +380,7 @@ def test_time_for_the_watermark_is_read_from_any_bytes(spark: SparkSession, make
         b"\xff": nothing,
         b"[1]": nothing,
         b'{"event_timestamp": 5}': nothing,
+        b'{"event_timestamp": "x"}': nothing,
         b'{"x": "\\': nothing,
         b"{}": nothing,
     }

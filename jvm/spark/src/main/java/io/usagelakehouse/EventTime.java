@@ -1,6 +1,7 @@
 package io.usagelakehouse;
 
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import org.apache.spark.sql.connector.catalog.functions.ScalarFunction;
 import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.DataTypes;
@@ -60,15 +61,8 @@ public final class EventTime implements ScalarFunction<Long> {
   }
 
   private static boolean isField(byte[] value, int at) {
-    if (value.length - at < FIELD.length) {
-      return false;
-    }
-    for (int i = 1; i < FIELD.length; i++) {
-      if (value[at + i] != FIELD[i]) {
-        return false;
-      }
-    }
-    return true;
+    int end = at + FIELD.length;
+    return end <= value.length && Arrays.equals(value, at, end, FIELD, 0, FIELD.length);
   }
 
   private static int endOfString(byte[] value, int quote) {
@@ -97,7 +91,7 @@ public final class EventTime implements ScalarFunction<Long> {
 
   private static int skipSpace(byte[] value, int at) {
     int next = at;
-    while (next < value.length && (value[next] == ' ' || value[next] == '\n' || value[next] == '\r' || value[next] == '\t')) {
+    while (next < value.length && ParseEvent.isSpace(value[next])) {
       next++;
     }
     return next;

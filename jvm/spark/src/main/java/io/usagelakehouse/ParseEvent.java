@@ -30,7 +30,7 @@ import org.apache.spark.unsafe.types.UTF8String;
 public final class ParseEvent implements ScalarFunction<InternalRow> {
   private static final int MAX_DEPTH = 64;
 
-  static final JsonFactory JSON =
+  private static final JsonFactory JSON =
       JsonFactory.builder()
           .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
           .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(MAX_DEPTH).build())
@@ -252,7 +252,7 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
         || value[0] == 0;
   }
 
-  private static boolean isSpace(byte b) {
+  static boolean isSpace(byte b) {
     return b == ' ' || b == '\n' || b == '\r' || b == '\t';
   }
 
