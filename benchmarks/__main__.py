@@ -1,8 +1,7 @@
 """`python -m benchmarks` is `python -m benchmarks.run`."""
 
-import sys
-
 from benchmarks.run import main
+from pipelines.common.process import run_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

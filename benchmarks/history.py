@@ -6,7 +6,6 @@ python -m benchmarks.history --config FILE --rows N --days D
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -15,6 +14,7 @@ from pyspark.sql import functions as F
 
 from pipelines.common import delta
 from pipelines.common.event_schema import EventSchemas, read_schemas
+from pipelines.common.process import run_process
 from pipelines.common.session import build_session
 from pipelines.common.settings import process_settings
 from pipelines.common.tables import SILVER
@@ -83,4 +83,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

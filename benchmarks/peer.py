@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from benchmarks.peer_lake import Lake
 from benchmarks.peer_read import read_batches
 from benchmarks.peer_silver import SilverStep
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.process import run_process
 from pipelines.common.settings import Settings, SilverSettings
 
 
@@ -118,4 +118,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

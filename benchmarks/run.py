@@ -27,6 +27,7 @@ from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.kafka import bootstrap_servers
+from pipelines.common.process import run_process
 
 PARTS = ("consumer", "peer", "stages", "chain", "growth", "live")
 TOPIC = "bench-events"
@@ -190,4 +191,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)
