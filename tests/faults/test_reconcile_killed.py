@@ -59,6 +59,7 @@ def test_daily_batch_that_dies_after_any_step_is_completed_by_the_next(
     hourly = _rows(case, GOLD_HOURLY)
     _killed_at(case, "after_daily")
     assert _rows(case, GOLD_HOURLY) == hourly  # the repaired hours were left alone
+    assert _versions(case, GOLD_DAILY) == [before[1] + 1]
     daily = _rows(case, GOLD_DAILY)
 
     done = case.run(*SCRIPT)
