@@ -42,10 +42,12 @@ def build_differences(
     """Compare by key; one row for each measure that differs: grain, key (JSON), measure, before, after, cause.
 
     `pending` (keys, pending_count, pending_late): Silver rows that came after Gold's row was written; where they
-    explain the whole difference in events, they are its cause.
+    explain the whole difference in events, they are its cause. A row that stands twice counts twice, as it does in a report.
     """
     joined = (
-        published.select(*keys, F.struct(*measures).alias("p"))
+        published.groupBy(*keys)
+        .agg(*(F.sum(name).alias(name) for name in measures))
+        .select(*keys, F.struct(*measures).alias("p"))
         .join(recomputed.select(*keys, F.struct(*measures).alias("r")), on=list(keys), how="full_outer")
         .join(pending, on=list(keys), how="left")
         .withColumn("cause", _cause())

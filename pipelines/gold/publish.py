@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import reduce
 
 from delta.tables import DeltaTable
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, FINAL, HOURLY_KEYS, HOURLY_MEASURES, PROVISIONAL
@@ -64,25 +65,55 @@ def _merge(
     compared: Sequence[str],
     scope: Column,
 ) -> MergeCounts:
-    on = scope
-    for key in keys:
-        on = on & (F.col(f"t.{key}") == F.col(f"s.{key}"))
-    changed = F.lit(False)
-    for name in compared:
-        changed = changed | ~F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
+    target = spark.read.format("delta").load(path).alias("t").where(scope)
+    on = scope & _same_key(keys) & ~F.col("s._anew")
     # By name, not all: a column that somebody added to the table is theirs.
     values: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in source.columns}
     result = (
         DeltaTable.forPath(spark, path)
         .alias("t")
-        .merge(source.alias("s"), on)
-        .whenMatchedUpdate(condition=changed, set=values)
-        .whenNotMatchedInsert(values=values)
-        .whenNotMatchedBySourceDelete(condition=scope)
+        .merge(_differing(source, target, keys=keys, compared=compared).alias("s"), on)
+        .whenMatchedDelete(condition=F.col("s._gone"))
+        .whenMatchedUpdate(set=values)
+        .whenNotMatchedInsert(condition=~F.col("s._gone"), values=values)
         .execute()
         .collect()[0]
     )
     return MergeCounts(result["num_inserted_rows"], result["num_updated_rows"], result["num_deleted_rows"])
+
+
+def _differing(source: DataFrame, target: DataFrame, *, keys: Sequence[str], compared: Sequence[str]) -> DataFrame:
+    """What the MERGE has to do: a MERGE copies each file in which a row matches, so one that is given all rows copies them all.
+
+    Rows of `source` that `target` (aliased `t`) lacks or has otherwise, and with `_gone` the keys that `source` lacks. A key that
+    `target` has more than once, which nobody but a stray writer does, is `_gone` and then inserted `_anew`, matching nothing.
+    """
+    there, copies = F.lit(True).alias("_there"), F.count("*").over(Window.partitionBy(*keys)).alias("_copies")
+    changed = F.col("s._there").isNull() | F.col("t._copies").isNull() | (F.col("t._copies") > 1)
+    for name in compared:
+        changed = changed | ~F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
+    kept = [F.coalesce(f"s.{name}", f"t.{name}").alias(name) if name in keys else F.col(f"s.{name}") for name in source.columns]
+    gone, doubled = F.col("s._there").isNull(), F.coalesce(F.col("t._copies") > 1, F.lit(False))
+    delete, put, put_anew = (
+        F.struct(F.lit(gone).alias("_gone"), F.lit(anew).alias("_anew"))
+        for gone, anew in ((True, False), (False, False), (False, True))
+    )
+    todo = F.when(gone, F.array(delete)).when(doubled, F.array(delete, put_anew)).otherwise(F.array(put))
+    return (
+        target.select("t.*", copies)
+        .alias("t")
+        .join(source.select("*", there).alias("s"), on=_same_key(keys), how="full_outer")
+        .where(changed)
+        .select(*kept, todo.alias("todo"))
+        .dropDuplicates(list(keys))
+        .select("*", F.inline("todo"))
+        .drop("todo")
+    )
+
+
+def _same_key(keys: Sequence[str]) -> Column:
+    """Null-safe: a row that somebody gave no customer matches no row of Silver, and has to go all the same."""
+    return reduce(lambda left, right: left & right, (F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys))
 
 
 def days_of(hours: Sequence[datetime]) -> list[date]:

@@ -54,11 +54,13 @@ def test_each_difference_has_its_cause_and_is_repaired(books: Books) -> None:
         {"event_id": "b", "endpoint": "/wrong"},
         {"event_id": "d", "endpoint": "/behind"},
         {"event_id": "f", "endpoint": "/fine"},
+        {"event_id": "t", "endpoint": "/twice"},
     )
     books.aggregate()
     books.add({"event_id": "a2", "_is_late_arriving": True}, {"event_id": "d2", "endpoint": "/behind"}, processed_at=LATER)
     books.execute("UPDATE {hourly} SET event_count = 7, request_bytes = 1 WHERE endpoint = '/wrong'")
     books.execute("UPDATE {hourly} SET endpoint = '/extra' WHERE endpoint = '/fine'")
+    books.execute("INSERT INTO {hourly} SELECT * FROM {hourly} WHERE endpoint = '/twice'")
     outcome = books.reconcile(BEFORE_GRACE)
     rows = [row for row in books.rows(books.paths.reconciliation) if row["grain"] == "hourly"]
     causes = {(json.loads(row["key"])["endpoint"], row["cause"]) for row in rows}
@@ -69,11 +71,12 @@ def test_each_difference_has_its_cause_and_is_repaired(books: Books) -> None:
         ("/wrong", "wrong_in_gold"),
         ("/extra", "extra_in_gold"),
         ("/fine", "not_yet_aggregated"),
+        ("/twice", "wrong_in_gold"),
     }
-    assert outcome.events_off == 1 + 1 + 6 + 1 + 1
+    assert outcome.events_off == 1 + 1 + 6 + 1 + 1 + 1
     by_measure = {row["measure"]: (row["before"], row["after"]) for row in rows if json.loads(row["key"])["endpoint"] == "/wrong"}
     assert by_measure == {"event_count": (7, 1), "request_bytes": (1, 100)}
-    assert _bill(books) == {"c1": (6, "provisional")}
+    assert _bill(books) == {"c1": (7, "provisional")}
     second = books.reconcile(BEFORE_GRACE)
     assert (second.events_off, second.differences, _found(books, second.run_id)) == (0, {}, Counter())
 

@@ -69,6 +69,36 @@ def test_hours_become_what_was_recomputed_and_nothing_else_moves(gold: Lake, spa
     assert merge_hourly(spark, path, _hourly(spark), [ELEVEN], LATER) == MergeCounts(0, 0, 1)
 
 
+def test_file_is_written_anew_only_where_a_row_changed(gold: Lake, spark: SparkSession) -> None:
+    hourly, daily = gold.path(GOLD_HOURLY), gold.path(GOLD_DAILY)
+
+    def versions() -> list[int]:
+        return [delta.current_version(spark, path) for path in (hourly, daily)]
+
+    rows, days = _hourly(spark, (TEN, "c1", 1), (TEN, "c2", 2)), _daily(spark, (DAY, "c1", 1))
+    merge_hourly(spark, hourly, rows, [TEN], NOW)
+    merge_daily(spark, daily, days, [DAY], NOW, silver_version=1)
+    before = versions()
+
+    merge_hourly(spark, hourly, rows, [TEN], LATER)
+    merge_daily(spark, daily, days, [DAY], LATER, silver_version=2)
+    assert versions() == before
+    merge_hourly(spark, hourly, _hourly(spark, (TEN, "c1", 1), (TEN, "c2", 3)), [TEN], LATER)
+    merge_daily(spark, daily, _daily(spark), [DAY], LATER, silver_version=2)
+    assert versions() == [before[0] + 1, before[1] + 1]
+
+
+def test_row_that_somebody_doubled_or_took_the_customer_from_is_mended(gold: Lake, spark: SparkSession) -> None:
+    path = gold.path(GOLD_HOURLY)
+    rows = _hourly(spark, (TEN, "c1", 1), (TEN, "c2", 2))
+    merge_hourly(spark, path, rows, [TEN], NOW)
+    DeltaTable.forPath(spark, path).update("customer_id = 'c2'", {"customer_id": "NULL"})
+    spark.read.format("delta").load(path).where("customer_id = 'c1'").write.format("delta").mode("append").save(path)
+
+    assert merge_hourly(spark, path, rows, [TEN], LATER) == MergeCounts(2, 0, 3)
+    assert _hours(gold) == [(10, "c1", 1, LATER), (10, "c2", 2, LATER)]
+
+
 def test_column_that_somebody_added_stays_theirs(gold: Lake, spark: SparkSession) -> None:
     path = gold.path(GOLD_HOURLY)
     merge_hourly(spark, path, _hourly(spark, (TEN, "c1", 1)), [TEN], NOW)
