@@ -68,7 +68,7 @@ class Paths:
 class Outcome:
     """What one run found: events in Gold before and in Silver, events by which hourly rows were off, differences by cause.
 
-    `adjusted`: rows added to a closed day's bill.
+    `adjusted`: rows added to a closed day's bill. After a `dry_run` nothing of it was done.
     """
 
     run_id: str
@@ -81,15 +81,24 @@ class Outcome:
     status: str
     was_final: bool
     adjusted: int = 0
+    dry_run: bool = False
 
 
 def reconcile(
-    spark: SparkSession, settings: Settings, paths: Paths, day: date, now: datetime, *, may_close: bool = True
+    spark: SparkSession,
+    settings: Settings,
+    paths: Paths,
+    day: date,
+    now: datetime,
+    *,
+    may_close: bool = True,
+    dry_run: bool = False,
 ) -> Outcome:
     """Reconcile `day`. A second run finds nothing to do; one that was killed is completed by the next.
 
     The daily rows of a day that is final are never rewritten: what Silver gives beyond them is added as adjustments.
-    `may_close`: whether an open day may become final. Raises UsageError where a table is missing.
+    `may_close`: whether an open day may become final; `dry_run`: only say what would be done. Raises UsageError where a
+    table is missing.
     """
     for path, what in (
         (paths.silver, "the Silver table"),
@@ -98,15 +107,25 @@ def reconcile(
     ):
         delta.require_table(spark, path, what)
     run_id = uuid.uuid4().hex[:12]
+    if dry_run:
+        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=True)
     # The stream writes the same rows: one of the two waits.
     with lease_of(settings, "gold", job=JOB, run=run_id).hold():
         delta.ensure_table(spark, TABLE, paths.reconciliation)
         delta.ensure_table(spark, ADJUSTMENTS_TABLE, paths.adjustments)
-        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close)
+        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=False)
 
 
 def _reconcile(
-    spark: SparkSession, settings: Settings, paths: Paths, run_id: str, *, day: date, now: datetime, may_close: bool
+    spark: SparkSession,
+    settings: Settings,
+    paths: Paths,
+    run_id: str,
+    *,
+    day: date,
+    now: datetime,
+    may_close: bool,
+    dry_run: bool,
 ) -> Outcome:
     silver_version = delta.current_version(spark, paths.silver)
     begin, end = hours_of(day)
@@ -135,7 +154,11 @@ def _reconcile(
             differences={(row["grain"], row["cause"]): row["count"] for row in found.groupBy("grain", "cause").count().collect()},
             status=FINAL if close else PROVISIONAL,
             was_final=was_final,
+            dry_run=dry_run,
         )
+        if dry_run:
+            due = _adjustments(outcome, silver=silver, recomputed=recomputed, bill=bill) if bill else None
+            return replace(outcome, adjusted=due.count() if due else 0)
         # The evidence is written first: a repair that is killed half-way has still said what it found.
         _record(spark, paths, found, outcome, now)
         failpoints.reach("reconcile.after_evidence")
@@ -160,10 +183,16 @@ def _reconcile(
 def _adjust(
     spark: SparkSession, paths: Paths, outcome: Outcome, now: datetime, *, silver: DataFrame, recomputed: DataFrame, bill: Bill
 ) -> int:
-    if not any(grain == "daily" for grain, _ in outcome.differences):
+    rows = _adjustments(outcome, silver=silver, recomputed=recomputed, bill=bill)
+    if rows is None:
         return 0
-    rows = build_adjustments(silver, build_daily(recomputed), bill.rows)
     return book(spark, paths.adjustments, rows, bill, silver_version=outcome.silver_version, run_id=outcome.run_id, now=now)
+
+
+def _adjustments(outcome: Outcome, *, silver: DataFrame, recomputed: DataFrame, bill: Bill) -> DataFrame | None:
+    if not any(grain == "daily" for grain, _ in outcome.differences):
+        return None
+    return build_adjustments(silver, build_daily(recomputed), bill.rows)
 
 
 def _differences(
@@ -235,7 +264,8 @@ def _end_of(day: date) -> datetime:
 
 def print_outcome(outcome: Outcome) -> None:
     """Show a run as a table on standard output."""
-    table = Table(title=f"Reconciliation of {outcome.day} (run {outcome.run_id}, Silver version {outcome.silver_version})")
+    run = "dry run, nothing is written" if outcome.dry_run else f"run {outcome.run_id}"
+    table = Table(title=f"Reconciliation of {outcome.day} ({run}, Silver version {outcome.silver_version})")
     for name in ("", "value"):
         table.add_column(name, justify="left" if not name else "right")
     table.add_row("events in Gold before", f"{outcome.events_before:,}")
@@ -244,8 +274,9 @@ def print_outcome(outcome: Outcome) -> None:
     for (grain, cause), count in sorted(outcome.differences.items()):
         table.add_row(f"{grain} differences, {cause}", f"{count:,}")
     if outcome.was_final:
-        table.add_row("adjustments added to the bill", f"{outcome.adjusted:,}")
-    table.add_row("billing status", f"{outcome.status}{' (was closed: adjusted, not rewritten)' if outcome.was_final else ''}")
+        table.add_row(f"adjustments {'to add' if outcome.dry_run else 'added'} to the bill", f"{outcome.adjusted:,}")
+    was_closed = " (was closed: adjusted, not rewritten)" if outcome.was_final else ""
+    table.add_row(f"billing status{' after a run' if outcome.dry_run else ''}", f"{outcome.status}{was_closed}")
     Console().print(table)
 
 
@@ -267,6 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--date", required=True, help="the day to reconcile, YYYY-MM-DD (UTC)")
     parser.add_argument("--silver-path", help="path of the Silver table (default: the settings' lake)")
     parser.add_argument("--gold-path", help="folder of the Gold tables (default: the settings' lake)")
+    parser.add_argument("--dry-run", action="store_true", help="say what differs and would be done, and write nothing")
     return parser
 
 
@@ -276,9 +308,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def job(args: argparse.Namespace, settings: Settings) -> int:
         day = parse_day(args.date)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
-        outcome = reconcile(build_session(settings, JOB), settings, paths, day, datetime.now(UTC))
+        outcome = reconcile(build_session(settings, JOB), settings, paths, day, datetime.now(UTC), dry_run=args.dry_run)
         print_outcome(outcome)
-        _LOG.info("day reconciled", day=day, off=outcome.events_off, status=outcome.status, adjusted=outcome.adjusted)
+        if not args.dry_run:
+            _LOG.info("day reconciled", day=day, off=outcome.events_off, status=outcome.status, adjusted=outcome.adjusted)
         return EXIT_WAS_OFF if outcome.events_off > settings.reconcile.tolerance_events else 0
 
     return jobs.run_job(job, _parser(), argv)

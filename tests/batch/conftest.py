@@ -69,8 +69,8 @@ class Books:
         merge_hourly(self.spark, self.paths.hourly, hourly, hours, now)
         merge_daily(self.spark, self.paths.daily, build_daily(hourly), [DAY], now, silver_version=0)
 
-    def reconcile(self, now: datetime) -> Outcome:
-        return reconcile(self.spark, self.settings, self.paths, DAY, now)
+    def reconcile(self, now: datetime, *, dry_run: bool = False) -> Outcome:
+        return reconcile(self.spark, self.settings, self.paths, DAY, now, dry_run=dry_run)
 
     def rows(self, path: str) -> list[Row]:
         rows: list[Row] = DeltaTable(path).to_pyarrow_table().to_pylist()

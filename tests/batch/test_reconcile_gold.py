@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,25 @@ def test_command_prints_a_table_and_exits_3_where_gold_was_off(
     assert "Reconciliation of 2026-01-28" in printed
     assert "events that Gold was off by" in printed
     assert _main(books, tmp_path, "--date", "2026-01-28") == 0
+
+
+def test_dry_run_says_what_a_run_does_and_writes_nothing(
+    books: Books, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    books.add({"event_id": "e1"})
+    lake = Path(books.settings.lake.root)
+
+    for hours in range(2):
+        # An open day that lacks events, then a closed one that got one more.
+        books.add({"event_id": f"late{hours}", "endpoint": f"/late{hours}"}, processed_at=LATER + timedelta(hours=hours))
+        before = sorted(lake.rglob("*"))
+        dry = books.reconcile(AFTER_GRACE, dry_run=True)
+        assert _main(books, tmp_path, "--date", "2026-01-28", "--dry-run") == EXIT_WAS_OFF
+        assert "dry run, nothing is written" in capsys.readouterr().out
+        assert sorted(lake.rglob("*")) == before
+        done = books.reconcile(AFTER_GRACE)
+        assert dry == replace(done, run_id=dry.run_id, dry_run=True)
+        assert (done.was_final, done.adjusted) == (bool(hours), hours)
 
 
 def test_path_that_is_no_table_is_one_sentence_and_writes_nothing(
