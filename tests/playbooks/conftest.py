@@ -26,7 +26,7 @@ from lakehouse.streams import STREAMS, run_to_end
 from pipelines.common import kafka, leases
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import load_settings
-from pipelines.common.tables import SILVER, TableName
+from pipelines.common.tables import BRONZE, SILVER, TableName
 from tests.faults.conftest import DAY, PROJECT, LakeCase, evidence, fault_seed, lake_case
 from tests.playbooks.pages import read_page
 from tests.playbooks.runner import Followed, follow
@@ -45,6 +45,7 @@ class Patient:
     case: LakeCase
     spark: SparkSession
     say: Callable[[str], None]
+    note: Callable[[str, object], None]
 
     def with_settings(self, **sections: Any) -> Patient:
         """The same lake with some settings changed, in its file too."""
@@ -104,6 +105,8 @@ class Patient:
         known = {"CONFIG": str(self.case.config), "LAKE": str(self.case.folder)}
         found = follow(page, {**{key: value for key, value in known.items() if key in page.variables}, **variables})
         self.say(str(found))
+        seconds = (found.recovery, found.diagnosis, found.verify)
+        self.note("playbook", [name, DeltaTable(self.path(BRONZE)).count(), *(round(one, 1) for one in seconds)])
         return found
 
     def broken_promises(self) -> set[str]:
@@ -134,11 +137,16 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def patient(spark: SparkSession, lake_case: Callable[[int], LakeCase], say: Callable[[str], None]) -> Callable[[int], Patient]:
+def patient(
+    spark: SparkSession,
+    lake_case: Callable[[int], LakeCase],
+    say: Callable[[str], None],
+    record_property: Callable[[str, object], None],
+) -> Callable[[int], Patient]:
     """Make a lake with so many events in its topic, nothing of them read yet."""
 
     def make(events: int) -> Patient:
-        found = Patient(lake_case(events), spark, say)
+        found = Patient(lake_case(events), spark, say, record_property)
         if events < _MANY:
             return found
         # Batches and memory as they are by default: the fault tests' own are for a few thousand events.

@@ -60,10 +60,11 @@ class Session:
         self.remark(f"playbooks/{page.name}.md, its variables set to {dict(variables)}")
         self.lines += ["", follow(page, variables).output.rstrip()]
 
-    def save(self) -> str:
-        """Write the transcript, and say where it lies."""
+    def save(self) -> float:
+        """Write the transcript; return the seconds since the first look at the lake."""
         TRANSCRIPTS.mkdir(parents=True, exist_ok=True)
         path = TRANSCRIPTS / f"{self.fault}.txt"
-        head = f"# {self.fault}: {time.monotonic() - self.began:.0f} s from the first look at the lake to green checks"
+        seconds = time.monotonic() - self.began
+        head = f"# {self.fault}: {seconds:.0f} s from the first look at the lake to green checks"
         path.write_text("\n".join([head, *self.lines]) + "\n", encoding="utf-8")
-        return f"operator session {self.fault}: {time.monotonic() - self.began:.1f} s, transcript in {path.relative_to(PROJECT)}"
+        return seconds

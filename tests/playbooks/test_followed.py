@@ -160,7 +160,13 @@ def test_poison_flood(patient: Make, evidence: Evidence) -> None:
 
 
 @pytest.mark.case("K1")
-def test_kafka_outage(spark: SparkSession, say: Callable[[str], None], tmp_path: Path, evidence: Evidence) -> None:
+def test_kafka_outage(
+    spark: SparkSession,
+    say: Callable[[str], None],
+    record_property: Callable[[str, object], None],
+    tmp_path: Path,
+    evidence: Evidence,
+) -> None:
     tree = {
         "kafka": {"topic": "usage", "partitions": 3},
         "lake": {"root": str(tmp_path / "lake"), "checkpoints": str(tmp_path / "checkpoints"), "state_dir": str(tmp_path)},
@@ -169,7 +175,7 @@ def test_kafka_outage(spark: SparkSession, say: Callable[[str], None], tmp_path:
     config = tmp_path / "settings.yaml"
     config.write_text(yaml.safe_dump(tree))
     settings = load_settings(config, environ={})
-    sick = Patient(LakeCase(tmp_path, config, settings), spark, say)
+    sick = Patient(LakeCase(tmp_path, config, settings), spark, say, record_property)
     with EmbeddedBroker(tmp_path) as broker:
         ensure_topic(broker.bootstrap_servers, "usage", 3, {"retention.ms": "-1"})
         sick.produce(1500, 1)

@@ -50,7 +50,9 @@ def _heal(session: Session, finding: Finding | None) -> None:
 def _leave(session: Session, sick: Patient, lost: frozenset[str] = frozenset()) -> None:
     """End the session: nothing is red, by the checks and by the independent checker but for what is lost for good."""
     assert "nothing red" in session.type(f"lakehouse check --config {session.config}")
-    sick.say(session.save())
+    seconds = session.save()
+    sick.say(f"operator session {session.fault}: {seconds:.1f} s")
+    sick.note("session", [session.fault, round(seconds, 1)])
     assert sick.broken_promises() <= lost
 
 
