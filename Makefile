@@ -4,13 +4,14 @@ BENCH_EVENTS ?= 5000000#  events of `make bench`
 CONFIG ?= conf/local.yaml#  settings of `make demo`
 WORKERS ?= 2#             test processes; each has a Spark session (2 GB) and a broker of its own; 0: none beside pytest
 SEED ?= 1#                events and random moments of `make test-faults`
+QUICK ?=#                 1: `make test-faults` with the JVM of `make test`; times of recovery are not taken then
 ARGS ?=#                  more options of the command, e.g. `make test ARGS="-k kafka -x"`
 PYTHON ?=#                Python to make .venv with; empty: python3.11 and newer ones are looked for
 UV ?= uv==0.13.*#         resolver that `make lock` installs for itself
 UPGRADE ?=#               `make lock UPGRADE=--upgrade` takes newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults check lint types schemas format bench setup lock clean
+.PHONY: help demo test test-faults quick-jvm check lint types schemas format bench setup lock clean
 BIN := .venv/bin
 LOCK := build/lock/bin
 
@@ -23,11 +24,17 @@ help: ## Print this help
 demo: setup ## Run the whole path on a real broker, and show that every event is accounted for
 	@$(BIN)/lakehouse demo --config $(CONFIG) --events $(EVENTS) $(ARGS)
 
-test: setup ## Run all tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+test: setup quick-jvm ## Run all tests
+	@SPARK_SUBMIT_OPTS='$(QUICK_JVM)' $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-faults: setup ## Run the whole fault suite, its long runs too; write docs/reliability.md
-	@$(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) -m 'faults or case or mutant or control' $(ARGS)
+test-faults: setup quick-jvm ## Run the whole fault suite, its long runs too; write docs/reliability.md
+	@SPARK_SUBMIT_OPTS='$(if $(QUICK),$(QUICK_JVM))' $(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) \
+	  -m 'faults or case or mutant or control' $(ARGS)
+
+# A test's JVM lives for seconds: with classes from an archive and the quick compiler alone it takes half the CPU time.
+QUICK_JVM = -XX:SharedArchiveFile=$(CURDIR)/build/spark.jsa -XX:TieredStopAtLevel=1 -Xlog:disable
+quick-jvm: setup
+	@[ build/spark.jsa -nt build/jars/.stamp ] || $(BIN)/python -m tests.class_archive build/spark.jsa
 
 check: lint types schemas test ## Do what CI does: lint, types, event schemas, tests
 
