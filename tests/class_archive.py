@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
@@ -43,7 +44,7 @@ def main(archive: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = build_session(load_settings(None, environ={}, overrides={"lake.state_dir": folder}), "class archive")
         _use(spark, Path(folder))
-        gateway = spark.sparkContext._gateway
+        gateway: Any = spark.sparkContext._gateway
         spark.stop()
         gateway.shutdown()
         gateway.proc.stdin.close()

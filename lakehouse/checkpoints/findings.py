@@ -13,6 +13,11 @@ RETENTION = "retention-overrun"
 KAFKA = "kafka-outage"
 ROLLBACK = "bad-deploy"
 
+LOG_LOST = "log-lost"
+"""Id of the finding that the source has lost the end of its log."""
+RUN_BACK = "offsets-run-back"
+"""Id of the finding that a batch ends before the one before it."""
+
 
 @dataclass(frozen=True)
 class Finding:

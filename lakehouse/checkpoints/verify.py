@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakehouse.checkpoints.findings import Finding
+from lakehouse.checkpoints.findings import LOG_LOST, RUN_BACK, Finding
 from lakehouse.checkpoints.folder import Folder
 from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
 from lakehouse.checkpoints.topic import ask_aside
@@ -56,4 +56,7 @@ def verify_checkpoint(settings: Settings, folder: Folder, asked: Future[TopicSta
     findings = [*check_files(state), *check_lake(settings, state)]
     kafka = asked.result() if state.marker and state.marker.job == "bronze" else None
     findings += check_source(settings, state, kafka)
+    if any(finding.id == LOG_LOST for finding in findings):
+        # It is why the offsets run back: nothing is wrong with the files, and rebuilding them would mend nothing.
+        findings = [finding for finding in findings if finding.id != RUN_BACK]
     return Verdict(state, sorted(findings, key=lambda finding: _ORDER[finding.severity]))

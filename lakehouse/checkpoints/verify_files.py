@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from lakehouse.checkpoints.findings import BROKEN, Finding, batches, listed
+from lakehouse.checkpoints.findings import BROKEN, RUN_BACK, Finding, batches, listed
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.checkpoints.reading import INITIAL, MARKER, METADATA, CheckpointState
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition, Position
@@ -78,7 +78,7 @@ def _check_positions(state: CheckpointState) -> Iterator[Finding]:
         return
     for (_, before), (name, after) in pairwise(positions):
         if problem := _step_back(before, after):
-            yield Finding("offsets-run-back", "error", f"{name} {problem}.", BROKEN)
+            yield Finding(RUN_BACK, "error", f"{name} {problem}.", BROKEN)
 
 
 def _step_back(before: Position, after: Position) -> str | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lakehouse.checkpoints.findings import BROKEN, KAFKA, RETENTION, Finding, cut_short, listed, lost_ranges
+from lakehouse.checkpoints.findings import BROKEN, KAFKA, LOG_LOST, RETENTION, Finding, cut_short, listed, lost_ranges
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, log_begins, table_id
 from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
@@ -67,12 +67,14 @@ def _check_kafka(state: CheckpointState, topic: TopicState) -> Iterator[Finding]
         )
         yield Finding("topic-made-anew", "error", message, KAFKA)
         return
-    planned = state.end(state.last_planned)
-    reached = planned.offsets if isinstance(planned, KafkaPosition) else next_offsets(state)
-    if short := cut_short(reached or {}, topic.end):
+    position, committed = state.end(state.last_planned), next_offsets(state) or {}
+    planned = position.offsets if isinstance(position, KafkaPosition) else {}
+    # A batch may have been planned after the log was cut: it ends where Kafka does now, which lies before what is committed.
+    reached = {part: max(committed.get(part, 0), planned.get(part, 0)) for part in committed.keys() | planned.keys()}
+    if short := cut_short(reached, topic.end):
         message = f"Kafka has lost the end of its log ({listed(short)}): records are gone, or the topic is another one."
-        yield Finding("log-lost", "error", message, KAFKA)
-    if lost := lost_ranges(next_offsets(state) or {}, topic.start):
+        yield Finding(LOG_LOST, "error", message, KAFKA)
+    if lost := lost_ranges(committed, topic.start):
         message = f"Kafka's retention passed the reader; offsets that nobody read are gone: {listed(lost)}."
         yield Finding("retention-passed", "error", message, RETENTION)
 
@@ -92,7 +94,7 @@ def _check_delta(settings: Settings, state: CheckpointState, name: TableName) ->
     begins = log_begins(settings, name)
     if version > table.version() + 1:
         message = f"The checkpoint goes on at version {version} of {name}, which ends at {table.version()}: its log was cut."
-        yield Finding("log-lost", "error", message, BROKEN)
+        yield Finding(LOG_LOST, "error", message, BROKEN)
     elif version < begins:
         message = f"The checkpoint goes on at version {version} of {name}, whose log begins at {begins}: commits of it are gone."
         yield Finding("retention-passed", "error", message, RETENTION)
