@@ -87,7 +87,7 @@ def test_broker_stopped_for_long(outage: Outage, fault_seed: int, evidence: Evid
         outage.await_batches()
         os.kill(pid, signal.SIGSTOP)
         try:
-            assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+            until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 10)
             # What it had sent before is still read.
             time.sleep(OUTAGE / 6)
             read = read_so_far(case.settings)
