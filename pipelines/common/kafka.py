@@ -141,17 +141,27 @@ class TopicWatch:
         return TopicWatch(settings, _admin(settings))
 
     def topic_id(self) -> str:
-        """Kafka's id of the topic now; raises TransientError where the broker does not say it."""
+        """Kafka's id of the topic now; raises TransientError where no broker says it."""
         topic = self.settings.kafka.topic
+        # The broker that is asked may be one of several that has just died: no reason to stop the stream.
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((KafkaException, TimeoutError)),
+            wait=tenacity.wait_random(0.2, 0.6),
+            stop=tenacity.stop_after_attempt(3),
+        )
         try:
-            described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_SECONDS)[topic]
-            return str(described.result(_CALL_SECONDS).topic_id)
-        except (KafkaException, TimeoutError):
+            return retrying(self._ask)
+        except tenacity.RetryError:
             msg = (
                 f"Kafka at {bootstrap_servers(self.settings)} does not say whether the topic {topic} is the one that was read so "
                 "far; check that it runs, and that nobody deleted the topic."
             )
             raise TransientError(msg) from None
+
+    def _ask(self) -> str:
+        topic = self.settings.kafka.topic
+        described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_SECONDS)[topic]
+        return str(described.result(_CALL_SECONDS).topic_id)
 
 
 def _admin(settings: Settings) -> AdminClient:
