@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -42,5 +43,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.local.dir": str(folder / "local"),
     }
     session = build_session(load_settings(None, environ={}, overrides={"spark": options}), "tests")
+    if quick := os.environ.get("SPARK_SUBMIT_OPTS"):
+        # What the tests start as processes of their own lives for seconds: too short for the optimising compiler to pay.
+        os.environ["SPARK_SUBMIT_OPTS"] = f"{quick} -XX:TieredStopAtLevel=1"
     yield session
     session.stop()

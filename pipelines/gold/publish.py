@@ -88,24 +88,28 @@ def _differing(source: DataFrame, target: DataFrame, *, keys: Sequence[str], com
     Rows of `source` that `target` (aliased `t`) lacks or has otherwise, and with `_gone` the keys that `source` lacks. A key that
     `target` has more than once, which nobody but a stray writer does, is `_gone` and then inserted `_anew`, matching nothing.
     """
-    there, copies = F.lit(True).alias("_there"), F.count("*").over(Window.partitionBy(*keys)).alias("_copies")
-    changed = F.col("s._there").isNull() | F.col("t._copies").isNull() | (F.col("t._copies") > 1)
+    copies = Window.partitionBy(*keys)
+    gone, is_new = F.col("s._there").isNull(), F.col("t._copies").isNull()
+    doubled = F.coalesce(F.col("t._copies") > 1, F.lit(False))
+    changed = gone | is_new | doubled
     for name in compared:
         changed = changed | ~F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
-    kept = [F.coalesce(f"s.{name}", f"t.{name}").alias(name) if name in keys else F.col(f"s.{name}") for name in source.columns]
-    gone, doubled = F.col("s._there").isNull(), F.coalesce(F.col("t._copies") > 1, F.lit(False))
+    kept = [F.col(name if name in keys else f"s.{name}") for name in source.columns]
     delete, put, put_anew = (
-        F.struct(F.lit(gone).alias("_gone"), F.lit(anew).alias("_anew"))
-        for gone, anew in ((True, False), (False, False), (False, True))
+        F.struct(F.lit(first).alias("_gone"), F.lit(second).alias("_anew"))
+        for first, second in ((True, False), (False, False), (False, True))
     )
     todo = F.when(gone, F.array(delete)).when(doubled, F.array(delete, put_anew)).otherwise(F.array(put))
     return (
-        target.select("t.*", copies)
+        target.select(
+            "t.*", F.count("*").over(copies).alias("_copies"), F.row_number().over(copies.orderBy(*keys)).alias("_copy")
+        )
+        .where("_copy = 1")
         .alias("t")
-        .join(source.select("*", there).alias("s"), on=_same_key(keys), how="full_outer")
+        # By equality, that Spark need not sort the rows anew; a key that is NULL equals none, so its row is gone.
+        .join(source.select("*", F.lit(True).alias("_there")).alias("s"), on=list(keys), how="full_outer")
         .where(changed)
         .select(*kept, todo.alias("todo"))
-        .dropDuplicates(list(keys))
         .select("*", F.inline("todo"))
         .drop("todo")
     )
