@@ -128,7 +128,7 @@ def page(seeds: dict[int, dict[str, Row]]) -> str:
     for kind in ("control", "mutant"):
         for name in dict.fromkeys(name for row in rows for name in row.get(kind, [])):
             shown = [row for row in rows if name in row.get(kind, [])]
-            checker = "green" if kind == "control" else f"red: {_words(shown, 'red')}"
+            checker = f"green. {_fired(shown)}" if kind == "control" else f"red: {_words(shown, 'red')}"
             text += f"| {kind}: {name} | {checker} | {_result(shown)} |\n"
     return text + _times(rows)
 
@@ -155,10 +155,13 @@ def _cells(id_: str, seeds: dict[int, dict[str, Row]]) -> list[str]:
     shown = [row for rows in by_seed for row in rows]
     if not shown:
         return ["-", "-", "-", "with the object store, not yet" if "object store" in FAULTS[id_].what else "not run"]
-    fired = "; ".join(dict.fromkeys(one for row in shown for one in row.get("fired", [])))
     slowest = [max((float(one) for row in rows for one in row.get("recovery", [])), default=None) for rows in by_seed if rows]
     recovery = " / ".join("-" if one is None else f"{one:.0f}" for one in slowest)
-    return [fired or "not shown", _words(shown, "held") or "-", recovery, _result(shown)]
+    return [_fired(shown) or "not shown", _words(shown, "held") or "-", recovery, _result(shown)]
+
+
+def _fired(rows: list[Row]) -> str:
+    return "; ".join(dict.fromkeys(one for row in rows for one in row.get("fired", [])))
 
 
 def _words(rows: list[Row], name: str) -> str:

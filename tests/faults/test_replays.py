@@ -60,7 +60,6 @@ def test_hundred_replays_of_one_range_leave_every_table_as_it_was(
     lake_case: Callable[[int], LakeCase],
     fault_seed: int,
     evidence: Evidence,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     case = lake_case(3000)
     run_to_end(spark, case.settings, list(STREAMS), threading.Event())
@@ -83,10 +82,9 @@ def test_hundred_replays_of_one_range_leave_every_table_as_it_was(
             gold_aggregation.replay(spark, case.settings, parse("gold", *day), threading.Event())
 
     after = _hashes(case)
-    with capsys.disabled():
-        print(f"\n{REPLAYS} replays of {first} to {last}: table, then (version, rows, SHA-256) before and after")  # noqa: T201
-        print("\n".join(f"  {name}: {before[name]} {after[name]}" for name in before))  # noqa: T201
     assert after == before
+    same = (f"{name}: {rows:,} rows, version {version}, SHA-256 {digest}" for name, (version, rows, digest) in after.items())
+    evidence.fired(f"offsets {first} to {last}; before and after alike: {'; '.join(same)}")
     assert len(Ledger(case.settings).batches("silver")) == batches + REPLAYS  # they did run
     evidence.holds(case.verdicts())
 
