@@ -226,6 +226,8 @@ def _page(playbook: str) -> str:
 
 
 POISON_PLAYBOOK = _page("poison-flood")
+_READS_CHECKPOINT = re.compile(r"\bat \S+\.streaming\.checkpointing\.\w+\.deserialize\(|\bat \S+SourceOffset\$?\.apply\(")
+"""A frame of Spark reading a checkpoint's file: data that cannot be understood there are no record's."""
 _FRAME = re.compile(r'\s*(?:at \S+\(|File ")')
 """A line of a stack: it names classes that failed nothing."""
 
@@ -236,7 +238,8 @@ def classify(error: BaseException) -> Cause:
     What nobody knows counts as transient: the work is idempotent, and the number of retries is bounded.
     """
     own = next((one for one in _chain(error) if isinstance(one, LakehouseError)), None)
-    text = "\n".join(line for line in "\n".join(_texts(error)).splitlines() if not _FRAME.match(line))
+    trace = "\n".join(_texts(error))
+    text = "\n".join(line for line in trace.splitlines() if not _FRAME.match(line))
     own = own or own_error(text)
     if own is not None:
         return _own_cause(own)
@@ -249,9 +252,10 @@ def classify(error: BaseException) -> Cause:
     for family in _FAMILIES:
         found = family.pattern.search(text)
         if found:
-            return Cause(
-                family.kind, found[0].rsplit(".", 1)[-1] if "." in found[0] else found[0], family.reason, _page(family.playbook)
-            )
+            name = found[0].rsplit(".", 1)[-1] if "." in found[0] else found[0]
+            if family.kind is _D and _READS_CHECKPOINT.search(trace):
+                return Cause(_P, name, "a checkpoint is cut", _page("checkpoint-lost"))
+            return Cause(family.kind, name, family.reason, _page(family.playbook))
     named = _CLASS.findall(text)
     return Cause(_T, named[-1] if named else type(error).__name__, _UNKNOWN, _page("spark-crash"))
 

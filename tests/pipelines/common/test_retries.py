@@ -88,6 +88,14 @@ def of_stream(cause: str) -> StreamError:
             "MAX_SUPPORTED_VERSION",
             "checkpoint-lost",
         ),
+        (
+            "com.fasterxml.jackson.core.io.JsonEOFException: Unexpected end-of-input in field name\n"
+            "\tat org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqLog.deserialize(OffsetSeqLog.scala:100)",
+            Kind.PERMANENT,
+            "JsonEOFException",
+            "checkpoint-lost",
+        ),
+        ("com.fasterxml.jackson.core.JsonParseException: x\n\tat a.B.deserialize(B.java:1)", Kind.DATA, None, "poison-flood"),
         ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
         ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
         (
