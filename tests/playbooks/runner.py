@@ -60,7 +60,7 @@ def run_block(page: Page, block: Block, variables: Mapping[str, str]) -> str:
     done = run_shell(f"{page.setup}\n{block.code}", variables)
     where = f"{page.path.name}, line {block.line} ({block.section})"
     assert done.returncode == block.exits, (
-        f"{where} ended with {done.returncode}, expected {block.exits}:\n{block.code}\n--- printed:\n{done.stdout[-4000:]}"
+        f"{where} ended with {done.returncode}, expected {block.exits}:\n{block.code}\n--- printed:\n{done.stdout[-9000:]}"
     )
     return f"# {where}\n{textwrap.indent(block.code, '$ ')}\n{done.stdout}"
 
