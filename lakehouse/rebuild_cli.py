@@ -117,7 +117,7 @@ def show_result(console: Console, plan: RebuildPlan, found: Sequence[Difference]
     if swapped.letters_added or swapped.letters_closed:
         console.print(f"{swapped.letters_added:,} dead letters were added, {swapped.letters_closed:,} changed state.")
     if swapped.ledger_rows:
-        console.print("The ledger counts the rebuild in the place of Silver's batches.")
+        console.print("The ledger has the rebuild now: its sums are what the tables hold.")
     if not swapped.versions:
         console.print("No row differed: the live tables were left as they are.")
     if plan.layer == "silver":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
@@ -176,7 +176,7 @@ def _correct_ledger(spark: SparkSession, settings: Settings, plan: RebuildPlan, 
         known["tombstone"],
         added,
     ):
-        return 0
+        return _record_stamps(spark, settings, run_id, batches)
     fates = {**{name: counted[name] for name in _FATES}, "inserted": events, "dead_lettered": added}
     accounted = sum(fates[name] for name in ("inserted", "replaced", "duplicate", "tombstone", "dead_lettered"))
     row = BatchRow(
@@ -194,6 +194,28 @@ def _correct_ledger(spark: SparkSession, settings: Settings, plan: RebuildPlan, 
     voids = [void_row([batch for batch in batches if batch["generation"] == name], EVENTS) for name in generations]
     ledger.append([*voids, row.record()])
     return len(voids) + 1
+
+
+def _record_stamps(spark: SparkSession, settings: Settings, run_id: str, batches: Sequence[LedgerRow]) -> int:
+    """Note that the rebuild wrote rows that the ledger counts already: to its readers rows after its last batch are not there.
+
+    Taken from the table, not from this run: the one that wrote them may have died.
+    """
+    path = SILVER.path(settings)
+    newest = spark.read.format("delta").load(path).agg(F.max("_processed_at")).collect()[0][0]
+    last = max((batch["started_at"] for batch in batches), default=None)
+    if newest is None or last is None or newest.replace(tzinfo=UTC) <= last:
+        return 0
+    row = BatchRow(
+        job=SILVER.layer,
+        generation=f"rebuild-{run_id}",
+        batch_id=0,
+        offsets={},
+        versions={str(SILVER): delta.current_version(spark, path)},
+        started_at=newest.replace(tzinfo=UTC),
+    )
+    Ledger(settings).record(row)
+    return 1
 
 
 def _sums(rows: Sequence[LedgerRow]) -> dict[str, int]:

@@ -100,6 +100,9 @@ def test_damaged_silver_is_counted_and_mended_and_its_checkpoint_goes_on(
     assert (found[str(DLQ)].equal, found[str(DLQ)].only_rebuilt) == (0, 1)
     done = take_over()
     assert (list(done.versions), done.letters_added) == ([SILVER], 1)
+    # The ledger's sums were right; its readers leave out what was written after its last batch.
+    started = max(row["started_at"] for row in filled.rows(LEDGER) if row["job"] == "silver")
+    assert (done.ledger_rows, max(row["_processed_at"] for row in filled.rows(SILVER))) == (1, started)
     assert {row["_kafka_offset"]: row["_status"] for row in filled.rows(DLQ)} == {4: "discarded", 8: "open"}
     filled.run_gold()
     now = _state(filled)
