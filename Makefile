@@ -27,7 +27,7 @@ demo: setup ## Run the whole path on a real broker, and show that every event is
 test: setup quick-jvm ## Run all tests
 	@SPARK_SUBMIT_OPTS='$(QUICK_JVM)' $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-faults: setup quick-jvm ## Run the whole fault suite, its long runs too; write docs/reliability.md
+test-faults: setup $(if $(QUICK),quick-jvm) ## Run the whole fault suite, its long runs too; write docs/reliability.md
 	@SPARK_SUBMIT_OPTS='$(if $(QUICK),$(QUICK_JVM))' $(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) \
 	  -m 'faults or case or mutant or control' $(ARGS)
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -107,13 +108,12 @@ def reconcile(
     ):
         delta.require_table(spark, path, what)
     run_id = uuid.uuid4().hex[:12]
-    if dry_run:
-        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=True)
     # The stream writes the same rows: one of the two waits.
-    with lease_of(settings, "gold", job=JOB, run=run_id).hold():
-        delta.ensure_table(spark, TABLE, paths.reconciliation)
-        delta.ensure_table(spark, ADJUSTMENTS_TABLE, paths.adjustments)
-        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=False)
+    with nullcontext() if dry_run else lease_of(settings, "gold", job=JOB, run=run_id).hold():
+        if not dry_run:
+            delta.ensure_table(spark, TABLE, paths.reconciliation)
+            delta.ensure_table(spark, ADJUSTMENTS_TABLE, paths.adjustments)
+        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=dry_run)
 
 
 def _reconcile(

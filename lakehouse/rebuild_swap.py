@@ -201,10 +201,12 @@ def _record_stamps(spark: SparkSession, settings: Settings, run_id: str, batches
 
     Taken from the table, not from this run: the one that wrote them may have died.
     """
-    path = SILVER.path(settings)
-    newest = spark.read.format("delta").load(path).agg(F.max("_processed_at")).collect()[0][0]
-    last = max((batch["started_at"] for batch in batches), default=None)
-    if newest is None or last is None or newest.replace(tzinfo=UTC) <= last:
+    if not batches:
+        return 0
+    path, last = SILVER.path(settings), max(batch["started_at"] for batch in batches)
+    later = spark.read.format("delta").load(path).where(F.col("_processed_at") > F.lit(last))
+    newest = later.agg(F.max("_processed_at")).collect()[0][0]
+    if newest is None:
         return 0
     row = BatchRow(
         job=SILVER.layer,

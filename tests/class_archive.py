@@ -1,8 +1,8 @@
 """Make build/spark.jsa, the archive of classes from which the JVMs of `make test` start.
 
 A test run starts Spark some hundred times, and each start reads, verifies and links ten thousand classes out of jars; with
-the archive that takes half the time. It holds classes only, so it changes nothing in what is tested, and a JVM whose class
-path is another one leaves it alone.
+the archive that takes two thirds of the time. It holds classes only, so it changes nothing in what is tested, and a JVM with
+another class path leaves it alone.
 """
 
 from __future__ import annotations

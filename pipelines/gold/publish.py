@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import reduce
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -66,7 +65,10 @@ def _merge(
     scope: Column,
 ) -> MergeCounts:
     target = spark.read.format("delta").load(path).alias("t").where(scope)
-    on = scope & _same_key(keys) & ~F.col("s._anew")
+    on = scope & ~F.col("s._anew")
+    for key in keys:
+        # Null-safe: a row that somebody gave no customer has to go as well.
+        on = on & F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}"))
     # By name, not all: a column that somebody added to the table is theirs.
     values: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in source.columns}
     result = (
@@ -89,8 +91,7 @@ def _differing(source: DataFrame, target: DataFrame, *, keys: Sequence[str], com
     `target` has more than once, which nobody but a stray writer does, is `_gone` and then inserted `_anew`, matching nothing.
     """
     copies = Window.partitionBy(*keys)
-    gone, is_new = F.col("s._there").isNull(), F.col("t._copies").isNull()
-    doubled = F.coalesce(F.col("t._copies") > 1, F.lit(False))
+    gone, is_new, doubled = F.col("s._there").isNull(), F.col("t._copies").isNull(), F.col("t._copies") > 1
     changed = gone | is_new | doubled
     for name in compared:
         changed = changed | ~F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
@@ -109,15 +110,8 @@ def _differing(source: DataFrame, target: DataFrame, *, keys: Sequence[str], com
         # By equality, that Spark need not sort the rows anew; a key that is NULL equals none, so its row is gone.
         .join(source.select("*", F.lit(True).alias("_there")).alias("s"), on=list(keys), how="full_outer")
         .where(changed)
-        .select(*kept, todo.alias("todo"))
-        .select("*", F.inline("todo"))
-        .drop("todo")
+        .select(*kept, F.inline(todo))
     )
-
-
-def _same_key(keys: Sequence[str]) -> Column:
-    """Null-safe: a row that somebody gave no customer matches no row of Silver, and has to go all the same."""
-    return reduce(lambda left, right: left & right, (F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys))
 
 
 def days_of(hours: Sequence[datetime]) -> list[date]:

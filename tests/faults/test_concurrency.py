@@ -121,6 +121,7 @@ def test_stream_and_daily_batch_on_the_same_day(busy: Busy, evidence: Evidence) 
             beside()
         assert child.result().returncode in (0, EXIT_WAS_OFF), child.result().stderr
 
+    assert between() > 1
     evidence.fired(f"{len(spans)} runs of the daily batch, and one in a process of its own, among {between()} Gold batches")
     evidence.holds(busy.replay_changes_nothing())
 

@@ -95,6 +95,13 @@ def of_stream(cause: str) -> StreamError:
             "JsonEOFException",
             "checkpoint-lost",
         ),
+        (
+            "com.fasterxml.jackson.core.JsonParseException: x\n"
+            "\tat org.apache.spark.sql.delta.sources.DeltaSourceOffset$.apply(DeltaSourceOffset.scala:1)",
+            Kind.PERMANENT,
+            "JsonParseException",
+            "checkpoint-lost",
+        ),
         ("com.fasterxml.jackson.core.JsonParseException: x\n\tat a.B.deserialize(B.java:1)", Kind.DATA, None, "poison-flood"),
         ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
         ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
