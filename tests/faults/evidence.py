@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from lakehouse.local.demo_figures import Conservation
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Evidence:
         assert broken == set(but), verdicts
         assert verdicts["I1"] != "not checked", verdicts
         self.note("held", " ".join(id_ for id_, verdict in verdicts.items() if verdict == "holds"))
+
+    def conserves(self, counts: Conservation) -> None:
+        """Assert that every acknowledged record has one fate, and say how many have which."""
+        assert counts.holds, counts
+        self.note("conservation", {**asdict(counts), "fates": counts.fates})
 
     def loud(self, how: str) -> None:
         """Say how the fault was told to the operator (I10); call it after the assertion that shows it."""

@@ -21,6 +21,7 @@ RESULTS = PROJECT / "build" / "faults"
 PAGE = PROJECT / "docs" / "reliability.md"
 KINDS = ("case", "mutant", "control")
 TIMES = ("playbook", "session")
+SAID = ("fired", "held", "red", "recovery", "conservation")
 
 Row = dict[str, Any]
 _rows: dict[str, Row] = {}
@@ -44,9 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note a test's result, once: its call, or the set-up that kept it from being called."""
-    said = [
-        (name, value) for name, value in report.user_properties if name in (*KINDS, *TIMES, "fired", "held", "red", "recovery")
-    ]
+    said = [(name, value) for name, value in report.user_properties if name in (*KINDS, *TIMES, *SAID)]
     if not any(name in (*KINDS, *TIMES) for name, _ in said) or (report.when != "call" and not report.failed):
         return
     if os.environ.get("SPARK_SUBMIT_OPTS"):
@@ -96,6 +95,14 @@ be red, and the invariants that it named are given.
 | what | checker | result |
 |---|---|---|
 """
+_CONSERVATION = """
+## Ten kills at random moments, under load
+
+Where every record went: those that Kafka acknowledged are in Bronze, and each of them has one fate.
+
+| acknowledged | Bronze | Silver | duplicates | dead letters | tombstones | together |
+|---|---|---|---|---|---|---|
+"""
 _PLAYBOOKS = """
 ## Playbooks, followed as they are written
 
@@ -130,7 +137,13 @@ def page(seeds: dict[int, dict[str, Row]]) -> str:
             shown = [row for row in rows if name in row.get(kind, [])]
             checker = f"green. {_fired(shown)}" if kind == "control" else f"red: {_words(shown, 'red')}"
             text += f"| {kind}: {name} | {checker} | {_result(shown)} |\n"
-    return text + _times(rows)
+    return text + _conservation(rows) + _times(rows)
+
+
+def _conservation(rows: list[Row]) -> str:
+    sides = ("acknowledged", "bronze", "silver", "duplicates", "dead_letters", "tombstones", "fates")
+    shown = (counts for row in rows for counts in row.get("conservation", []))
+    return _CONSERVATION + "".join(f"| {' | '.join(f'{counts[side]:,}' for side in sides)} |\n" for counts in shown)
 
 
 def _times(rows: list[Row]) -> str:

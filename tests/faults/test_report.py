@@ -6,7 +6,9 @@ from tests.faults.report import page
 
 
 def test_page_tells_shown_failed_and_missing_cases_apart() -> None:
+    counts = {"acknowledged": 1200, "bronze": 1200, "silver": 1100, "duplicates": 60, "dead_letters": 30, "tombstones": 10}
     passed = {"case": ["D8"], "fired": ["ten kills"], "held": ["I1 I2"], "recovery": [12.4], "outcome": "passed"}
+    passed["conservation"] = [{**counts, "fates": 1200}]
     failed = {"case": ["K1"], "outcome": "failed"}
     mutant = {"mutant": ["no dedup"], "red": ["I3 I4"], "outcome": "passed"}
 
@@ -23,3 +25,4 @@ def test_page_tells_shown_failed_and_missing_cases_apart() -> None:
     assert "| mutant: no dedup | red: I3 I4 | 1 runs passed |" in text
     assert "| [late-events](../playbooks/late-events.md) | 1,500 | 41 / 41 | 2 / 2 | 10 / 10 |" in text
     assert "| offset-gap | 71 / 71 |" in text
+    assert text.count("| 1,200 | 1,200 | 1,100 | 60 | 30 | 10 | 1,200 |") == 2

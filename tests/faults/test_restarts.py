@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lakehouse.local.demo_figures import read_conservation
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
 from pipelines.common.ledger import Ledger
@@ -88,4 +89,5 @@ def test_ten_kills_at_random_moments_under_load(
         last = _up(case, log, "--trigger", "available-now")
         assert last.wait(300) == 0, log.read_text()[-2000:]
 
+    evidence.conserves(read_conservation(case.settings, case.folder / "op_ledger"))
     evidence.holds(case.verdicts())
