@@ -67,5 +67,5 @@ FAULTS = {
     "C3": Fault("daily batch twice, for an open day, for a day a week back", "I5 I6"),
     "C4": Fault("columns added while running; dropped, renamed, widened", "I5 I10"),
     "C5": Fault("upgrade and rollback on an old checkpoint", "I1 I2"),
-    "C6": Fault("metrics, alerts or schema source down", "I9"),
+    "C6": Fault("schema source down (metrics and alerts: not built yet)", "I9"),
 }

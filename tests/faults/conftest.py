@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.common.failpoints import VARIABLE
+from pipelines.common.jobs import AVAILABLE_NOW
 from pipelines.common.settings import Settings, load_settings
 from tests.faults.evidence import Evidence
 
@@ -50,6 +52,18 @@ class LakeCase:
         """The settings with other checkpoints: a new generation over the same lake."""
         lake = self.settings.lake.model_copy(update={"checkpoints": str(self.folder / name)})
         return self.settings.model_copy(update={"lake": lake})
+
+    def verdicts_of_replay(self) -> dict[str, str]:
+        """Verdict of each invariant after Gold has read every change again from a new checkpoint; I6 holds."""
+        digest, checkpoint = self.folder / "gold.digest", self.folder / f"again-{time.monotonic_ns()}"
+        self.verdicts(write_digest=digest)
+        replayed = self.run(
+            "pipelines/gold/gold_aggregation.py", "--trigger", AVAILABLE_NOW, "--checkpoint-path", str(checkpoint)
+        )
+        assert replayed.returncode == 0, replayed.stderr
+        verdicts = self.verdicts(gold_digest=digest)
+        assert verdicts["I6"] == "holds", verdicts
+        return verdicts
 
     def verdicts(self, **options: Any) -> dict[str, str]:
         """Verdict of each invariant, by the independent checker."""

@@ -23,10 +23,11 @@ class Evidence:
 
     @contextmanager
     def recovery(self) -> Iterator[None]:
-        """Take the time from the end of the fault (enter) until no layer lags (leave)."""
+        """Take the time from the end of the fault (enter) until no layer lags (leave): I9 holds."""
         started = time.monotonic()
         yield
         self.recovered(time.monotonic() - started)
+        self.note("held", "I9")
 
     def recovered(self, seconds: float) -> None:
         """Say how many seconds recovery took."""

@@ -78,8 +78,8 @@ _INTRO = """\
 
 Written by `make test-faults` (knob `SEED`), never by hand: what each fault did, and what held after it, by the independent
 checker (`lakehouse verify`). *Fired* says how it is known that the fault happened. *Recovery* is the time in seconds from
-the fault's end until no layer lags, the start of a driver included, for each seed whose run took it (not with `QUICK=1`). A
-case without a result says so.
+the fault's end until no layer lags, the start of a driver included, for each seed whose run took it (not with `QUICK=1`, nor
+where nothing has to recover). A case without a result says so, and so does one whose invariants were not all asked for.
 
 Seeds: {seeds}. Commit {commit}, {day}, 2 cores.
 
@@ -170,7 +170,20 @@ def _cells(id_: str, seeds: dict[int, dict[str, Row]]) -> list[str]:
         return ["-", "-", "-", "with the object store, not yet" if "object store" in FAULTS[id_].what else "not run"]
     slowest = [max((float(one) for row in rows for one in row.get("recovery", [])), default=None) for rows in by_seed if rows]
     recovery = " / ".join("-" if one is None else f"{one:.0f}" for one in slowest)
-    return [_fired(shown) or "not shown", _words(shown, "held") or "-", recovery, _result(shown)]
+    held = _words(shown, "held")
+    result, missing = _result(shown), _missing(FAULTS[id_].proof, held)
+    if missing and "FAILED" not in result:
+        result += f"; not asked: {missing}"
+    return [_fired(shown) or "not shown", held or "-", recovery, result]
+
+
+def _missing(proof: str, held: str) -> str:
+    """What of `I1-I3 I9` is not among the invariants that held."""
+    wanted: list[str] = []
+    for word in proof.split():
+        first, _, last = word.replace("I", "").partition("-")
+        wanted += [f"I{number}" for number in range(int(first), int(last or first) + 1)]
+    return " ".join(id_ for id_ in wanted if id_ not in held.split())
 
 
 def _fired(rows: list[Row]) -> str:

@@ -74,16 +74,6 @@ class Busy:
     def batches(self, job: str) -> list[Row]:
         return Ledger(self.case.settings).batches(job)
 
-    def replay_changes_nothing(self) -> dict[str, str]:
-        """Verdicts after Gold has read every change again from a new checkpoint (I6)."""
-        digest = self.case.folder / "gold.digest"
-        self.case.verdicts(write_digest=digest)
-        again = self.case.with_checkpoints(f"again-{time.monotonic_ns()}")
-        run_to_end(self.spark, again, ["gold"], threading.Event())
-        verdicts = self.case.verdicts(gold_digest=digest)
-        assert verdicts["I6"] == "holds"
-        return verdicts
-
 
 @pytest.fixture(scope="module")
 def busy(spark: SparkSession, broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory, fault_seed: int) -> Busy:
@@ -127,7 +117,7 @@ def test_stream_and_daily_batch_on_the_same_day(busy: Busy, evidence: Evidence) 
 
     assert between() > 1
     evidence.fired(f"{len(spans)} runs of the daily batch, and one in a process of its own, among {between()} Gold batches")
-    evidence.holds(busy.replay_changes_nothing())
+    evidence.holds(busy.case.verdicts_of_replay())
 
 
 @pytest.mark.case("C2")
@@ -163,7 +153,7 @@ def test_optimize_and_vacuum_during_merge(busy: Busy, evidence: Evidence) -> Non
     evidence.fired(
         f"OPTIMIZE of 4 tables {rounds} times among MERGEs: it lost {lost} races, a stream {len(driver.restarts)}; then VACUUM"
     )
-    evidence.holds(busy.replay_changes_nothing())
+    evidence.holds(busy.case.verdicts_of_replay())
 
 
 @pytest.mark.case("C3")
@@ -200,7 +190,7 @@ def test_daily_batch_twice_for_an_open_day_and_a_week_back(busy: Busy, evidence:
         last = run(DAY, DAY + timedelta(days=2))
     assert (last.events_off, last.differences, last.status) == (0, {}, "final")
     evidence.fired(f"{first.events_off} events too many a week back: repaired by the first run, nothing for the second to do")
-    evidence.holds(busy.replay_changes_nothing())
+    evidence.holds(busy.case.verdicts_of_replay())
 
 
 @pytest.mark.case("C4")

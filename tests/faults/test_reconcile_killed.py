@@ -76,4 +76,4 @@ def test_daily_batch_that_dies_after_any_step_is_completed_by_the_next(
 
     assert (last.differences, last.adjusted) == ({}, 0)
     assert DeltaTable(ADJUSTMENTS.path(case.settings)).to_pyarrow_table().num_rows == booked
-    evidence.holds(case.verdicts())
+    evidence.holds(case.verdicts_of_replay())

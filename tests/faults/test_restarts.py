@@ -90,4 +90,4 @@ def test_ten_kills_at_random_moments_under_load(
         assert last.wait(300) == 0, log.read_text()[-2000:]
 
     evidence.conserves(read_conservation(case.settings, case.folder / "op_ledger"))
-    evidence.holds(case.verdicts())
+    evidence.holds(case.verdicts_of_replay())
