@@ -188,7 +188,7 @@ def test_rollback_of_dead_letters_that_died_is_completed_by_the_same_command(
 
 @pytest.mark.faults
 def test_silver_is_read_again_where_its_batches_had_not_read_in_order(lake: Lake, make_event: Make, make_record: Make) -> None:
-    _append_one_by_one(lake, [make_record(make_event(event_id="e1"), 0)])
+    _append_one_by_one(lake, [make_record(make_event(event_id="e0"), 0)])
     lake.run_silver()
     _append_one_by_one(lake, [make_record(make_event(event_id=f"e{offset}"), offset) for offset in (1, 2)])
     checkpoint = f"{lake.folder}/checkpoints/silver/late"
@@ -218,7 +218,8 @@ def test_records_that_filled_a_hole_are_read_again(lake: Lake, make_event: Make,
         lake.run_silver()
     before = _silver(lake)
     assert before[2]["inserted"] == 4
-    assert plan_rollback(lake.settings, str(SILVER), good).bronze_version == 1
+    # Not 1: by the range that its row has, the first commit could hold them as well.
+    assert plan_rollback(lake.settings, str(SILVER), good).bronze_version == 0
     _roll_back(lake, SILVER, good, repair=True)
     assert _silver(lake) == before
 
