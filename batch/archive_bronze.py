@@ -56,6 +56,10 @@ def _say_plan(plan: ArchivePlan) -> None:
             _say(f"{day} stays: Silver has not read {unread:,} of its {plan.rows[day]:,} rows.")
     if plan.leftovers:
         _say(f"{len(plan.leftovers)} unfinished copies of a run that died are to be removed.")
+    if plan.lost:
+        _say(f"{len(plan.lost)} copies on record have no manifest (first {plan.lost[0]}): see playbooks/bronze-archive.md.")
+    if plan.foreign:
+        _say(f"{len(plan.foreign)} files in the archive are not of its making and stay (first {plan.foreign[0]}).")
 
 
 def _restore(settings: Settings, first: date | None, last: date | None, *, dry_run: bool) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipelines.archive.units import Unit
     from pipelines.common.settings import Settings
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show and verify the archive of Bronze.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show, verify and mend the archive of Bronze.")
 EXIT_DAMAGED = 3
 
 Config = Annotated[Path, typer.Option(help="Settings file.")]
@@ -74,6 +74,23 @@ def verify(
     raise typer.Exit(EXIT_DAMAGED if problems else 0)
 
 
+@app.command("remake-manifest")
+def remake_manifest(
+    day: Annotated[str, typer.Option(help="UTC day of the copy.")],
+    run: Annotated[str, typer.Option(help="Its run, as `archive verify` names it.")],
+    config: Config = Path("conf/local.yaml"),
+) -> None:
+    """Write the lost manifest of a recorded copy from its files; refused unless they hold the offsets on record, no more.
+
+    A backup's manifest is better: it also says that no byte of the files has changed.
+    """
+    from pipelines.archive.remaking import remake_manifest as remake  # noqa: PLC0415
+    from pipelines.common.settings import process_settings  # noqa: PLC0415
+
+    unit = remake(process_settings(config), _parsed(day, "--day"), run)
+    typer.echo(f"{unit.day}  run {unit.run}  {unit.rows:,} rows in {len(unit.files)} files: the manifest was written anew.")
+
+
 def _plain(unit: Unit) -> dict[str, Any]:
     return {**vars(unit), "rows": unit.rows, "bytes": unit.bytes, "files": [vars(file) for file in unit.files]} | {
         "parts": [vars(part) for part in unit.parts]
@@ -92,10 +109,14 @@ def _unaccounted(settings: Settings, units: list[Unit], first: date | None, last
 
 
 def _day(text: str | None, flag: str) -> date | None:
+    return None if text is None else _parsed(text, flag)
+
+
+def _parsed(text: str, flag: str) -> date:
     from pipelines.common.errors import UsageError  # noqa: PLC0415
 
     try:
-        return None if text is None else date.fromisoformat(text)
+        return date.fromisoformat(text)
     except ValueError:
         msg = f"{flag} is `{text}`, expected a day of the calendar such as 2026-01-28; correct it."
         raise UsageError(msg) from None

@@ -25,6 +25,7 @@ from pipelines.common.voids import EVENTS, LETTERS, void_row
 from pipelines.silver import silver_processing
 
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
+_BYTES = ["_raw_value", "_kafka_key", "_kafka_headers"]
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 Progress = Callable[[str], None]
 
@@ -47,11 +48,14 @@ def roll_back(
     From the RESTORE on, checkpoints that were made before it are refused (restores.py). `repair`: Silver reads the lost
     records again (until `stop`), Gold's days are recomputed. Raises UsageError where the table has changed meanwhile.
     """
-    if delta.current_version(spark, plan.path) != (plan.version if plan.done_at is None else plan.done_at):
-        msg = f"{plan.table} has changed since it was looked at: something still writes to it; stop its stream, then try again."
-        raise UsageError(msg)
     is_silver = plan.table in (SILVER, DLQ)
     with lease_of(settings, "silver" if is_silver else "gold", job="rollback", run=str(plan.table)).hold():
+        # Only now: whoever held the lease until then may have written.
+        if delta.current_version(spark, plan.path) != (plan.version if plan.done_at is None else plan.done_at):
+            msg = (
+                f"{plan.table} has changed since it was looked at: something still writes to it; stop its stream, then try again."
+            )
+            raise UsageError(msg)
         reopened = 0
         if plan.table == SILVER:
             progress("opening dead letters whose events are taken back")
@@ -106,17 +110,42 @@ def _reopen_dead_letters(spark: SparkSession, settings: Settings, plan: Rollback
         replayed = replayed.where(F.col("_closed_at") > F.lit(plan.undone_since))
     else:
         replayed = replayed.join(_at(spark, plan.path, plan.version), on=_COORDINATES, how="left_semi")
-    lost = replayed.select(_COORDINATES).join(_at(spark, plan.path, plan.to), on=_COORDINATES, how="left_anti")
+    lost = replayed.select(*_COORDINATES, "_kafka_timestamp", *_BYTES)
+    lost = _with_bytes(spark, settings, lost.join(_at(spark, plan.path, plan.to), on=_COORDINATES, how="left_anti"))
     same = " AND ".join(f"t.{name} = s.{name}" for name in _COORDINATES)
     result = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(lost.alias("s"), f"{same} AND t._status = 'replayed'")
-        .whenMatchedUpdate(set=letter_state(letters.columns, "open"))
+        .whenMatchedUpdate(set=letter_state(letters.columns, "open") | {name: F.col(f"s.{name}") for name in _BYTES})
         .execute()
         .collect()[0]
     )
     return int(result["num_updated_rows"])
+
+
+def _with_bytes(spark: SparkSession, settings: Settings, letters: DataFrame) -> DataFrame:
+    """Give the letters that have lost their bytes to retention those of Bronze: a replay would take them for tombstones.
+
+    Raises UsageError where Bronze has not the records either.
+    """
+    bare = letters.where("_raw_value IS NULL")
+    if bare.isEmpty():
+        return letters
+    bronze = spark.read.format("delta").load(BRONZE.path(settings)).where("_raw_value IS NOT NULL").select(*_COORDINATES, *_BYTES)
+    found = bare.drop(*_BYTES).join(bronze.dropDuplicates(_COORDINATES), on=_COORDINATES, how="left")
+    gone = found.where("_raw_value IS NULL").select("_kafka_timestamp")
+    first, last, count = gone.agg(
+        F.to_date(F.min("_kafka_timestamp")), F.to_date(F.max("_kafka_timestamp")), F.count(F.lit(1))
+    ).collect()[0]
+    if count:
+        msg = (
+            f"{count} dead letters of {first} to {last} would be open again, but retention took their bytes and Bronze has not "
+            f"their records any more; nothing was changed: put the days back with `python batch/archive_bronze.py --restore "
+            f"--from-date {first} --to-date {last}` and try again, or choose a later version."
+        )
+        raise UsageError(msg)
+    return letters.where("_raw_value IS NOT NULL").unionByName(found)
 
 
 def letter_state(columns: Sequence[str], status: str, replay_id: str | None = None) -> dict[str, str | Column]:

@@ -15,11 +15,12 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
+from pipelines.archive.guard import refuse_ranges
 from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.ledger import Ledger, merge_ranges, subtract
+from pipelines.common.ledger import Ledger, covered_by, subtract
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
-from pipelines.common.voids import EVENTS, LETTERS, LedgerRow, standing
+from pipelines.common.voids import EVENTS, LETTERS, LedgerRow, is_void_row, standing
 
 REVERSIBLE = (GOLD_HOURLY, GOLD_DAILY, SILVER, DLQ)
 _KINDS = {SILVER: EVENTS, DLQ: LETTERS}
@@ -33,8 +34,8 @@ class RollbackPlan:
     `done_at`: version of the RESTORE where an earlier run has got that far; `version` is then the one before it.
     `undone_since`: when the first commit was made that is taken back.
 
-    For Silver and the dead letters: `batches` of the ledger that are taken back, and `bronze_version`, from which a new
-    generation has to read.
+    For Silver and the dead letters: `batches` of the ledger that are taken back (none where an earlier run has done so), and
+    `bronze_version`, from which a new generation has to read.
     """
 
     table: TableName
@@ -60,7 +61,7 @@ def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
     """Look at everything that a rollback depends on; nothing is written.
 
     Raises UsageError with one sentence: a table that is never rolled back, a version that is not there or whose files are
-    gone, a bill that would be opened again.
+    gone, a bill that would be opened again, dead letters whose records are in Bronze's archive alone.
     """
     table = _reversible(name)
     path = table.path(settings)
@@ -196,26 +197,24 @@ def _with_batches(settings: Settings, plan: RollbackPlan) -> RollbackPlan:
         # A batch that wrote nothing was decided by what the table held then.
         return bool(wrote > plan.to if wrote is not None else kind == EVENTS and row["committed_at"] > plan.undone_since)
 
-    batches = [row for row in standing(known, kind) if is_undone(row)]
-    undone = {id(row) for row in batches}
-    kept = _covered(row for row in standing(known) if id(row) not in undone or kind == LETTERS)
-    taken = _covered(batches)
-    start = bronze_start(ledger.batches("bronze"), taken if kind == LETTERS else subtract(taken, kept), kept)
-    return replace(plan, batches=batches, bronze_version=start)
-
-
-def _covered(rows: Any) -> Ranges:
-    ranges: Ranges = {}
-    for row in rows:
-        for partition, (start, end) in json.loads(row["offsets"]).items():
-            ranges.setdefault(int(partition), []).append((start, end))
-    return {partition: merge_ranges(found) for partition, found in ranges.items()}
+    # A row that an earlier run has voided is undone all the same: that run may have died before its records were read again.
+    undone = [row for row in known if not is_void_row(row) and is_undone(row)]
+    ids = {id(row) for row in undone}
+    batches = [row for row in standing(known, kind) if id(row) in ids]
+    if kind == LETTERS:
+        kept, missing = covered_by(standing(known)), covered_by(undone)
+        # Silver's stream would not miss them: what they are in Silver is not taken back.
+        refuse_ranges(settings, missing, "would have to be read again")
+    else:
+        kept = covered_by(row for row in standing(known) if id(row) not in ids)
+        missing = subtract(covered_by(row for row in known if not is_void_row(row)), kept)
+    return replace(plan, batches=batches, bronze_version=bronze_start(ledger.batches("bronze"), missing, kept))
 
 
 def bronze_start(bronze: Sequence[LedgerRow], missing: Ranges, kept: Ranges) -> int:
     """First version of Bronze that holds a record of `missing`, or one beyond the end of `kept`; 0 where that is unknown."""
     ends = {partition: ranges[-1][1] for partition, ranges in kept.items()}
-    if subtract(missing, _covered(bronze)):
+    if subtract(missing, covered_by(bronze)):
         return 0
     first, last = None, 0
     for row in bronze:

@@ -13,7 +13,7 @@ from pipelines.archive import records
 from pipelines.archive.content import COORDINATES, database, read
 from pipelines.archive.copying import CopyRun
 from pipelines.archive.hot import HotTable
-from pipelines.archive.units import Archive
+from pipelines.archive.units import Archive, Survey, key_of
 from pipelines.common import failpoints
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.leases import lease_of
@@ -30,13 +30,19 @@ _UNREAD = """
 
 @dataclass(frozen=True)
 class ArchivePlan:
-    """Days of Bronze before `before`, at the version of `hot`: rows, and of these how many Silver has not read."""
+    """Days of Bronze before `before`, at the version of `hot`: rows, and of these how many Silver has not read.
+
+    `leftovers`: folders of runs that died, which are to be removed. `lost`: folders of recorded copies whose manifest is gone.
+    `foreign`: files in the archive that no run has made; they stay.
+    """
 
     before: date
     hot: HotTable
     rows: Mapping[date, int]
     unread: Mapping[date, int]
-    leftovers: tuple[str, ...]
+    leftovers: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     @property
     def ready(self) -> dict[date, int]:
@@ -75,15 +81,17 @@ def plan_archive(settings: Settings, before: date | None, now: datetime) -> Arch
     rows = hot.counts(before or bound)
     covered = Ledger(settings).covered("silver")
     unread = {day: _unread(hot, day, covered) for day in rows}
-    return ArchivePlan(before or bound, hot, rows, unread, tuple(Archive.of(settings).leftovers()))
+    survey = Archive.of(settings).survey()
+    return ArchivePlan(before or bound, hot, rows, unread, *_leftovers(settings, survey), survey.foreign)
 
 
 def archive(settings: Settings, plan: ArchivePlan, run: str, now: datetime, say: Callable[[str], None]) -> Archived:
     """Archive the days of `plan` that Silver has read.
 
     Guarantee: a row leaves Bronze only when files in the archive, read back, hold it with all its bytes. Each step may run
-    again: a copy without a manifest is thrown away, one with a manifest is not made twice, and a row may stand in both. One
-    run at a time. Raises DataLossError where a copy differs from Bronze, or an older one is damaged: that day stays in Bronze.
+    again: a copy without a manifest is thrown away unless it is on record, one with a manifest is not made twice, and a row may
+    stand in both. One run at a time. Raises DataLossError where a copy differs from Bronze, or an older one is damaged: that day
+    stays in Bronze. So it does at the end where a copy on record has no manifest: it may be the only one, and is never removed.
     """
     place = Archive.of(settings)
     copies = CopyRun(settings, place, plan.hot, run, now)
@@ -91,7 +99,7 @@ def archive(settings: Settings, plan: ArchivePlan, run: str, now: datetime, say:
     failed: list[DataLossError] = []
     with lease_of(settings, "archive", job=JOB, run=run).hold():
         records.ensure(settings)
-        for folder in place.leftovers():
+        for folder in _leftovers(settings, place.survey())[0]:
             place.remove(folder)
         for day, rows in plan.ready.items():
             say(f"{day}: {rows:,} rows")
@@ -101,11 +109,29 @@ def archive(settings: Settings, plan: ArchivePlan, run: str, now: datetime, say:
                 # The other days are not held up by this one's damage.
                 failed.append(error)
         removed = _remove(settings, plan.hot, {day: plan.rows[day] for day in copied}, run)
+        # Last: a day that Bronze has still was copied anew, and its old copy is no longer on record.
+        lost = _leftovers(settings, place.survey())[1]
     changed = tuple(sorted(copied.keys() - removed.keys()))
     _LOG.info("archive run done", run=run, rows=sum(removed.values()), days=len(removed), changed=len(changed))
     if failed:
         raise failed[0]
+    if lost:
+        msg = (
+            f"{len(lost)} copies on record in ops.bronze_archive have no manifest (first {place.path(lost[0])}); they stay as "
+            "they are: put manifest.json back from a backup of the archive, or make it anew (playbooks/bronze-archive.md)."
+        )
+        raise DataLossError(msg)
     return Archived(run, copied, removed, changed)
+
+
+def _leftovers(settings: Settings, survey: Survey) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Folders without a manifest: those of runs that died, whose rows are in Bronze still, and those of recorded copies.
+
+    A copy is on record before its rows leave Bronze, so one that is not has lost nothing.
+    """
+    known = {(row["day"], row["run"]) for row in records.rows(settings) if row["expired_at"] is None}
+    lost = tuple(folder for folder in survey.leftovers if key_of(folder) in known)
+    return tuple(folder for folder in survey.leftovers if folder not in lost), lost
 
 
 def _secure(copies: CopyRun, day: date) -> int:

@@ -67,7 +67,7 @@ class CopyRun:
             if problem is not None:
                 msg = (
                     f"The archive of {unit.day} is damaged: {problem}; what Bronze has of that day stays there. Put the file "
-                    f"back from a backup, or move the folder {self.place.path(unit.folder)} aside and run again."
+                    f"back from a backup, or move the folder {self.place.path(unit.folder)} outside the archive and run again."
                 )
                 raise DataLossError(msg)
 

@@ -41,6 +41,20 @@ def refuse_unread(settings: Settings) -> None:
         _refuse(settings, [part for span in spans for part in _without(span, covered)], "Silver has not read")
 
 
+def refuse_ranges(settings: Settings, ranges: Mapping[int, list[tuple[int, int]]], why: str) -> None:
+    """Refuse to count on records of `ranges` (merged, [start, end) by partition) of which some are in the archive alone.
+
+    Raises UsageError with one sentence; `why`: what these records would have to do.
+    """
+    wanted = []
+    for span in _spans(settings):
+        for first, end in ranges.get(span.partition, []):
+            low, high = max(span.first, first), min(span.last, end - 1)
+            if low <= high:
+                wanted.append(Span(span.day, span.partition, low, high, span.expired))
+    _refuse(settings, wanted, why)
+
+
 def refuse_archived(
     settings: Settings,
     *,

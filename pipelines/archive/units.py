@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -15,13 +16,15 @@ import pyarrow.fs as pa_fs
 
 from pipelines.archive.content import Figures, Part, figures, read
 from pipelines.archive.storage import dataset, keep, open_folder, sha256
-from pipelines.common.errors import LakehouseError
+from pipelines.common.errors import DataLossError, LakehouseError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _DAY, _RUN = "_event_date=", "run-"
+_FOLDER = re.compile(rf"{_DAY}(\d{{4}}-\d\d-\d\d)/{_RUN}([0-9A-Za-z]+)")
+"""A unit's folder. Nothing else below the archive is ever read or removed: it is not the archive's own."""
 _READERS = 8
 
 
@@ -36,11 +39,14 @@ class ArchiveFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows of `day` that the run `run` copied from `bronze_version`; `schema` are column names and Arrow types."""
+    """Rows of `day` that the run `run` copied from `bronze_version`; `schema` are column names and Arrow types.
+
+    `bronze_version` is None where the manifest was made anew: only the lost one knew it.
+    """
 
     day: date
     run: str
-    bronze_version: int
+    bronze_version: int | None
     created_at: datetime
     keep_until: date
     files: tuple[ArchiveFile, ...]
@@ -60,12 +66,34 @@ class Unit:
     @property
     def folder(self) -> str:
         """Its folder, below the archive of Bronze."""
-        return f"{_DAY}{self.day}/{_RUN}{self.run}"
+        return folder_of(self.day, self.run)
 
     def manifest(self) -> str:
         """Text of the manifest."""
         tree = {"format": _FORMAT, "table": str(BRONZE), "rows": self.rows, **asdict(self)}
         return json.dumps(tree, indent=1, default=str)
+
+
+def folder_of(day: date, run: str) -> str:
+    """Folder of a unit, below the archive of Bronze."""
+    return f"{_DAY}{day}/{_RUN}{run}"
+
+
+def key_of(folder: str) -> tuple[date, str] | None:
+    """Day and run of a unit's folder; None for any other, such as one that somebody has renamed."""
+    match = _FOLDER.fullmatch(folder)
+    try:
+        return (date.fromisoformat(match[1]), match[2]) if match else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies in the archive besides units: folders of runs without a manifest, and files that no run has made."""
+
+    leftovers: tuple[str, ...]
+    foreign: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,20 +120,31 @@ class Archive:
         Raises LakehouseError for a manifest that cannot be read.
         """
         folders = [self.root] if days is None else [self.path(f"{_DAY}{day}") for day in days]
-        paths = [info.path for folder in folders for info in self._files(folder) if info.base_name == MANIFEST]
+        found = [split for folder in folders for split in self._files(folder)]
+        paths = [self.path(f"{folder}/{name}") for folder, name in found if name == MANIFEST and key_of(folder)]
         with ThreadPoolExecutor(_READERS) as pool:
             return sorted(pool.map(self._read, paths), key=lambda unit: (unit.day, unit.created_at))
 
-    def leftovers(self) -> list[str]:
-        """Folders of runs without a manifest: a run that died, whose rows are in Bronze still."""
+    def survey(self) -> Survey:
+        """Look at which folders and files are no units; no file is opened."""
         runs: dict[str, set[str]] = {}
-        for info in self._files(self.root):
-            folder, _, name = info.path.removeprefix(f"{self.root}/").rpartition("/")
+        for folder, name in self._files(self.root):
             runs.setdefault(folder, set()).add(name)
-        return sorted(folder for folder, names in runs.items() if MANIFEST not in names)
+        leftovers = [folder for folder, names in runs.items() if key_of(folder) and MANIFEST not in names]
+        foreign = [(folder, name) for folder, names in runs.items() if not key_of(folder) for name in names]
+        return Survey(tuple(sorted(leftovers)), tuple(sorted(f"{folder}/{name}".lstrip("/") for folder, name in foreign)))
 
     def remove(self, folder: str) -> None:
-        """Remove a unit's folder, its manifest first: what a crash leaves is a leftover then."""
+        """Remove a unit's folder, its manifest first: what a crash leaves is a leftover then.
+
+        Raises DataLossError for any other folder: it may hold units.
+        """
+        if not key_of(folder):
+            msg = (
+                f"`{folder}` of the archive {self.root} was to be removed, expected the folder of one run; nothing was removed, "
+                "see playbooks/bronze-archive.md."
+            )
+            raise DataLossError(msg)
         manifest = self.path(f"{folder}/{MANIFEST}")
         if self.system.get_file_info(manifest).type == pa_fs.FileType.File:
             self.system.delete_file(manifest)
@@ -123,6 +162,10 @@ class Archive:
     def rows(self, *units: Unit) -> ds.Dataset:
         """The rows of units."""
         return dataset(self.system, [self.path(f"{unit.folder}/{file.name}") for unit in units for file in unit.files])
+
+    def parquet_files(self, folder: str) -> list[str]:
+        """Names of the Parquet files that lie in a unit's folder, whatever its manifest says."""
+        return sorted(name for at, name in self._files(self.path(folder)) if at == folder and name.endswith(".parquet"))
 
     def problem(self, unit: Unit) -> str | None:
         """Read a unit's files back and say what differs from its manifest, naming the file; None where nothing does."""
@@ -143,17 +186,25 @@ class Archive:
             return f"{folder} cannot be read as Parquet ({type(error).__name__})"
         return None if held == unit.parts else f"{folder} holds other rows than its manifest says ({_said(held, unit.parts)})"
 
-    def _files(self, folder: str) -> list[pa_fs.FileInfo]:
+    def _files(self, folder: str) -> list[tuple[str, str]]:
+        """All files below a folder, as their folder (below the archive) and their name."""
         found = self.system.get_file_info(pa_fs.FileSelector(folder, recursive=True, allow_not_found=True))
-        return [info for info in found if info.type == pa_fs.FileType.File]
+        paths = [info.path.removeprefix(f"{self.root}/") for info in found if info.type == pa_fs.FileType.File]
+        return [(folder, name) for folder, _, name in (path.rpartition("/") for path in paths)]
 
     def _read(self, path: str) -> Unit:
         try:
             with self.system.open_input_stream(path) as stream:
-                return _unit(json.loads(stream.read().decode()))
+                unit = _unit(json.loads(stream.read().decode()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = f"The manifest {path} cannot be read ({type(error).__name__}); put it back from a backup of the archive."
             raise LakehouseError(msg) from None
+        expected = self.path(f"{unit.folder}/{MANIFEST}")
+        if path != expected:
+            # A folder that was copied or renamed: its rows would be read twice, or not found.
+            msg = f"The manifest {path} is that of {expected}; put its folder back there, or move it outside the archive."
+            raise LakehouseError(msg)
+        return unit
 
 
 def _unit(tree: dict[str, Any]) -> Unit:

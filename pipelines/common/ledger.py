@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,13 +137,7 @@ class Ledger:
 
         Batches that were taken back (see voids.py) do not count.
         """
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for row in standing(self._rows(job)):
-            holes = json.loads(row["holes"] or "{}")
-            for partition, (start, end) in json.loads(row["offsets"]).items():
-                edges = [start, *(edge for hole in holes.get(partition, []) for edge in hole), end]
-                ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
-        return {partition: merge_ranges(found) for partition, found in ranges.items()}
+        return covered_by(standing(self._rows(job)))
 
     def end_offsets(self, job: str) -> dict[int, int]:
         """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""
@@ -180,6 +174,17 @@ class Ledger:
             return []
         rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
         return rows
+
+
+def covered_by(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[tuple[int, int]]]:
+    """For each Kafka partition the ranges [start, end) of which the batches of `rows` saw records, merged."""
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for row in rows:
+        holes = json.loads(row["holes"] or "{}")
+        for partition, (start, end) in json.loads(row["offsets"]).items():
+            edges = [start, *(edge for hole in holes.get(partition, []) for edge in hole), end]
+            ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
+    return {partition: merge_ranges(found) for partition, found in ranges.items()}
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

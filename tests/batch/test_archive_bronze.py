@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from lakehouse.cli import main as lakehouse
 from pipelines.archive import records
 from pipelines.archive.guard import refuse_archived, refuse_unread
 from pipelines.archive.restoring import due_units, expire
-from pipelines.archive.units import Archive
+from pipelines.archive.units import Archive, Survey
 from pipelines.bronze.gaps import Gap, find_gaps
 from pipelines.common import failpoints
-from pipelines.common.errors import UsageError
+from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.kafka import TopicState
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings, load_settings
@@ -219,7 +219,130 @@ def test_killed_run_loses_nothing_and_the_next_one_completes_it(cold: Cold, kill
     assert cold.archived() == [row for row in before if row["_event_date"] < D3.date()]
     assert cold.hot() == [row for row in before if row["_event_date"] >= D3.date()]
     assert set(cold.offsets_recorded().values()) == {1}
-    assert Archive.of(cold.settings).leftovers() == []
+    assert Archive.of(cold.settings).survey() == Survey((), ())
+
+
+def test_files_that_no_run_has_made_stay_and_take_no_unit_with_them(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    cold.run(*BEFORE)
+    root = Path(Archive.of(cold.settings).root)
+    archived, day = cold.archived(), root / "_event_date=2026-01-28"
+    unit = next(day.glob("run-*"))
+    foreign = [root / "README", day / "SHA256SUMS", unit / "notes/why", day / "run-old.bak/x.parquet", root / "a/run-1/x"]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("?")
+    dead = day / "run-0dead0/part-00000.parquet"
+    dead.parent.mkdir()
+    dead.write_text("half")
+
+    assert cold.run(*BEFORE) == 0
+
+    said = capsys.readouterr().out
+    assert "1 unfinished copies" in said
+    assert "5 files in the archive are not of its making and stay (first README)" in said
+    assert (dead.exists(), all(path.exists() for path in foreign)) == (False, True)
+    assert cold.archived() == archived
+    assert len(Archive.of(cold.settings).units()) == 2
+
+
+@pytest.mark.parametrize(
+    "folder", ["", "/", "_event_date=2026-01-28", "_event_date=2026-01-28/", "_event_date=2026-01-28/run-", ".."]
+)
+def test_nothing_but_the_folder_of_one_run_is_ever_removed(cold: Cold, folder: str) -> None:
+    cold.run(*BEFORE)
+    names = cold.files()
+    with pytest.raises(DataLossError, match="nothing was removed"):
+        Archive.of(cold.settings).remove(folder)
+    assert cold.files() == names
+
+
+def _lose_manifest(cold: Cold) -> Path:
+    manifest = next(iter(cold.folder.glob("lake/archive/**/_event_date=2026-01-28/run-*/manifest.json")))
+    shutil.move(manifest, cold.folder / "backup.json")
+    return manifest
+
+
+def test_recorded_copy_whose_manifest_is_lost_is_never_removed(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    cold.run(*BEFORE)
+    archived, manifest = cold.archived(), _lose_manifest(cold)
+    names = sorted(cold.folder.glob("lake/archive/**/*"))
+
+    assert cold.run(*BEFORE, "--dry-run") == 0
+    assert "1 copies on record have no manifest" in capsys.readouterr().out
+    # Other days go on.
+    cold.append(record(0, 10, D2))
+    cold.read_by_silver(p0=[10, 11])
+    assert cold.run(*BEFORE) == 1
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert (len(errors), str(manifest.parent) in errors[0], "playbooks/bronze-archive.md" in errors[0]) == (1, True, True)
+    assert set(names) < set(cold.folder.glob("lake/archive/**/*"))
+    assert (0, 10) in places(cold.archived())
+
+    shutil.move(cold.folder / "backup.json", manifest)
+    assert cold.run(*BEFORE) == 0
+    assert in_order([*archived, record(0, 10, D2)]) == cold.archived()
+    assert set(cold.offsets_recorded().values()) == {1}
+
+
+def test_lost_manifest_is_made_anew_from_files_that_hold_what_is_on_record(
+    cold: Cold, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cold.run(*BEFORE)
+    archived, units, manifest = cold.archived(), Archive.of(cold.settings).units(), _lose_manifest(cold)
+    file = next(manifest.parent.glob("*.parquet"))
+
+    def remake(run: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            lakehouse(["archive", "remake-manifest", "--day", "2026-01-28", "--run", run, "--config", cold.config])
+        return int(ended.value.code or 0)
+
+    assert remake("nobody") == 2
+    content, table = file.read_bytes(), pq.read_table(file, partitioning=None)
+    for damage in (table.slice(1), pa.concat_tables([table, table.slice(0, 1)])):
+        pq.write_table(damage, file)
+        assert remake(units[0].run) == 1
+        assert "hold other offsets" in capsys.readouterr().err
+    file.write_bytes(content[:-9])
+    assert remake(units[0].run) == 1
+    file.write_bytes(content)
+    assert not manifest.exists()
+
+    assert remake(units[0].run) == 0
+    found = Archive.of(cold.settings).units()[0]
+    same = replace(units[0], bronze_version=None, created_at=found.created_at)
+    assert (found, cold.archived()) == (same, archived)
+    assert remake(units[0].run) == 2
+    assert cold.run(*BEFORE) == 0
+    assert cold.run("--restore", "--from-date", "2026-01-28") == 0
+
+
+def test_day_that_bronze_has_still_is_copied_anew_where_its_manifest_is_lost(cold: Cold) -> None:
+    cold.run(*BEFORE)
+    archived = cold.archived()
+    cold.run("--restore", "--from-date", "2026-01-28")
+    manifest = _lose_manifest(cold)
+
+    assert cold.run(*BEFORE) == 0
+    assert cold.archived() == archived
+    assert set(cold.offsets_recorded().values()) == {1}
+    # Not on record any more, so it is what a run that died has left.
+    assert manifest.parent.exists()
+    assert cold.run(*BEFORE) == 0
+    assert not manifest.parent.exists()
+    assert cold.archived() == archived
+
+
+def test_copied_or_renamed_unit_is_never_read_twice(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
+    cold.run(*BEFORE)
+    unit = next(iter(cold.folder.glob("lake/archive/**/_event_date=2026-01-28/run-*")))
+    shutil.copytree(unit, unit.with_name(f"{unit.name}.bak"))
+    assert len(Archive.of(cold.settings).units()) == 2
+    shutil.copytree(unit, unit.with_name("run-2"))
+    version = cold.bronze.version()
+    assert cold.run("--restore", "--from-date", "2026-01-28") == 1
+    assert "run-2/manifest.json is that of" in capsys.readouterr().err
+    assert cold.bronze.version() == version
 
 
 def test_day_that_silver_has_not_read_whole_stays(cold: Cold, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,7 +451,7 @@ def test_damaged_copy_keeps_its_rows_in_bronze_and_is_named(cold: Cold, capsys: 
     assert ended.value.code == 3
     assert str(damaged) in capsys.readouterr().out
 
-    shutil.move(damaged.parent, cold.folder / "aside")
+    shutil.move(damaged.parent, cold.folder / "outside")
     assert cold.run(*BEFORE) == 0
     assert cold.hot() == [row for row in before if row["_event_date"] == D3.date()]
     assert set(cold.offsets_recorded().values()) == {1}

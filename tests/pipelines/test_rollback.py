@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
+from pyspark.errors import StreamingQueryException
 
+from batch.dlq_retention import strip_closed
 from lakehouse.cli import main
 from lakehouse.rollback import roll_back
 from lakehouse.rollback_plan import bronze_start, plan_rollback
 from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.leases import Lease
 from pipelines.common.ledger import BatchRow, Ledger, subtract
 from pipelines.common.restores import refuse_restored
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.silver import silver_processing
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -52,8 +56,9 @@ def _silver(lake: Lake) -> list[Any]:
     counts = lake.counts()
     # Whether a copy came after its survivor or made room for it depends on how batches are cut; how many there are does not.
     copies = counts.pop("duplicate", 0) + counts.pop("replaced", 0)
-    counts = {**{name: counts[name] for name in ("inserted", "tombstone", "dead_lettered")}, "copies": copies}
-    return [lake.rows(SILVER, without=("_processed_at",)), lake.rows(DLQ, without=("_dead_lettered_at",)), counts]
+    counts = {**{name: counts.get(name, 0) for name in ("inserted", "tombstone", "dead_lettered")}, "copies": copies}
+    letters = lake.rows(DLQ, without=("_dead_lettered_at", "_last_attempt_at"))
+    return [lake.rows(SILVER, without=("_processed_at",)), letters, counts]
 
 
 def _roll_back(lake: Lake, table: Any, to: int, **options: Any) -> Any:
@@ -139,6 +144,138 @@ def test_dead_letters_are_rejected_again_after_their_table_is_rolled_back(
     assert _silver(lake) == before
     with pytest.raises(CheckpointError, match="api_usage_events_dlq was restored"):
         _open(lake, "g1")
+
+
+@pytest.mark.faults
+def test_dead_letters_are_rejected_again_also_in_two_steps_and_after_a_first_repair(
+    lake: Lake, make_event: Make, make_record: Make
+) -> None:
+    _fill(lake, make_event, make_record)
+    before = _silver(lake)
+    _roll_back(lake, DLQ, 0)
+    assert lake.rows(DLQ) == []
+    plan = plan_rollback(lake.settings, str(DLQ), 0)
+    assert (plan.done_at, plan.batches, plan.bronze_version) == (lake.version(DLQ), [], 1)
+    _roll_back(lake, DLQ, 0, repair=True)
+    assert _silver(lake) == before
+
+    # Not to be taken for the one before: the repair has written since, and is taken back as well.
+    _roll_back(lake, DLQ, 0)
+    _roll_back(lake, DLQ, 0, repair=True)
+    assert _silver(lake) == before
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", ["rollback.after_restore", "rollback.after_void", "silver.before_append"])
+def test_rollback_of_dead_letters_that_died_is_completed_by_the_same_command(
+    lake: Lake, make_event: Make, make_record: Make, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    _fill(lake, make_event, make_record)
+    before = _silver(lake)
+
+    def die(reached: str) -> None:
+        if reached == point:
+            raise InterruptedError(point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", die)
+        with pytest.raises((InterruptedError, StreamingQueryException)):
+            _roll_back(lake, DLQ, 0, repair=True)
+    assert lake.rows(DLQ) == []
+    _roll_back(lake, DLQ, 0, repair=True)
+    assert _silver(lake) == before
+
+
+@pytest.mark.faults
+def test_silver_is_read_again_where_its_batches_had_not_read_in_order(lake: Lake, make_event: Make, make_record: Make) -> None:
+    _append_one_by_one(lake, [make_record(make_event(event_id="e0"), 0)])
+    lake.run_silver()
+    _append_one_by_one(lake, [make_record(make_event(event_id=f"e{offset}"), offset) for offset in (1, 2)])
+    checkpoint = f"{lake.folder}/checkpoints/silver/late"
+    late = silver_processing.run(
+        lake.spark, lake.settings, checkpoint_path=checkpoint, trigger="available-now", starting_offsets='{"0": 2}'
+    )
+    late.awaitTermination()
+    good = lake.version(SILVER)
+    lake.run_silver()
+    before = _silver(lake)
+    assert before[2]["inserted"] == 3
+    _roll_back(lake, SILVER, good)
+    assert len(lake.rows(SILVER)) == 2
+    _roll_back(lake, SILVER, good, repair=True)
+    assert _silver(lake) == before
+
+
+@pytest.mark.faults
+def test_records_that_filled_a_hole_are_read_again(lake: Lake, make_event: Make, make_record: Make) -> None:
+    """The batch before had read over their offsets and had seen that they were not there."""
+    record = {offset: make_record(make_event(event_id=f"e{offset}"), offset) for offset in range(4)}
+    _append_one_by_one(lake, [record[0], record[3]], [0, 4])
+    lake.run_silver()
+    good = lake.version(SILVER)
+    for offset in (1, 2):
+        _append_one_by_one(lake, [record[offset]])
+        lake.run_silver()
+    before = _silver(lake)
+    assert before[2]["inserted"] == 4
+    # Not 1: by the range that its row has, the first commit could hold them as well.
+    assert plan_rollback(lake.settings, str(SILVER), good).bronze_version == 0
+    _roll_back(lake, SILVER, good, repair=True)
+    assert _silver(lake) == before
+
+
+def _append_one_by_one(lake: Lake, records: list[dict[str, Any]], offsets: list[int] | None = None) -> None:
+    """A commit of Bronze for each record, or one for all where their range `offsets` is given, each with its ledger row."""
+    commits = [(records, offsets)] if offsets else [([one], [one["_kafka_offset"], one["_kafka_offset"] + 1]) for one in records]
+    for commit, span in commits:
+        lake.append(*commit)
+        version = lake.version(BRONZE)
+        row = BatchRow("bronze", "b1", version, {"0": span}, rows_read=len(commit), inserted=len(commit))
+        Ledger(lake.settings).record(row.with_versions({str(BRONZE): version}))
+
+
+def test_what_was_written_while_the_rollback_waited_for_the_lease_is_not_taken_back(
+    lake: Lake, make_event: Make, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(lake, make_event, make_record)
+    wait = Lease._wait
+
+    def wait_for_a_writer(lease: Lease, file: Any) -> None:
+        lake.spark.read.format("delta").load(lake.path(DLQ)).limit(1).write.format("delta").mode("append").save(lake.path(DLQ))
+        wait(lease, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "_wait", wait_for_a_writer)
+        with pytest.raises(UsageError, match="has changed since it was looked at"):
+            _roll_back(lake, DLQ, 1)
+    assert len(lake.rows(DLQ)) == 3
+
+
+@pytest.mark.faults
+def test_letter_that_lost_its_bytes_to_retention_has_them_again_when_it_is_opened(
+    lake: Lake, make_event: Make, make_record: Make
+) -> None:
+    _fill(lake, make_event, make_record)
+    good = lake.version(SILVER)
+    [bronze] = [row for row in lake.rows(BRONZE) if row["_kafka_offset"] == 4]
+    rows = lake.spark.read.format("delta").load(lake.path(SILVER)).where("event_id = 'e3'")
+    mended = rows.selectExpr("* EXCEPT (_kafka_offset, event_id)", "4L AS _kafka_offset", "'mended' AS event_id")
+    mended.select(rows.columns).write.format("delta").mode("append").save(lake.path(SILVER))
+    table = SparkTable.forPath(lake.spark, lake.path(DLQ))
+    table.update("_kafka_offset = 4", {"_status": "'replayed'", "_closed_at": "current_timestamp()"})
+    assert strip_closed(DeltaTable(lake.path(DLQ)), datetime.now(UTC)) == 1
+    SparkTable.forPath(lake.spark, lake.path(BRONZE)).delete("_kafka_offset = 4")
+    version = lake.version(SILVER)
+    with pytest.raises(UsageError, match="1 dead letters of 2026-01-28 to 2026-01-28 would be open again, but retention"):
+        _roll_back(lake, SILVER, good)
+    assert lake.version(SILVER) == version
+
+    lake.append(bronze)
+    assert _roll_back(lake, SILVER, good).reopened == 1
+    letter = next(row for row in lake.rows(DLQ) if row["_kafka_offset"] == 4)
+    assert letter["_status"] == "open"
+    assert [letter[name] for name in ("_raw_value", "_kafka_key")] == [b"{", bronze["_kafka_key"]]
+    assert letter["_kafka_headers"] == bronze["_kafka_headers"]
 
 
 @pytest.mark.faults
@@ -242,6 +379,7 @@ def test_start_is_the_first_bronze_version_with_a_missing_or_an_unread_record() 
     def row(version: int, **offsets: list[int]) -> dict[str, Any]:
         return {
             "offsets": json.dumps({name[1:]: found for name, found in offsets.items()}),
+            "holes": None,
             "versions": json.dumps({str(BRONZE): version}),
         }
 

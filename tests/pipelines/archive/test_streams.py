@@ -13,6 +13,7 @@ import pytest
 from lakehouse.checks import choose_checks, load_checks, run_checks
 from lakehouse.rebuild import build, compare, remove
 from lakehouse.rebuild_plan import plan_rebuild
+from lakehouse.rollback_plan import plan_rollback
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.archive import records
 from pipelines.archive.archiving import archive, plan_archive
@@ -134,6 +135,14 @@ def test_rebuild_and_replay_of_archived_days_are_refused_then_exact_after_the_re
     build(filled.spark, filled.settings, plan, lambda _: None, threading.Event())
     assert [one.is_none for one in compare(filled.spark, filled.settings, plan, lambda _: None)] == [True, True]
     remove(filled.spark, plan.folder)
+
+
+def test_rollback_of_dead_letters_whose_records_are_archived_is_refused_until_the_restore(filled: Lake) -> None:
+    _archive(filled)
+    with pytest.raises(UsageError, match=r"8 records of 2026-01-28 .* would have to be read again are in Bronze's archive alone"):
+        plan_rollback(filled.settings, str(DLQ), 0)
+    _put_back(filled)
+    assert plan_rollback(filled.settings, str(DLQ), 0).bronze_version == 0
 
 
 def test_checks_and_invariants_stay_green(filled: Lake) -> None:

@@ -1,0 +1,76 @@
+"""A manifest made anew: what a recorded copy holds, read from its files, where the manifest is lost and no backup has it."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pyarrow as pa
+
+from pipelines.archive import records
+from pipelines.archive.archiving import JOB
+from pipelines.archive.content import COORDINATES, figures, islands, read
+from pipelines.archive.storage import dataset, sha256
+from pipelines.archive.units import Archive, ArchiveFile, Unit, folder_of
+from pipelines.common.errors import DataLossError, LakehouseError, UsageError
+from pipelines.common.leases import lease_of
+from pipelines.common.logging import Log
+from pipelines.common.settings import Settings
+
+_LOG = Log(JOB)
+
+
+def remake_manifest(settings: Settings, day: date, run: str) -> Unit:
+    """Write the manifest of the recorded copy of `day` by `run` from its files, and return the unit.
+
+    Guarantee: its files hold each offset that `ops.bronze_archive` has of it, once, and no other. The bytes are taken as they
+    are found: that none has changed, only the lost manifest could say. Raises UsageError where there is no such copy without
+    a manifest, DataLossError where its files cannot be read or hold other offsets; then nothing is written.
+    """
+    place, folder = Archive.of(settings), folder_of(day, run)
+    with lease_of(settings, "archive", job=JOB, run=run).hold():
+        recorded = [row for row in records.rows(settings) if (row["day"], row["run"]) == (day, run) and not row["expired_at"]]
+        if not recorded or folder not in place.survey().leftovers:
+            msg = (
+                f"The archive {place.root} has no copy of {day} by run `{run[:80]}` that is on record and lacks its manifest; "
+                "`lakehouse archive verify` names those that do."
+            )
+            raise UsageError(msg)
+        try:
+            unit = _unit(settings, place, day, run)
+            held = islands(read(place.rows(unit), columns=COORDINATES))
+        except (pa.ArrowException, OSError, LakehouseError) as error:
+            msg = (
+                f"The files in {place.path(folder)} cannot be read ({type(error).__name__}); no manifest was written: put the "
+                "folder back from a backup of the archive."
+            )
+            raise DataLossError(msg) from None
+        offsets = sum(last - first + 1 for *_, first, last in held)
+        if offsets != unit.rows or held != sorted(
+            (row["topic"], row["partition"], row["first_offset"], row["last_offset"]) for row in recorded
+        ):
+            msg = (
+                f"The files in {place.path(folder)} hold other offsets than ops.bronze_archive has of them; no manifest was "
+                "written: put the folder back from a backup of the archive."
+            )
+            raise DataLossError(msg)
+        place.write(unit)
+    _LOG.info("manifest made anew", run=run, day=str(day), rows=unit.rows)
+    return unit
+
+
+def _unit(settings: Settings, place: Archive, day: date, run: str) -> Unit:
+    folder = place.path(folder_of(day, run))
+    names = place.parquet_files(folder_of(day, run))
+    rows = dataset(place.system, [f"{folder}/{name}" for name in names])
+    created = min(row["archived_at"] for row in records.rows(settings) if (row["day"], row["run"]) == (day, run))
+    hashes = ((name, *sha256(place.system, f"{folder}/{name}")) for name in names)
+    return Unit(
+        day=day,
+        run=run,
+        bronze_version=None,
+        created_at=created,
+        keep_until=day + timedelta(days=settings.retention.archive_days),
+        files=tuple(ArchiveFile(name, size, digest) for name, digest, size in hashes),
+        parts=figures(read(rows)),
+        schema=tuple((column.name, str(column.type)) for column in rows.schema),
+    )
