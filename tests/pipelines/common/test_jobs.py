@@ -50,6 +50,8 @@ def test_checkpoint_path_is_the_given_one_or_the_first_generation() -> None:
 
     assert jobs.checkpoint_path(settings, "silver", None) == "s3a://bucket/points/silver/g1"
     assert jobs.checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
+    # As a plain path, so that a second driver on it is refused.
+    assert jobs.checkpoint_path(settings, "silver", "file:///x/y") == "/x/y"
 
 
 def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> None:
