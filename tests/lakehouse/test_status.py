@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ from pipelines.common.leases import lease_of
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
 
 PROJECT = Path(__file__).resolve().parents[2]
+_LIST_OFFSETS = (2).to_bytes(2, "big")
+"""Kafka's key of the request, which stands after its length."""
 
 
 def _config(lake: Any, **kafka: str) -> Path:
@@ -123,26 +124,33 @@ def test_broker_that_answers_only_half_is_shown_not_raised(hand_lake: Any, broke
 
 @contextmanager
 def _half_answering(broker: int) -> Iterator[tuple[str, list[int]]]:
-    """A way to the broker on which the first connection gets answers, which lead back here, and later ones get none."""
+    """A way to the broker, whose metadata lead back here; on a connection that asks for offsets no answer comes any more."""
     door, swallowed = socket.create_server(("127.0.0.1", 0)), list[int]()
     port = door.getsockname()[1]
 
-    def pump(source: socket.socket, sink: socket.socket | None) -> None:
+    def ask(client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
         with suppress(OSError):
-            while data := source.recv(65_536):
-                if sink is None:
+            while data := client.recv(65_536):
+                if data[4:6] == _LIST_OFFSETS:
+                    asked.set()
+                server.sendall(data)
+
+    def answer(server: socket.socket, client: socket.socket, asked: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(65_536):
+                if asked.is_set():
                     swallowed.append(len(data))
                 else:
-                    sink.sendall(data.replace(broker.to_bytes(4, "big"), port.to_bytes(4, "big")))
+                    client.sendall(data.replace(broker.to_bytes(4, "big"), port.to_bytes(4, "big")))
 
     def serve() -> None:
         with suppress(OSError):
-            for number in count():
-                client = door.accept()[0]
-                server = socket.create_connection(("127.0.0.1", broker))
+            while True:
+                client, server = door.accept()[0], socket.create_connection(("127.0.0.1", broker))
                 opened.extend([client, server])
-                threading.Thread(target=pump, args=(client, server), daemon=True).start()
-                threading.Thread(target=pump, args=(server, client if number == 0 else None), daemon=True).start()
+                asked = threading.Event()
+                threading.Thread(target=ask, args=(client, server, asked), daemon=True).start()
+                threading.Thread(target=answer, args=(server, client, asked), daemon=True).start()
 
     opened = [door]
     threading.Thread(target=serve, daemon=True).start()
