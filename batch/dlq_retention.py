@@ -15,6 +15,7 @@ from pipelines.common import jobs
 from pipelines.common.errors import TransientError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.process import run_process
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ
@@ -27,7 +28,7 @@ _TRIES = 5
 
 def count_due(table: DeltaTable, closed_before: datetime) -> int:
     """How many letters were closed before that moment and still have their bytes."""
-    dataset = table.to_pyarrow_dataset()
+    dataset = rows_dataset(table)
     if "_closed_at" not in dataset.schema.names:
         return 0  # a table of an earlier version: nothing was ever closed
     # Not by status: pyarrow pushes no comparison of text into the files that deltalake's update writes (string views).
@@ -61,7 +62,7 @@ def strip_closed(table: DeltaTable, closed_before: datetime) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="conf/local.yaml", help="settings file (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="only say how many letters are due")
+    parser.add_argument("--dry-run", action="store_true", help="only say how many letters and files are due")
     return parser
 
 
@@ -77,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(msg) from None
         before = datetime.now(UTC) - timedelta(days=days)
         due = count_due(table, before)
-        sys.stdout.write(f"{due:,} dead letters were closed more than {days} days ago and still have their bytes.\n")
+        old = table.vacuum(dry_run=True)
+        sys.stdout.write(
+            f"{due:,} dead letters were closed more than {days} days ago and still have their bytes; {len(old):,} files of old "
+            "versions are due to be deleted.\n"
+        )
         if args.dry_run:
             return
         # Silver writes the same table: one of the two waits.

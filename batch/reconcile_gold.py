@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -84,6 +85,14 @@ class Outcome:
     adjusted: int = 0
     dry_run: bool = False
 
+    def __str__(self) -> str:
+        found = ", ".join(f"{count:,} {grain} {cause}" for (grain, cause), count in sorted(self.differences.items()))
+        bill = f"; {self.adjusted:,} adjustments to the bill" if self.was_final else ""
+        return (
+            f"{self.day}: Gold is off by {self.events_off:,} of {self.events_after:,} events; differences: {found or 'none'}"
+            f"{bill}; the day is {self.status} after a run."
+        )
+
 
 def reconcile(
     spark: SparkSession,
@@ -94,12 +103,13 @@ def reconcile(
     *,
     may_close: bool = True,
     dry_run: bool = False,
+    say: Callable[[Outcome], None] = lambda _: None,
 ) -> Outcome:
     """Reconcile `day`. A second run finds nothing to do; one that was killed is completed by the next.
 
     The daily rows of a day that is final are never rewritten: what Silver gives beyond them is added as adjustments.
-    `may_close`: whether an open day may become final; `dry_run`: only say what would be done. Raises UsageError where a
-    table is missing.
+    `may_close`: whether an open day may become final; `dry_run`: only say what would be done; `say` is told what was found
+    before anything is written. Raises UsageError where a table is missing.
     """
     for path, what in (
         (paths.silver, "the Silver table"),
@@ -113,7 +123,7 @@ def reconcile(
         if not dry_run:
             delta.ensure_table(spark, TABLE, paths.reconciliation)
             delta.ensure_table(spark, ADJUSTMENTS_TABLE, paths.adjustments)
-        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=dry_run)
+        return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=dry_run, say=say)
 
 
 def _reconcile(
@@ -126,6 +136,7 @@ def _reconcile(
     now: datetime,
     may_close: bool,
     dry_run: bool,
+    say: Callable[[Outcome], None],
 ) -> Outcome:
     silver_version = delta.current_version(spark, paths.silver)
     begin, end = hours_of(day)
@@ -156,9 +167,11 @@ def _reconcile(
             was_final=was_final,
             dry_run=dry_run,
         )
+        due = _adjustments(outcome, silver=silver, recomputed=recomputed, bill=bill)
+        outcome = replace(outcome, adjusted=due.count() if due is not None else 0)
+        say(outcome)
         if dry_run:
-            due = _adjustments(outcome, silver=silver, recomputed=recomputed, bill=bill) if bill else None
-            return replace(outcome, adjusted=due.count() if due else 0)
+            return outcome
         # The evidence is written first: a repair that is killed half-way has still said what it found.
         _record(spark, paths, found, outcome, now)
         failpoints.reach("reconcile.after_evidence")
@@ -170,8 +183,7 @@ def _reconcile(
             merge_daily(spark, paths.daily, build_daily(recomputed), [day], now, silver_version=silver_version, close=close)
             failpoints.reach("reconcile.after_daily")
         else:
-            adjusted = _adjust(spark, paths, outcome, now, silver=silver, recomputed=recomputed, bill=bill)
-            outcome = replace(outcome, adjusted=adjusted)
+            outcome = replace(outcome, adjusted=_adjust(spark, paths, outcome, now, bill=bill, due=due))
             failpoints.reach("reconcile.after_adjustments")
         _record_run(spark, paths, outcome, now)
     finally:
@@ -180,17 +192,14 @@ def _reconcile(
     return outcome
 
 
-def _adjust(
-    spark: SparkSession, paths: Paths, outcome: Outcome, now: datetime, *, silver: DataFrame, recomputed: DataFrame, bill: Bill
-) -> int:
-    rows = _adjustments(outcome, silver=silver, recomputed=recomputed, bill=bill)
-    if rows is None:
+def _adjust(spark: SparkSession, paths: Paths, outcome: Outcome, now: datetime, *, bill: Bill, due: DataFrame | None) -> int:
+    if due is None:
         return 0
-    return book(spark, paths.adjustments, rows, bill, silver_version=outcome.silver_version, run_id=outcome.run_id, now=now)
+    return book(spark, paths.adjustments, due, bill, silver_version=outcome.silver_version, run_id=outcome.run_id, now=now)
 
 
-def _adjustments(outcome: Outcome, *, silver: DataFrame, recomputed: DataFrame, bill: Bill) -> DataFrame | None:
-    if not any(grain == "daily" for grain, _ in outcome.differences):
+def _adjustments(outcome: Outcome, *, silver: DataFrame, recomputed: DataFrame, bill: Bill | None) -> DataFrame | None:
+    if bill is None or not any(grain == "daily" for grain, _ in outcome.differences):
         return None
     return build_adjustments(silver, build_daily(recomputed), bill.rows)
 
@@ -262,6 +271,12 @@ def _end_of(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
+def print_findings(outcome: Outcome) -> None:
+    """Show in one line what was found, at once: it stands there before anything is written."""
+    sys.stdout.write(f"{outcome}\n")
+    sys.stdout.flush()
+
+
 def print_outcome(outcome: Outcome) -> None:
     """Show a run as a table on standard output."""
     run = "dry run, nothing is written" if outcome.dry_run else f"run {outcome.run_id}"
@@ -308,7 +323,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def job(args: argparse.Namespace, settings: Settings) -> int:
         day = parse_day(args.date)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
-        outcome = reconcile(build_session(settings, JOB), settings, paths, day, datetime.now(UTC), dry_run=args.dry_run)
+        spark = build_session(settings, JOB)
+        outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)
         if not args.dry_run:
             _LOG.info("day reconciled", day=day, off=outcome.events_off, status=outcome.status, adjusted=outcome.adjusted)

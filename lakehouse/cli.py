@@ -78,23 +78,36 @@ def _root() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line `args` (default: the process's) and exit; a LakehouseError ends as one sentence and its code."""
+    """Run the command line `args` (default: the process's) and exit.
+
+    A LakehouseError, and what Spark, Delta, Kafka or the machine raised, ends as one sentence and its code.
+    """
     try:
         get_command(app)(args=args, prog_name="lakehouse")
     except LakehouseError as error:
-        typer.echo(f"lakehouse: {error}", err=True)
-        sys.exit(error.exit_code)
+        _say_error(error)
     except KeyboardInterrupt:
         _say_interrupted()
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:  # Typer has caught the Ctrl-C
             _say_interrupted()
         raise
+    except Exception as error:
+        from pipelines.common import jobs  # noqa: PLC0415 - pyspark: only where there is an error to name
+
+        if not isinstance(error, jobs.OUTSIDE_ERRORS):
+            raise  # a mistake of this project: its trace is needed
+        _say_error(jobs.named_error(error))
 
 
 def run() -> None:
     """Be the process of the command."""
     run_process(main)
+
+
+def _say_error(error: LakehouseError) -> NoReturn:
+    typer.echo(f"lakehouse: {error}", err=True)
+    sys.exit(error.exit_code)
 
 
 def _say_interrupted() -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.leases import Holder, leases_held
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, CIRCUIT_BREAKER, LEDGER
 from pipelines.common.voids import standing
@@ -94,7 +95,8 @@ class BreakerStatus:
 class LakeStatus:
     """Everything that `lakehouse status` shows.
 
-    `kafka` is a sentence where it gave no offsets; `breaker` is None where it never opened.
+    `kafka` is a sentence where it gave no offsets; `breaker` is None where it never opened; `leases`: who writes a layer's
+    tables at this moment.
     """
 
     tables: list[TableStatus]
@@ -102,6 +104,7 @@ class LakeStatus:
     partitions: list[PartitionStatus]
     kafka: str | None
     breaker: BreakerStatus | None = None
+    leases: dict[str, Holder] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -127,7 +130,7 @@ def read_status(settings: Settings) -> LakeStatus:
     if not tables:
         msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
         raise UsageError(msg)
-    return LakeStatus(tables, _last_batches(batches), _partitions(offsets, batches), problem, breaker)
+    return LakeStatus(tables, _last_batches(batches), _partitions(offsets, batches), problem, breaker, leases_held(settings))
 
 
 def _breaker(settings: Settings) -> BreakerStatus | None:
@@ -251,7 +254,7 @@ def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str 
             for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
         ]
         ends = [{part.partition: future.result(KAFKA_SECONDS).offset for part, future in answers.items()} for answers in asked]
-    except KafkaException:
+    except (KafkaException, TimeoutError):  # a broker may answer the first question and not the second
         return {}, f"Kafka at {servers} does not answer."
     if not partitions:
         return {}, f"Kafka at {servers} has no topic {topic}."

@@ -19,7 +19,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
 ) -> None:
-    """Show rows and versions of the tables, the last batch of each job, and each partition's offsets and lag."""
+    """Show rows and versions of the tables, the last batch of each job, each partition's offsets and lag, and who writes."""
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
     from lakehouse.status import read_status  # noqa: PLC0415
@@ -62,6 +62,8 @@ def _show(console: Console, found: LakeStatus) -> None:
         said = f"Circuit breaker of Silver: {found.breaker.state} since {at:%m-%d %H:%M:%S} UTC"
         more = "" if found.breaker.state == "closed" else "; see `lakehouse breaker show`"
         console.print(f"{said} ({found.breaker.reason}){more}", style=style, markup=False, highlight=False)
+    for layer, holder in found.leases.items():
+        console.print(f"Lease of {layer}: {holder}", markup=False, highlight=False, soft_wrap=True)
     for problem in [found.kafka, *(table.problem and f"{table.name}: {table.problem}" for table in found.tables)]:
         if problem:
             console.print(problem, style="yellow", markup=False, highlight=False)

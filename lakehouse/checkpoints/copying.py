@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from lakehouse.checkpoints.folder import Folder, read_all
 from lakehouse.checkpoints.holders import refuse_used
-from lakehouse.checkpoints.reading import MARKER, METADATA, CheckpointState, Marker, read_checkpoint
+from lakehouse.checkpoints.reading import FAILURES, MARKER, METADATA, CheckpointState, Marker, read_checkpoint
 from lakehouse.checkpoints.spark_files import write_query_id
 from pipelines.common.errors import CheckpointError, LakehouseError
 from pipelines.common.settings import Settings
@@ -64,8 +64,8 @@ def plan_generation(source: Folder, target: Folder, state: CheckpointState, name
         raise CheckpointError(msg)
     fresh = replace(marker, generation=new_generation_id())
     replaced = {METADATA: write_query_id(str(uuid.uuid4())), MARKER: fresh.encode()}
-    # Hadoop's checksums beside the two files that change would no longer fit them.
-    left_out = {*replaced, *(f".{name}.crc" for name in replaced)}
+    # Failures are those of the source's stream. Hadoop's checksums beside the files that change would no longer fit them.
+    left_out = {*replaced, FAILURES, *(f".{name}.crc" for name in (*replaced, FAILURES))}
     return CopyPlan(source, target, state, tuple(name for name in names if name not in left_out), replaced, fresh.generation)
 
 

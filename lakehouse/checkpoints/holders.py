@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pipelines.common.errors import CheckpointError
 from pipelines.common.leases import CHECKPOINT_LOCK, Holder, held_by
+from pipelines.common.settings import local_path
 
 
 def holder_of(path: str) -> Holder | None:
     """Name the process that runs on the checkpoint at `path`; None where none does, or where it lies on an object store."""
+    path = local_path(path)
     return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
 
 

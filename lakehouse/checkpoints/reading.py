@@ -21,6 +21,7 @@ from lakehouse.checkpoints.spark_files import (
 from pipelines.common.errors import CheckpointError
 
 MARKER = "lakehouse.json"
+FAILURES = "lakehouse-failures.json"
 METADATA = "metadata"
 INITIAL = "sources/0/0"
 _MARKER_TEXTS = ("job", "generation", "source", "target", "starting")

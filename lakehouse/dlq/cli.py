@@ -41,11 +41,12 @@ def list_letters(  # noqa: PLR0917 - typer passes by name
     from lakehouse.dlq import screen  # noqa: PLC0415 - keeps `--help` fast
     from lakehouse.dlq.filters import read_filter  # noqa: PLC0415
     from lakehouse.dlq.letters import open_letters, read_letters  # noqa: PLC0415
+    from pipelines.common.plain_read import to_rows  # noqa: PLC0415
 
     chosen = read_filter(rule, date, partition, offset, status)
     rows = read_letters(open_letters(_settings(config)), chosen)
     newest = rows.sort_by([(name, "descending") for name in ("_kafka_timestamp", "_kafka_partition", "_kafka_offset")])
-    shown = newest.slice(0, limit).to_pylist()
+    shown = to_rows(newest.slice(0, limit))
     if as_json:
         typer.echo(json.dumps({"total": rows.num_rows, "letters": [screen.plain(row) for row in shown]}, indent=1))
     else:

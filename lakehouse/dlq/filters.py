@@ -10,6 +10,8 @@ from typing import TypeVar
 from pipelines.common.errors import UsageError
 
 STATES = ("open", "replayed", "discarded")
+_LAST_PARTITION = 2**31 - 1
+"""Kafka's partitions are 32-bit integers."""
 _End = TypeVar("_End", date, int)
 
 
@@ -56,8 +58,8 @@ def read_filter(
         if not re.fullmatch(r"[A-Z]{2,5}-\d{3}", rule):
             msg = f"The rule `{rule[:40]}` is none, expected an id such as SLV-005; docs/rules.md lists them."
             raise UsageError(msg)
-    if partition is not None and partition < 0:
-        msg = f"The partition is {partition}, expected a number from 0; correct --partition."
+    if partition is not None and not 0 <= partition <= _LAST_PARTITION:
+        msg = f"The partition is {str(partition)[:40]}, expected a number from 0 to {_LAST_PARTITION}; correct --partition."
         raise UsageError(msg)
     if status is not None and status not in STATES:
         msg = f"The status `{status[:40]}` is none, expected one of {', '.join(STATES)}; correct --status."

@@ -14,6 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.dlq.filters import LetterFilter
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.plain_read import rows_dataset, to_rows, to_values
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ
 
@@ -58,7 +59,7 @@ def open_letters(settings: Settings) -> DeltaTable:
 
 def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str] = METADATA) -> pa.Table:
     """The `columns` of the letters that `chosen` means, in no order."""
-    dataset = table.to_pyarrow_dataset()
+    dataset = rows_dataset(table, _bounds(chosen))
     asked = (("_quality_flags", chosen.rules), ("_status", chosen.status))
     needed = [*columns, *(name for name, wanted in asked if wanted and name not in columns)]
     rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
@@ -79,11 +80,11 @@ def read_letter(table: DeltaTable, partition: int, offset: int) -> dict[str, Any
     Raises UsageError where there is none at that place.
     """
     chosen = LetterFilter(partition=partition, offsets=(offset, offset))
-    rows = read_letters(table, chosen, [*METADATA, "_raw_value", "_kafka_key", "_kafka_headers"]).to_pylist()
-    if not rows:
+    rows = read_letters(table, chosen, [*METADATA, "_raw_value", "_kafka_key", "_kafka_headers"])
+    if not rows.num_rows:
         msg = f"There is no dead letter at {partition}:{offset}; `lakehouse dlq list` shows those that there are."
         raise UsageError(msg)
-    row: dict[str, Any] = rows[0]
+    row = to_rows(rows)[0]
     key, headers, value = row.pop("_kafka_key"), row.pop("_kafka_headers"), row["_raw_value"]
     sizes = {"value_bytes": None if value is None else len(value), "key_bytes": None if key is None else len(key)}
     return {**row, **sizes, "headers": None if headers is None else len(headers)}
@@ -114,7 +115,7 @@ COUNTED = ("_quality_flags", "_dlq_date", "_status")
 def count_by(rows: pa.Table) -> list[dict[str, Any]]:
     """Count rows by day and rule: `date`, `rule`, and a number for each status; a letter counts under each of its rules."""
     counts: dict[tuple[str, str], dict[str, int]] = {}
-    for flags, day, status in zip(*(rows.column(name).to_pylist() for name in COUNTED), strict=True):
+    for flags, day, status in zip(*(to_values(rows.column(name)) for name in COUNTED), strict=True):
         for rule in flags or ["none"]:
             states = counts.setdefault((str(day), rule), {})
             states[status] = states.get(status, 0) + 1
@@ -124,16 +125,21 @@ def count_by(rows: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _expression(chosen: LetterFilter) -> pc.Expression | None:
-    parts = []
+def _bounds(chosen: LetterFilter) -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
     if chosen.days:
-        parts += [pc.field("_dlq_date") >= chosen.days[0], pc.field("_dlq_date") <= chosen.days[1]]
+        found["_dlq_date"] = chosen.days
     if chosen.partition is not None:
-        parts.append(pc.field("_kafka_partition") == chosen.partition)
+        found["_kafka_partition"] = (chosen.partition, chosen.partition)
     if chosen.offsets:
-        parts += [pc.field("_kafka_offset") >= chosen.offsets[0], pc.field("_kafka_offset") <= chosen.offsets[1]]
+        found["_kafka_offset"] = chosen.offsets
+    return found
+
+
+def _expression(chosen: LetterFilter) -> pc.Expression | None:
     found = None
-    for part in parts:
+    for name, (first, last) in _bounds(chosen).items():
+        part = (pc.field(name) >= first) & (pc.field(name) <= last)
         found = part if found is None else found & part
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ def show_list(rows: list[Row], total: int) -> None:
     table.add_column("what is wrong", overflow="fold")
     for row in rows:
         status = Text(str(row["_status"]), style=_STYLES.get(row["_status"], "bold red"))
-        when = row["_kafka_timestamp"].strftime("%Y-%m-%d %H:%M:%S")
+        at = row["_kafka_timestamp"]  # a long text where it lies beyond Python's calendar
+        when = at.strftime("%Y-%m-%d %H:%M:%S") if isinstance(at, datetime) else "after 9999"
         rules = " ".join(row["_quality_flags"] or [])
         why = row["_error_message"] or ""
         if row["_reason"]:

@@ -82,7 +82,7 @@ def _serves(admin: AdminClient, topic: str, partitions: list[int], timeout: floa
     try:
         for answer in admin.list_offsets(wanted, request_timeout=timeout).values():
             answer.result(timeout)
-    except KafkaException:
+    except (KafkaException, TimeoutError):
         return False
     return True
 
@@ -99,11 +99,11 @@ def topic_offsets(
     try:
         for place, answer in (admin.list_offsets(wanted, request_timeout=timeout) if wanted else {}).items():
             ends[place.topic][place.partition] = answer.result(timeout).offset
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         msg = f"Kafka at {bootstrap_servers} did not tell its offsets ({_name(error)}); try again."
         raise TransientError(msg) from None
     return [TopicOffsets(name, dict(sorted(ends[name].items()))) for name in names]
 
 
-def _name(error: KafkaException) -> str:
+def _name(error: Exception) -> str:
     return str(error.args[0].name()) if error.args and isinstance(error.args[0], KafkaError) else "no answer"

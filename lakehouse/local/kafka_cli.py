@@ -21,6 +21,8 @@ app = typer.Typer(help="Start, stop and look at the embedded Kafka broker.", no_
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings file (YAML).")]
 _DEFAULT_CONFIG = Path("conf/local.yaml")
+PATIENCE_SECONDS = 1.5
+"""A command that only looks says within two seconds that nobody answers."""
 
 
 @app.command()
@@ -65,7 +67,7 @@ def status(
             raise typer.Exit(EXIT_FAILURE)
         bootstrap_servers = state.bootstrap_servers
     options = settings.kafka.options if state is None else {}
-    topics = topic_offsets(bootstrap_servers, options, timeout=5.0)
+    topics = topic_offsets(bootstrap_servers, options, timeout=PATIENCE_SECONDS)
     if as_json:
         broker = {"bootstrap_servers": bootstrap_servers, **(asdict(state) if state else {})}
         typer.echo(json.dumps({**broker, "topics": {topic.topic: topic.end_offsets for topic in topics}}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -14,6 +15,7 @@ from pipelines.archive import records as archived
 from pipelines.common import files
 from pipelines.common.delta import Column, TableDef
 from pipelines.common.kafka import TopicState
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.replay import Ranges
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
@@ -72,7 +74,7 @@ def find_gaps(settings: Settings, topic: TopicState) -> list[Gap]:
 
     Reads two narrow columns of Bronze, without Spark. What lies after Bronze's last offset is lag, no hole.
     """
-    bronze = DeltaTable(files.absolute(BRONZE.path(settings))).to_pyarrow_dataset()
+    bronze = rows_dataset(DeltaTable(files.absolute(BRONZE.path(settings))))
     with duckdb.connect() as db:
         db.register("bronze", bronze)
         db.register("known", _accounted(settings, topic.topic))
@@ -120,15 +122,28 @@ def batches_of(gaps: Sequence[Gap]) -> list[Ranges]:
 
 
 def record_gaps(settings: Settings, topic: str, gaps: Mapping[Gap, str]) -> None:
-    """Write gaps, each with its cause, to `ops.known_gaps`; those that it has already are not among `find_gaps`."""
+    """Write gaps, each with its cause, to `ops.known_gaps`, less what it has already: to say it twice changes nothing."""
     now = datetime.now(UTC)
+    known = _known(settings, topic).sort_by("first_missing").to_pylist() if gaps else []
     rows = [
         {"topic": topic, "partition": gap.partition, "first_missing": gap.first, "last_missing": gap.last}
         | {"cause": cause, "found_at": now}
-        for gap, cause in sorted(gaps.items())
+        for whole, cause in sorted(gaps.items())
+        for gap in _less(whole, known)
     ]
     if rows:
         write_deltalake(files.absolute(KNOWN_GAPS.path(settings)), pa.Table.from_pylist(rows, SCHEMA), mode="append")
+
+
+def _less(gap: Gap, known: Sequence[Mapping[str, Any]]) -> list[Gap]:
+    """The parts of a gap that are not in `known`, which is in the order of the offsets."""
+    parts, first = [], gap.first
+    for row in known:
+        if row["partition"] == gap.partition and row["last_missing"] >= first and row["first_missing"] <= gap.last:
+            parts.append(Gap(gap.partition, first, row["first_missing"] - 1))
+            first = row["last_missing"] + 1
+    parts.append(Gap(gap.partition, first, gap.last))
+    return [part for part in parts if part.first <= part.last]
 
 
 def _accounted(settings: Settings, topic: str) -> pa.Table:

@@ -33,6 +33,10 @@ class TransientError(LakehouseError):
     """Raised when the outside world did not answer in time; the same call may succeed later."""
 
 
+class LeaseHeldError(TransientError):
+    """Raised when another writer of the same tables did not end its batch in time; the message names it."""
+
+
 class DataLossError(LakehouseError):
     """Raised when going on would skip or double records; an operator must decide (never retried)."""
 

@@ -90,7 +90,7 @@ def read_schema(path: Path) -> EventSchema:
     """Read one version; raises SettingsError where the file is no schema or its name is not its version."""
     try:
         schema = EventSchema.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"The event schema {path} cannot be read as JSON ({type(error).__name__}); correct the file."
         raise SettingsError(msg) from None
     except ValidationError as error:

@@ -35,14 +35,15 @@ class Failure:
         return self.cause.kind in (Kind.PERMANENT, Kind.DATA) or (self.cause.kind is Kind.TRANSIENT and self.count >= attempts)
 
     def error(self) -> LakehouseError:
-        """The one sentence for it; a sentence of the project's own stays as it is."""
+        """The sentence for it; one of the project's own stays as it is, and after several failures it stands behind."""
         if self.own is not None and (self.count == 1 or self.cause.kind is not Kind.TRANSIENT):
             return self.own
         times = "" if self.count == 1 else f" {self.count} times in a row"
         batch = f"batch {self.batch_id}" if self.batch_id >= 0 else "a batch"
+        last = "" if self.own is None else f" The last time: {self.own}"
         msg = (
             f"Stream {self.stream} failed{times} in {batch} with {self.cause.name} ({self.cause.kind}: {self.cause.reason}); "
-            f"nothing is lost, its offsets did not advance: see {self.cause.playbook}."
+            f"nothing is lost, its offsets did not advance: see {self.cause.playbook}.{last}"
         )
         return StreamFailedError(msg)
 

@@ -13,8 +13,10 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from confluent_kafka import KafkaException
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError
+from pyarrow.lib import ArrowException
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -25,14 +27,14 @@ from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
 from pipelines.common.retries import classify
 from pipelines.common.session import build_session
-from pipelines.common.settings import Settings, process_settings
+from pipelines.common.settings import Settings, local_path, process_settings
 
 AVAILABLE_NOW = "available-now"
 _INTERVAL = re.compile(r"\d+\s*(milliseconds?|seconds?|minutes?|hours?)")
 _LOG = Log("job")
 EXIT_INTERRUPTED = 130
-OUTSIDE_ERRORS = (PySparkException, Py4JError, DeltaError, OSError)
-"""What comes from below when a table's log cannot be read or the JVM is gone: a sentence, not a stack trace."""
+OUTSIDE_ERRORS = (PySparkException, Py4JError, DeltaError, ArrowException, KafkaException, OSError)
+"""What comes from below when a table cannot be read, or the JVM or Kafka is gone: a sentence, not a stack trace."""
 
 
 def job_parser(description: str) -> argparse.ArgumentParser:
@@ -101,7 +103,7 @@ def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
     The first one where there is none, and on an object store, where a newer one is named by hand.
     """
     if given:
-        return given.rstrip("/")
+        return local_path(given).rstrip("/")
     root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
     found = [int(path.name[1:]) for path in Path(root).glob("g*") if re.fullmatch(r"g\d+", path.name)]
     return f"{root}/g{max(found, default=1)}"
@@ -183,7 +185,11 @@ def run_stream(
             msg = "A replay needs a checkpoint of its own, and --checkpoint-path is missing; give a new path."
             raise UsageError(msg)
         if args.dry_run and not bounded:
-            msg = "--dry-run is for a bounded replay; give --ending-offsets, --from-date or --to-date with it, or leave it out."
+            msg = (
+                "--dry-run is for a bounded replay, and a start without an end reads all that comes; to see what it would read "
+                "up to now, give --ending-offsets (`lakehouse status` shows Kafka's), --from-date or --to-date with it, or leave "
+                "it out."
+            )
             raise UsageError(msg)
         spark = build_session(settings, name)
         if bounded:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import tenacity
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from pipelines.common.errors import TransientError, UsageError
 from pipelines.common.logging import Log
+from pipelines.common.retries import is_transient
 from pipelines.common.settings import EMBEDDED, Settings
 
 _LOG = Log("kafka")
@@ -108,10 +110,11 @@ def _quoted(text: str) -> str:
 def wait_for_topic(settings: Settings) -> TopicState:
     """Ask for the topic until the broker answers, with exponential backoff and jitter.
 
-    Raises TransientError after `kafka.startup_timeout_seconds`, UsageError where the broker has no such topic.
+    Raises TransientError after `kafka.startup_timeout_seconds`, UsageError where the broker has no such topic, or where it or
+    the client library refuses the options.
     """
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(KafkaException),
+        retry=tenacity.retry_if_exception(_may_pass),
         wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=10),
         stop=tenacity.stop_after_delay(settings.kafka.startup_timeout_seconds),
         before_sleep=lambda state: _LOG.warning(
@@ -126,6 +129,16 @@ def wait_for_topic(settings: Settings) -> TopicState:
             "check that it runs and that `kafka.bootstrap_servers` and `kafka.options` are right."
         )
         raise TransientError(msg) from None
+    except KafkaException as error:
+        refusal = error.args[0]
+        msg = (
+            f"Kafka at {bootstrap_servers(settings)} cannot be used ({refusal.name()}: {refusal.str()}); correct `kafka.options`."
+        )
+        raise UsageError(msg) from None
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, (KafkaException, TimeoutError)) and is_transient(error)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ class TopicWatch:
         topic = self.settings.kafka.topic
         # The broker that is asked may be one of several that has just died: no reason to stop the stream.
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((KafkaException, TimeoutError)),
+            retry=tenacity.retry_if_exception(_may_pass),
             wait=tenacity.wait_random(0.2, 0.6),
             stop=tenacity.stop_after_attempt(3),
         )
@@ -164,16 +177,32 @@ class TopicWatch:
         return str(described.result(_CALL_SECONDS).topic_id)
 
 
-def _admin(settings: Settings) -> AdminClient:
+def _admin(settings: Settings, on_error: Callable[[KafkaError], None] | None = None) -> AdminClient:
     silent = logging.getLogger("lakehouse.librdkafka")
     silent.propagate = False
     silent.addHandler(logging.NullHandler())
     # librdkafka speaks to standard error by itself unless it is given a logger.
-    return AdminClient({**client_config(settings), "socket.timeout.ms": int(_CALL_SECONDS * 1000)}, logger=silent)
+    config: dict[str, Any] = {**client_config(settings), "socket.timeout.ms": int(_CALL_SECONDS * 1000)}
+    if on_error is not None:
+        config["error_cb"] = on_error
+    return AdminClient(config, logger=silent)
 
 
 def _describe(settings: Settings) -> TopicState:
-    admin = _admin(settings)
+    told: list[KafkaError] = []
+    admin = _admin(settings, told.append)
+    try:
+        return _ask_for_topic(admin, settings)
+    except (KafkaException, TimeoutError):
+        # Of a login that fails only the callback hears; the call itself says that no broker was reached.
+        admin.poll(0)
+        refused = [error for error in told if error.code() == KafkaError._AUTHENTICATION]
+        if refused:
+            raise KafkaException(refused[-1]) from None
+        raise
+
+
+def _ask_for_topic(admin: AdminClient, settings: Settings) -> TopicState:
     topic = settings.kafka.topic
     metadata = admin.list_topics(timeout=_CALL_SECONDS)
     if topic not in metadata.topics:

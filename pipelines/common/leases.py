@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.errors import LeaseHeldError, UsageError
 from pipelines.common.settings import Settings
 
 FOLDER = "_leases"
@@ -57,7 +57,7 @@ class Lease:
     def hold(self) -> Iterator[bool]:
         """Hold the lease for the block; yields whether somebody else may have written since this run held it last.
 
-        A block inside a block holds it as well. Raises TransientError, which names the holder, after `wait_seconds`.
+        A block inside a block holds it as well. Raises LeaseHeldError, which names the holder, after `wait_seconds`.
         """
         if self._is_held or self.path is None:
             yield not self._held_before
@@ -85,7 +85,7 @@ class Lease:
                     f"The lease {self.path} was not free within {self.wait_seconds:g} s, {_read(file)} holds it; "
                     "let that one end, or stop it, and try again."
                 )
-                raise TransientError(msg)
+                raise LeaseHeldError(msg)
             time.sleep(_POLL_SECONDS)
 
 

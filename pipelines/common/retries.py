@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import tenacity
 
-from pipelines.common.errors import BreakerOpenError, LakehouseError, PoisonBatchError, TransientError, own_error
+from pipelines.common.errors import BreakerOpenError, LakehouseError, LeaseHeldError, PoisonBatchError, TransientError, own_error
 from pipelines.common.settings import RetrySettings
 
 
@@ -94,6 +94,7 @@ _FAMILIES = (
         r"FAILED_READ_FILE\.FILE_NOT_EXIST",
         r"DELTA_(?:FILE_NOT_FOUND|LOG_FILE_NOT_FOUND|TRUNCATED_TRANSACTION_LOG|VERSIONS_NOT_CONTIGUOUS|STATE_RECOVER_ERROR)\w*",
         r"ChecksumException",
+        r"ArrowInvalid(?=:[^\n]*Parquet)|OSError(?=: (?:Couldn't deserialize thrift|Unexpected end of stream|Corrupt ))",
         r"DeltaError(?=: Kernel error: (?:Json error|No table metadata|Generic delta kernel error: Expected contiguous))",
     ),
     _family(
@@ -104,6 +105,14 @@ _FAMILIES = (
         r"CANNOT_LOAD_STATE_STORE[.\w]*",
         r"STATE_STORE_\w*CHECKSUM\w*",
         r"InvalidProtocolBufferException",
+    ),
+    _family(
+        _P,
+        "Kafka refuses this client",
+        "kafka-outage",
+        r"kafka\.common\.errors\.\w*Auth(?:entication|orization)\w*Exception",
+        r"(?<=KafkaError\{code=)(?:_AUTHENTICATION|_INVALID_ARG|_SSL|\w+_(?:AUTHENTICATION|AUTHORIZATION)_FAILED"
+        r"|UNSUPPORTED_SASL_MECHANISM|ILLEGAL_SASL_STATE)\b",
     ),
     _family(
         _P,
@@ -260,6 +269,11 @@ def classify(error: BaseException) -> Cause:
     return Cause(_T, named[-1] if named else type(error).__name__, _UNKNOWN, _page("spark-crash"))
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work may succeed later."""
+    return classify(error).kind is Kind.TRANSIENT
+
+
 def backoff_seconds(settings: RetrySettings, failures: int) -> float:
     """Wait after so many failures in a row (from 1): exponential, with jitter so that streams do not come back together."""
     first = settings.first_wait_seconds
@@ -277,6 +291,8 @@ def _own_cause(error: LakehouseError) -> Cause:
     name = type(error).__name__
     if isinstance(error, BreakerOpenError):
         return Cause(Kind.HELD, name, "too many dead letters", POISON_PLAYBOOK)
+    if isinstance(error, LeaseHeldError):
+        return Cause(_T, name, "another writer holds the lease", _page("spark-crash"))
     if isinstance(error, TransientError):
         return Cause(_T, name, "the outside world did not answer", _page("kafka-outage"))
     playbook = POISON_PLAYBOOK if isinstance(error, PoisonBatchError) else _page("spark-crash")

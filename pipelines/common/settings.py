@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.common.errors import SettingsError
 
 EMBEDDED = "embedded"
 ENV_PREFIX = "LAKEHOUSE__"
 """`LAKEHOUSE__KAFKA__TOPIC=x` overrides `kafka.topic`."""
+
+
+def local_path(path: str) -> str:
+    """A `file:` URI as the plain path that it is: only those are guarded by locks; all else as it stands."""
+    return re.sub(r"^file:(?://)?(?=/)", "", path)
 
 
 class _Section(BaseModel):
@@ -48,6 +54,8 @@ class LakeSettings(_Section):
         description="Folder or URI of the checkpoints: `<checkpoints>/<job>/<generation>`.",
     )
     state_dir: str = Field(".lakehouse", min_length=1, description="Local folder for the broker, logs and ledgers of a laptop.")
+
+    _local = field_validator("*")(local_path)
 
 
 class BronzeSettings(_Section):
@@ -110,6 +118,8 @@ class RetentionSettings(_Section):
     bronze_days: int = Field(90, ge=1, description="Days that Bronze keeps in its table; older ones are archived.")
     archive_days: int = Field(2557, ge=1, description="Days that the archive keeps a day of records (7 years).")
     archive: str = Field("", description="Folder or URI of the archive; empty: `<lake.root>/archive`.")
+
+    _local = field_validator("archive")(local_path)
 
 
 class GoldSettings(_Section):

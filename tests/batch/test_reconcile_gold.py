@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batch import reconcile_gold
-from batch.reconcile_gold import EXIT_WAS_OFF, parse_day
+from batch.reconcile_gold import EXIT_WAS_OFF, Outcome, parse_day, reconcile
 from pipelines.common.errors import EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
@@ -130,6 +130,10 @@ def test_dry_run_says_what_a_run_does_and_writes_nothing(
 ) -> None:
     books.add({"event_id": "e1"})
     lake = Path(books.settings.lake.root)
+    told: list[tuple[str, list[Path]]] = []
+
+    def tell(found: Outcome) -> None:
+        told.append((str(found), sorted(lake.rglob("*.parquet"))))
 
     for hours in range(2):
         # An open day that lacks events, then a closed one that got one more.
@@ -137,9 +141,13 @@ def test_dry_run_says_what_a_run_does_and_writes_nothing(
         before = sorted(lake.rglob("*"))
         dry = books.reconcile(AFTER_GRACE, dry_run=True)
         assert _main(books, tmp_path, "--date", "2026-01-28", "--dry-run") == EXIT_WAS_OFF
-        assert "dry run, nothing is written" in " ".join(capsys.readouterr().out.split())
+        said = capsys.readouterr().out
+        assert "dry run, nothing is written" in " ".join(said.split())
         assert sorted(lake.rglob("*")) == before
-        done = books.reconcile(AFTER_GRACE)
+        told.clear()
+        done = reconcile(books.spark, books.settings, books.paths, date(2026, 1, 28), AFTER_GRACE, say=tell)
+        # The same words, and nothing was written yet but tables that were not there.
+        assert told == [(said.splitlines()[0], [path for path in before if path.suffix == ".parquet"])]
         assert dry == replace(done, run_id=dry.run_id, dry_run=True)
         assert (done.was_final, done.adjusted) == (bool(hours), hours)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from confluent_kafka import KafkaError, KafkaException
+from py4j.protocol import Py4JNetworkError
+from pyspark.errors import StreamingQueryException
 
 from lakehouse import cli
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.tables import DLQ
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +66,47 @@ def test_known_error_is_one_sentence_and_its_code(
     set_status(monkeypatch, error)
     assert exit_code(["status"]) == code
     assert capsys.readouterr() == ("", f"lakehouse: {error}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KafkaException(KafkaError(KafkaError._TRANSPORT)), "transient: Kafka does not answer"),
+        (TimeoutError(), "transient: "),
+        (StreamingQueryException("[STREAM_FAILED] Query ended.\n\tat java"), "It stopped with "),
+        (Py4JNetworkError("Answer from Java side is empty"), "permanent: the JVM of this process is gone"),
+        (OSError(errno.ENOSPC, "No space left on device"), "transient: a disk is full"),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_fault_of_the_world_is_one_sentence(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_status(monkeypatch, error)
+    assert exit_code(["status"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lakehouse: ")
+    assert says in line
+    assert "see the log, then playbooks/" in line
+
+
+def test_mistake_of_the_project_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_status(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["status"])
+
+
+def test_table_whose_files_are_cut_is_one_sentence(hand_lake: Any) -> None:
+    hand_lake.write()
+    for path in Path(hand_lake.path(DLQ)).glob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:20])
+    config = hand_lake.folder / "conf.yaml"
+    config.write_text(json.dumps({"lake": {"root": hand_lake.settings.lake.root}}))
+    for arguments in (["list"], ["stats"], ["discard", "--all", "--reason", "x"], ["replay"]):
+        ended = run("dlq", *arguments, "--config", str(config))
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert "permanent: a file of a table is missing or cut" in line
 
 
 def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,13 @@ def test_wrong_arguments_are_one_sentence(
     assert sentence in line
 
 
+def test_file_that_is_no_utf8_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "1.0.json").write_bytes("{'größe'}".encode("latin-1"))
+    assert _check() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be read as JSON (UnicodeDecodeError)" in line
+
+
 def test_folder_without_versions_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "1.0.json").unlink()
     assert _check() == 2

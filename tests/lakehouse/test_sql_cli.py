@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from pyspark.sql import SparkSession
 
 from lakehouse.cli import main
 from lakehouse.sql_cli import StatementError, run_statement, show_csv, show_json, show_table
+from tests.playbooks.commands import commands_of
+from tests.playbooks.pages import all_pages
 
 PROJECT = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -25,6 +28,22 @@ def test_tables_are_known_by_name(hand_lake: Any, session: SparkSession, tables:
     tables(hand_lake)
     run_statement(session, "SELECT count(*) AS n FROM silver.api_usage_events;", 100, show_csv)
     assert capsys.readouterr().out == "n\n4\n"
+
+
+def test_statements_of_the_playbooks_fit_the_tables(
+    hand_lake: Any, session: SparkSession, tables: Callable[[Any], None], capsys: Capture
+) -> None:
+    hand_lake.write()
+    tables(hand_lake)
+    ran = 0
+    for page in all_pages():
+        for words in (words for block in page.blocks for words in commands_of(block.code)):
+            if words[:2] == ["lakehouse", "sql"]:
+                statement = Template(words[2]).substitute({**page.variables, "DAY": "2026-01-28"})
+                run_statement(session, statement, 100, show_csv)
+                assert capsys.readouterr().out, statement
+                ran += 1
+    assert ran >= 10
 
 
 def test_values_survive_in_each_format(session: SparkSession, capsys: Capture) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +25,12 @@ from deltalake import write_deltalake
 from lakehouse.cli import main
 from lakehouse.status import read_status
 from pipelines.common.errors import UsageError
+from pipelines.common.leases import lease_of
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
 
 PROJECT = Path(__file__).resolve().parents[2]
+_LIST_OFFSETS = (2).to_bytes(2, "big")
+"""Kafka's key of the request, which stands after its length."""
 
 
 def _config(lake: Any, **kafka: str) -> Path:
@@ -99,6 +107,73 @@ def test_kafka_offsets_and_lag_are_the_brokers(hand_lake: Any, broker: Any) -> N
     ]
     unknown = settings.model_copy(update={"kafka": kafka.model_copy(update={"topic": "no-such-topic"})})
     assert "has no topic no-such-topic" in str(read_status(unknown).kafka)
+
+
+def test_broker_that_answers_only_half_is_shown_not_raised(hand_lake: Any, broker: Any) -> None:
+    topic = "status-half"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    hand_lake.write()
+    with _half_answering(int(broker.bootstrap_servers.rpartition(":")[2])) as (server, swallowed):
+        kafka = hand_lake.settings.kafka.model_copy(update={"bootstrap_servers": server, "topic": topic})
+        found = read_status(hand_lake.settings.model_copy(update={"kafka": kafka}))
+    assert swallowed
+    assert found.kafka == f"Kafka at {server} does not answer."
+    assert [part.bronze_end for part in found.partitions] == [6, 4]
+
+
+@contextmanager
+def _half_answering(broker: int) -> Iterator[tuple[str, list[int]]]:
+    """A way to the broker, whose metadata lead back here; on a connection that asks for offsets no answer comes any more."""
+    door, swallowed = socket.create_server(("127.0.0.1", 0)), list[int]()
+    port = door.getsockname()[1]
+
+    def ask(client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(65_536):
+                if data[4:6] == _LIST_OFFSETS:
+                    asked.set()
+                server.sendall(data)
+
+    def answer(server: socket.socket, client: socket.socket, asked: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(65_536):
+                if asked.is_set():
+                    swallowed.append(len(data))
+                else:
+                    client.sendall(data.replace(broker.to_bytes(4, "big"), port.to_bytes(4, "big")))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, server = door.accept()[0], socket.create_connection(("127.0.0.1", broker))
+                opened.extend([client, server])
+                asked = threading.Event()
+                threading.Thread(target=ask, args=(client, server, asked), daemon=True).start()
+                threading.Thread(target=answer, args=(server, client, asked), daemon=True).start()
+
+    opened = [door]
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"127.0.0.1:{port}", swallowed
+    for one in opened:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+def test_holder_of_a_lease_is_shown_while_it_holds_it(hand_lake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hand_lake.write()
+    config = str(_config(hand_lake))
+    with lease_of(hand_lake.settings, "silver", job="dlq", run="replay-1").hold():
+        holder = read_status(hand_lake.settings).leases["silver"]
+        for arguments in ([], ["--json"]):
+            with pytest.raises(SystemExit):
+                main(["status", *arguments, "--config", config])
+        shown, _, plain = capsys.readouterr().out.partition("{")
+    assert (holder.job, holder.run, holder.pid) == ("dlq", "replay-1", os.getpid())
+    assert f"Lease of silver: dlq (run replay-1, pid {os.getpid()} on {holder.host}, since {holder.since})\n" in shown
+    assert json.loads("{" + plain)["leases"]["silver"] == asdict(holder)
+    assert read_status(hand_lake.settings).leases == {}
 
 
 def test_no_lake_is_one_sentence(hand_lake: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from pipelines.common import jobs, kafka
 from pipelines.common.errors import BreakerOpenError, LakehouseError, StreamFailedError
 from pipelines.common.settings import load_settings
 from pipelines.common.tables import BRONZE, DLQ, KNOWN_GAPS
-from tests.faults.conftest import PROJECT, LakeCase
+from tests.faults.conftest import DAY, PROJECT, LakeCase
 from tests.faults.evidence import Evidence
 from tests.playbooks.conftest import EVENTS, Patient
 
@@ -135,12 +135,14 @@ def test_schema_change_then_dead_letters(patient: Make) -> None:
     sick.run()
     new = _schema(sick.case.folder / "from-producers", "99.0")
 
-    assert sick.follow("schema-change", SCHEMAS=str(schemas), NEW_SCHEMA=str(new)).recovery < 600
+    again = {"DAY": f"{DAY:%F}", "AGAIN": str(sick.checkpoints / "silver" / "again-1")}
+    assert sick.follow("schema-change", SCHEMAS=str(schemas), NEW_SCHEMA=str(new), **again).recovery < 600
     assert not sick.broken_promises()
-    states = DeltaTable(DLQ.path(sick.case.settings)).to_pyarrow_table(columns=["_status"]).column("_status").to_pylist()
-    assert states.count("replayed") > 5
+    letters = DeltaTable(DLQ.path(sick.case.settings)).to_pyarrow_table().to_pylist()
+    assert [letter["_status"] for letter in letters].count("replayed") > 5
+    letter = next(letter for letter in letters if letter["_quality_flags"] == ["SLV-004"])
 
-    sick.follow("dead-letters", RULE="SLV-004")
+    sick.follow("dead-letters", RULE="SLV-004", PLACE=f"{letter['_kafka_partition']}:{letter['_kafka_offset']}")
     assert not sick.broken_promises()
 
 

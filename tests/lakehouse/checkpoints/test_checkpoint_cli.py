@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from lakehouse.cli import main
-from pipelines.common.tables import BRONZE, GOLD_HOURLY, SILVER
+from pipelines.common.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -207,6 +208,17 @@ def test_lost_offsets_are_exit_code_1_and_accepted_loss_is_printed(
     assert run(lake, "rebuild", "bronze", "--accept-loss") == 0
     assert "Lost for good: partition 0: 5 to 6 (2)" in capsys.readouterr().out
     assert (lake.folder / "checkpoints/bronze/g1/lakehouse.json").exists()
+
+
+def test_loss_that_is_accepted_again_is_recorded_once(lake: Any, on_topic: Any) -> None:
+    topic = on_topic(lake, partitions=1)
+    topic.send(0, 12)
+    lake.append(BRONZE, [(0, 4)])
+    for before in (7, 7, 10):
+        topic.forget(0, before)
+        assert run(lake, "rebuild", "bronze", "--accept-loss") == 0
+    gaps = DeltaTable(KNOWN_GAPS.path(lake.settings)).to_pyarrow_table().sort_by("first_missing").to_pylist()
+    assert [(gap["first_missing"], gap["last_missing"]) for gap in gaps] == [(5, 6), (7, 9)]
 
 
 def test_reading_commands_answer_within_two_seconds_and_start_no_jvm(full: Any, tmp_path: Path) -> None:

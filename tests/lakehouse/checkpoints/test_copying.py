@@ -13,6 +13,7 @@ from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.verify import verify_checkpoint
 from pipelines.common.errors import CheckpointError, LakehouseError
+from pipelines.common.failures import NAME
 from pipelines.common.tables import BRONZE
 
 
@@ -39,10 +40,11 @@ def test_copy_to_s3_and_back_is_the_same_byte_for_byte(lake: Any, source: Folder
 
 def test_new_generation_changes_marker_and_query_id_alone(lake: Any, source: Folder, tmp_path: Path) -> None:
     target = open_folder(str(tmp_path / "g2"))
+    source.write_new("lakehouse-failures.json", b'{"batch": 2, "count": 5}')  # the source's stream's own story
     plan = plan_copy(lake.settings, source, target, new_generation=True)
     write_copy(plan)
     before, after = contents(source), contents(target)
-    assert before.keys() - after.keys() == {".metadata.crc"}
+    assert before.keys() - after.keys() == {".metadata.crc", NAME}
     assert {name for name in after if after[name] != before[name]} == {"lakehouse.json", "metadata"}
     old, new = (json.loads(found["lakehouse.json"]) for found in (before, after))
     assert {key for key in old if old[key] != new[key]} == {"generation"}

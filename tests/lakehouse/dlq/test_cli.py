@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from batch import dlq_retention
 from lakehouse.cli import main
+from lakehouse.doctor.reading_letters import read_letter_facts
 from pipelines.common.tables import BRONZE, DLQ
 
 PROJECT = Path(__file__).resolve().parents[3]
 LATER = ("_last_attempt_at", "_closed_at", "_reason")
+LAST_KAFKA_US = 9_223_372_036_854_775_000
+"""The latest time that a Kafka timestamp can name."""
 SECRET = b'{"customer_id": "cust-secret"'
 
 
@@ -234,7 +238,7 @@ def test_retention_takes_the_bytes_of_long_closed_letters_only(lake: Any, capsys
     before = {row["_kafka_offset"]: row for row in lake.delta(DLQ).to_pyarrow_table().to_pylist()}
     version = lake.delta(DLQ).version()
     assert dlq_retention.main(["--config", "conf.yaml", "--dry-run"]) == 0
-    assert "1 dead letters were closed more than 30 days ago" in capsys.readouterr().out
+    assert "1 dead letters were closed more than 30 days ago and still have their bytes; 0 files" in capsys.readouterr().out
     assert lake.delta(DLQ).version() == version
     assert dlq_retention.main(["--config", "conf.yaml"]) == 0
     assert "1 lost their bytes" in capsys.readouterr().out
@@ -245,6 +249,58 @@ def test_retention_takes_the_bytes_of_long_closed_letters_only(lake: Any, capsys
     assert "0 lost their bytes" in capsys.readouterr().out
     _dlq("show", "0:7", "--raw", code=2)
     assert "The bytes of 0:7 are gone" in capsys.readouterr().err
+
+
+def test_retention_says_how_many_files_it_will_delete(lake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dlq_retention.main(["--config", "conf.yaml"]) == 0
+    lake.delta(DLQ).alter.set_table_properties({"delta.deletedFileRetentionDuration": "interval 0 seconds"})
+    capsys.readouterr()
+    files = len(list(Path(lake.path(DLQ)).glob("*.parquet")))
+    said = []
+    for arguments in (["--dry-run"], []):
+        assert dlq_retention.main(["--config", "conf.yaml", *arguments]) == 0
+        said.append(capsys.readouterr().out.splitlines())
+        assert len(list(Path(lake.path(DLQ)).glob("*.parquet"))) == (files if arguments else 1)
+    assert said[0] == said[1][:1]
+    assert f"{files - 1} files of old versions are due to be deleted" in said[0][0]
+    assert f"{files - 1} files of old versions were deleted" in said[1][1]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "as_spark_writes_it"), [(254_402_300_800_000_000, "+10031-09-09"), (LAST_KAFKA_US, "+294247-01-10")]
+)
+def test_letter_of_a_time_after_python_ends_hides_no_other(
+    microseconds: int, as_spark_writes_it: str, lake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _add_file(lake, microseconds, as_spark_writes_it)
+
+    assert set(_listed(capsys)) == {(0, 5), (0, 6), (0, 7), (0, 8), (0, 9), (1, 3)}
+    assert _listed(capsys, "--offset", "9") == [(0, 9)]
+    assert _listed(capsys, "--date", "2026-01-27") == [(0, 6)]
+    _dlq("list")
+    assert "after 9999" in capsys.readouterr().out
+    for arguments in (["list", "--json"], ["stats"], ["stats", "--json"], ["show", "0:9"], ["show", "0:9", "--json"]):
+        _dlq(*arguments)
+        assert "since 1970" in capsys.readouterr().out, arguments
+    assert read_letter_facts(lake.settings).open == 4
+    assert dlq_retention.main(["--config", "conf.yaml", "--dry-run"]) == 0
+
+
+def _add_file(lake: Any, microseconds: int, day: str) -> None:
+    """A letter of such a Kafka time in a file of its own, with statistics as Spark writes them: deltalake writes none."""
+    row = {**lake.find(DLQ, 0, 5), "_kafka_offset": 9, "_kafka_timestamp": 0, "_dlq_date": 0}
+    table = pa.Table.from_pylist([row], pa.schema(lake.delta(DLQ).schema().to_arrow()))
+    for name, value in (("_kafka_timestamp", microseconds), ("_dlq_date", microseconds // 86_400_000_000)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array([value], table.schema.field(at).type))
+    path = Path(lake.path(DLQ)) / "late.parquet"
+    pq.write_table(table, path)
+    bounds = {"_kafka_partition": 0, "_kafka_offset": 9, "_kafka_timestamp": f"{day}T00:00:00.000Z", "_dlq_date": day}
+    stats = {"numRecords": 1, "minValues": bounds, "maxValues": bounds, "nullCount": dict.fromkeys(bounds, 0)}
+    add = {"path": path.name, "partitionValues": {}, "size": path.stat().st_size, "modificationTime": 1, "dataChange": True}
+    version = lake.delta(DLQ).version() + 1
+    commit = Path(lake.path(DLQ)) / "_delta_log" / f"{version:020}.json"
+    commit.write_text(json.dumps({"add": {**add, "stats": json.dumps(stats)}}) + "\n")
 
 
 def test_open_letters_are_never_stripped(lake: Any) -> None:

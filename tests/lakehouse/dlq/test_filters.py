@@ -32,6 +32,7 @@ def test_partition_0_is_a_filter_and_a_status_alone_is_none() -> None:
         ({"date": "2026-01-28..2026-01-20"}, "ends before it begins"),
         ({"date": "2026-02-30"}, "is not understood, expected a day"),
         ({"partition": -1}, "expected a number from 0"),
+        ({"partition": 10**20}, "expected a number from 0 to 2147483647"),
         ({"offset": "12-14"}, "is not understood, expected a number"),
         ({"offset": "14..12"}, "ends before it begins"),
         ({"status": "closed"}, "expected one of open, replayed, discarded"),

@@ -65,6 +65,7 @@ def test_file_that_is_no_schema_is_one_sentence(tmp_path: Path) -> None:
     _write(tmp_path, "1.0", FIELDS, name="2.0")
     with pytest.raises(SettingsError, match=r"says version 1\.0, expected 2\.0"):
         read_schemas(tmp_path)
-    (tmp_path / "2.0.json").write_text("{", encoding="utf-8")
-    with pytest.raises(SettingsError, match="cannot be read as JSON"):
-        read_schemas(tmp_path)
+    for content in (b"{", b'{"subject": "\xff"}'):
+        (tmp_path / "2.0.json").write_bytes(content)
+        with pytest.raises(SettingsError, match="cannot be read as JSON"):
+            read_schemas(tmp_path)

@@ -14,7 +14,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import jobs
 from pipelines.common.checkpoints import open_checkpoint
-from pipelines.common.errors import BreakerOpenError, DataLossError, StreamFailedError, TransientError
+from pipelines.common.errors import BreakerOpenError, DataLossError, LeaseHeldError, StreamFailedError, TransientError
 from pipelines.common.failures import NAME, BatchFailures
 from pipelines.common.settings import Settings
 
@@ -75,6 +75,15 @@ def test_error_names_stream_batch_cause_and_playbook(spark: SparkSession, checkp
         "Stream silver failed 2 times in a row in batch 2 with ConnectionResetError (transient: the object store or the network "
         "does not answer); nothing is lost, its offsets did not advance: see playbooks/object-store-outage.md."
     )
+
+
+def test_holder_of_a_lease_is_named_however_often_it_is_waited_for(spark: SparkSession, checkpoint: Path) -> None:
+    failures = BatchFailures(spark, "silver", str(checkpoint))
+    held = LeaseHeldError("The lease was not free within 3 s, dlq (run b, pid 7) holds it; let that one end.")
+    assert failures.note(held).error() is held
+    again = str(failures.note(held).error())
+    assert again.startswith("Stream silver failed 2 times in a row in batch 2 with LeaseHeldError (transient: another writer")
+    assert again.endswith(f"see playbooks/spark-crash.md. The last time: {held}")
 
 
 def test_sentence_of_the_project_stays_as_it_is(spark: SparkSession, checkpoint: Path) -> None:

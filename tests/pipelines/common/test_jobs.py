@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from pyspark.errors import AnalysisException
@@ -50,6 +52,8 @@ def test_checkpoint_path_is_the_given_one_or_the_first_generation() -> None:
 
     assert jobs.checkpoint_path(settings, "silver", None) == "s3a://bucket/points/silver/g1"
     assert jobs.checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
+    # As a plain path, so that a second driver on it is refused.
+    assert jobs.checkpoint_path(settings, "silver", "file:///x/y") == "/x/y"
 
 
 def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> None:
@@ -117,4 +121,20 @@ def test_file_system_that_refuses_is_one_sentence_with_its_playbook(tmp_path: Pa
     said = capsys.readouterr().err
     assert said.startswith("error: It stopped with EROFS (permanent: access is refused): ")
     assert said.endswith("see the log, then playbooks/object-store-outage.md.\n")
+    assert said.count("\n") == 1
+
+
+def test_dry_run_of_a_start_without_an_end_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    monkeypatch.setattr(jobs, "stop_on_signals", threading.Event)  # the signals are pytest's
+
+    def never(*_args: object, **_options: object) -> NoReturn:
+        raise AssertionError
+
+    argv = ["--config", str(tmp_path / "empty.yaml"), "--starting-offsets", '{"0":1}', "--dry-run"]
+    assert jobs.run_stream(never, never, "silver", jobs.job_parser("A job."), argv) == 2
+    said = capsys.readouterr().err
+    assert "what it would read up to now, give --ending-offsets" in said
     assert said.count("\n") == 1

@@ -34,6 +34,29 @@ def test_broker_that_is_down_is_named_after_the_timeout() -> None:
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "u"},
+            "_AUTHENTICATION: .*handshake",
+        ),
+        ({"no.such.option": "1"}, "_INVALID_ARG: No such configuration property"),
+    ],
+)
+def test_login_or_option_that_is_refused_is_not_waited_for(broker: EmbeddedBroker, options: dict[str, str], reason: str) -> None:
+    login = {"sasl.password": "hunter2"} if "sasl.username" in options else {}
+    settings = _settings(
+        kafka__bootstrap_servers=broker.bootstrap_servers,
+        kafka__options={**options, **login},
+        kafka__startup_timeout_seconds=300.0,
+    )
+
+    with pytest.raises(UsageError, match=f"cannot be used \\({reason}.*; correct `kafka.options`") as caught:
+        kafka.wait_for_topic(settings)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_topic_is_described_by_id_and_offsets(broker: EmbeddedBroker) -> None:
     ensure_topic(broker.bootstrap_servers, "common-kafka", 3)
     settings = _settings(kafka__bootstrap_servers=broker.bootstrap_servers, kafka__topic="common-kafka")

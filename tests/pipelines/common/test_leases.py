@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.common.errors import LeaseHeldError, UsageError
 from pipelines.common.leases import CHECKPOINT_LOCK, held_by, lease_of, leases_held, release_checkpoint, take_checkpoint
 from pipelines.common.settings import Settings, load_settings
 
@@ -45,7 +45,7 @@ def test_second_writer_waits_and_then_names_the_holder(settings: Settings) -> No
     with lease_of(settings, "silver", job="silver", run="a").hold():
         assert leases_held(settings)["silver"].run == "a"
         with (
-            pytest.raises(TransientError, match=r"silver \(run a, pid \d+ on .+\) holds it"),
+            pytest.raises(LeaseHeldError, match=r"silver \(run a, pid \d+ on .+\) holds it"),
             lease_of(settings, "silver", job="dlq", run="b").hold(),
         ):
             pass
@@ -96,3 +96,13 @@ def test_block_inside_a_block_holds_the_lease_too(settings: Settings) -> None:
     with lease.hold(), lease.hold():
         pass
     assert leases_held(settings) == {}
+
+
+@pytest.mark.parametrize("scheme", ["file:", "file://"])
+def test_lake_named_by_a_file_uri_is_guarded_as_any_on_this_disk(scheme: str, tmp_path: Path) -> None:
+    overrides = {"lake.root": f"{scheme}{tmp_path}", "leases.wait_seconds": 0.2}
+    settings = load_settings(None, environ={}, overrides=overrides)
+    with lease_of(settings, "silver", job="silver", run="a").hold():
+        assert leases_held(settings)["silver"].run == "a"
+        with pytest.raises(LeaseHeldError), lease_of(settings, "silver", job="dlq", run="b").hold():
+            pass

@@ -5,14 +5,24 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from deltalake.exceptions import CommitFailedError, SchemaMismatchError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common.errors import BreakerOpenError, CheckpointError, DataLossError, PoisonBatchError, TransientError, UsageError
+from pipelines.common.errors import (
+    BreakerOpenError,
+    CheckpointError,
+    DataLossError,
+    LeaseHeldError,
+    PoisonBatchError,
+    TransientError,
+    UsageError,
+)
 from pipelines.common.retries import Kind, backoff_seconds, classify
 from pipelines.common.settings import RetrySettings
 
@@ -43,13 +53,8 @@ def of_stream(cause: str) -> StreamError:
         ("org.apache.kafka.common.errors.TimeoutException: Timed out", Kind.TRANSIENT, "TimeoutException", "kafka-outage"),
         ("org.apache.kafka.common.errors.DisconnectException: null", Kind.TRANSIENT, "DisconnectException", "kafka-outage"),
         ("org.apache.kafka.common.errors.NotLeaderOrFollowerException: x", Kind.TRANSIENT, None, "kafka-outage"),
-        (
-            "org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized",
-            Kind.PERMANENT,
-            None,
-            "object-store-outage",
-        ),
-        ("org.apache.kafka.common.errors.SaslAuthenticationException: no", Kind.PERMANENT, None, "object-store-outage"),
+        ("org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized", Kind.PERMANENT, None, "kafka-outage"),
+        ("org.apache.kafka.common.errors.SaslAuthenticationException: no", Kind.PERMANENT, None, "kafka-outage"),
         ("org.apache.spark.SparkException: [KAFKA_DATA_LOSS.START_OFFSET_RESET] x", Kind.PERMANENT, None, "retention-overrun"),
         ("org.apache.kafka.clients.consumer.OffsetOutOfRangeException: x", Kind.PERMANENT, None, "retention-overrun"),
         (
@@ -217,3 +222,45 @@ def test_waits_double_with_jitter_up_to_the_longest() -> None:
         waits = [backoff_seconds(settings, failures) for _ in range(20)]
         assert all(least <= wait <= most for wait in waits), (failures, waits)
     assert len({backoff_seconds(settings, 1) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (KafkaError._AUTHENTICATION, Kind.PERMANENT),
+        (KafkaError._INVALID_ARG, Kind.PERMANENT),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, Kind.PERMANENT),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Kind.PERMANENT),
+        (KafkaError._TRANSPORT, Kind.TRANSIENT),
+        (KafkaError._TIMED_OUT, Kind.TRANSIENT),
+        (KafkaError.LEADER_NOT_AVAILABLE, Kind.TRANSIENT),
+    ],
+)
+def test_code_of_a_kafka_error_decides(code: int, kind: Kind) -> None:
+    found = classify(KafkaException(KafkaError(code)))
+
+    assert (found.kind, found.playbook) == (kind, "playbooks/kafka-outage.md")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pa.ArrowInvalid("Could not open Parquet input source 'a': Parquet magic bytes not found in footer."),
+        OSError("Couldn't deserialize thrift: TProtocolException"),
+    ],
+)
+def test_file_that_is_cut_is_blamed_on_no_record(error: Exception) -> None:
+    found = classify(error)
+
+    assert (found.kind, found.playbook) == (Kind.PERMANENT, "playbooks/full-rebuild.md")
+
+
+def test_lease_that_another_holds_is_no_outage_of_kafka() -> None:
+    for error in (
+        LeaseHeldError("Held."),
+        StreamError("Py4JException: x\npipelines.common.errors.LeaseHeldError: Held.\n at java"),
+    ):
+        found = classify(error)
+
+        assert (found.kind, found.reason) == (Kind.TRANSIENT, "another writer holds the lease")
+        assert found.playbook == "playbooks/spark-crash.md"
