@@ -64,7 +64,7 @@ def _check_overrun(facts: Facts, stream: Stream) -> Iterator[Finding]:
     before, recent = (median(row.duration_ms / 1000 for row in part) for part in parts)
     if recent < max(OVERRUN_SECONDS, OVERRUN_TIMES * stream.interval) or recent < RISING * before:
         return
-    cheap, dear = (median(row.duration_ms / max(1, row.rows_read) for row in part) for part in parts)
+    cheap, dear = (median(max(1, row.duration_ms) / max(1, row.rows_read) for row in part) for part in parts)
     is_dearer = dear >= DEARER * cheap
     yield Finding(
         id="trigger-overrun",
