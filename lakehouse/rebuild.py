@@ -20,6 +20,7 @@ from lakehouse.rebuild_plan import MANIFEST, RebuildPlan
 from lakehouse.streams import STREAMS
 from pipelines.common import delta, files, jobs
 from pipelines.common.errors import UsageError
+from pipelines.common.retries import classify
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.gold.schema import DAILY_KEYS, FINAL, HOURLY_KEYS
@@ -38,6 +39,11 @@ STAMPS: dict[TableName, Sequence[str]] = {
     GOLD_DAILY: ("_updated_at", "silver_version"),
 }
 """Columns that say when and from what a row was made: not compared, and kept where the row is equal."""
+_IRREPLACEABLE = {
+    DLQ: ("true", "what was decided about its letters"),
+    GOLD_DAILY: (f"billing_status = '{FINAL}'", "issued bills"),
+}
+"""Rows of live tables that a rebuild takes over, as it cannot make them, and what they are."""
 _LETTER = ("_kafka_timestamp", "_dlq_date")
 """Columns of a dead letter that never change; its rules are those of its last attempt, its bytes are `verify`'s (I11)."""
 
@@ -62,8 +68,10 @@ class Difference:
 def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: Progress, stop: Event) -> None:
     """Build the tables of `plan` in its folder; what an earlier run left there is replaced.
 
-    Raises UsageError where `stop` was set before the end was reached: half a rebuild is compared with nothing.
+    Raises UsageError where `stop` was set before the end was reached: half a rebuild is compared with nothing; and where
+    rows cannot be read that it cannot make anew.
     """
+    refuse_unreadable(spark, settings, plan)
     names = files.list_names(spark, plan.folder)
     if names and MANIFEST not in names:
         msg = f"The folder {plan.folder} holds something else than a rebuild; give another one with --into."
@@ -74,7 +82,7 @@ def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: 
     clone, source = (files.absolute(path) for path in (plan.source.path(scratch), plan.source_path))
     spark.sql(f"CREATE TABLE delta.`{clone}` SHALLOW CLONE delta.`{source}` VERSION AS OF {plan.source_version}")
     if plan.layer == "silver":
-        _drop_discarded(spark, settings, clone)
+        _drop_discarded(spark, settings, plan, clone)
     progress(f"building {plan.layer} from version {plan.source_version} of {plan.source}")
     jobs.await_query(STREAMS[plan.layer](spark, scratch, trigger=jobs.AVAILABLE_NOW), stop)
     if stop.is_set():
@@ -84,14 +92,40 @@ def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: 
     files.write_text(spark, f"{plan.folder}/{MANIFEST}", plan.manifest("built"))
 
 
-def _drop_discarded(spark: SparkSession, settings: Settings, clone: str) -> None:
+def refuse_unreadable(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> None:
+    """Raise UsageError where live rows cannot be read that the rebuild takes over, before anything is built or swapped."""
+    for table, (rows, what) in _IRREPLACEABLE.items():
+        path = table.path(settings)
+        if table not in plan.targets or not delta.is_delta_table(spark, path):
+            continue
+        try:
+            spark.read.format("delta").load(path).where(rows).write.format("noop").mode("overwrite").save()
+        except (PySparkException, Py4JJavaError) as error:
+            msg = (
+                f"{table} at {path} cannot be read ({classify(error).reason}), and no other table has {what}; restore its "
+                "files from a backup, or see playbooks/full-rebuild.md for how to go on without them."
+            )
+            raise UsageError(msg) from None
+
+
+def letters_of_records(spark: SparkSession, plan: RebuildPlan, letters: DataFrame) -> DataFrame:
+    """Those of `letters` that a record of Bronze stands behind: with its bytes, or closed and without any since retention."""
+    records = spark.read.format("delta").option("versionAsOf", plan.source_version).load(plan.source_path)
+    on = F.col("l._raw_value").eqNullSafe(F.col("b._raw_value")) | F.expr("l._raw_value IS NULL AND l._status <> 'open'")
+    for name in _COORDINATES:
+        on = on & (F.col(f"l.{name}") == F.col(f"b.{name}"))
+    return letters.alias("l").join(records.select(*_COORDINATES, "_raw_value").alias("b"), on=on, how="left_semi")
+
+
+def _drop_discarded(spark: SparkSession, settings: Settings, plan: RebuildPlan, clone: str) -> None:
     """Take discarded records out of the clone of Bronze: that they are no events was a decision, whatever the rules are now."""
     path = DLQ.path(settings)
     if not delta.is_delta_table(spark, path):
         return
-    discarded = spark.read.format("delta").load(path).where("_status = 'discarded'").select(*_COORDINATES)
+    discarded = spark.read.format("delta").load(path).where("_status = 'discarded'")
     if discarded.isEmpty():
         return
+    discarded = letters_of_records(spark, plan, discarded).select(*_COORDINATES).distinct()
     spark.sql(f"ALTER TABLE delta.`{clone}` SET TBLPROPERTIES ('delta.appendOnly' = 'false')")
     same = " AND ".join(f"t.{name} = s.{name}" for name in _COORDINATES)
     records = DeltaTable.forPath(spark, clone).alias("t")
@@ -107,7 +141,11 @@ def remove(spark: SparkSession, folder: str) -> None:
 
 
 def compare(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: Progress) -> list[Difference]:
-    """Compare each live table with its rebuild, by key, without the columns that say when a row was made."""
+    """Compare each live table with its rebuild, by key, without the columns that say when a row was made.
+
+    Raises UsageError where rows cannot be read that the rebuild cannot make anew.
+    """
+    refuse_unreadable(spark, settings, plan)
     found = []
     for table in plan.targets:
         progress(f"comparing {table}")

@@ -34,7 +34,8 @@ def rebuild(
     """Rebuild LAYER in a folder of its own and compare it with the live tables; exit code 1 if they differ and stay so.
 
     The swap is one Delta commit in each live table: `lakehouse rollback` takes it back, and no checkpoint is invalidated.
-    Issued bills, discarded records and what has become of dead letters stay as they are.
+    Issued bills and discarded records stay as they are, and so do columns that somebody added to a table. Dead letters whose
+    records pass now are closed as replayed, replayed ones whose records do not are open again.
     """
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
@@ -113,23 +114,25 @@ def show_result(console: Console, plan: RebuildPlan, found: Sequence[Difference]
         console.print(f"The rebuild lies in {plan.folder}; {hint}.", soft_wrap=True)
         return
     for name, version in swapped.versions.items():
-        console.print(f"{name} is the rebuild now (version {version}; `lakehouse rollback {name} --to {version - 1}` undoes it).")
+        # Over lost files nobody goes back.
+        undo = "" if swapped.has_lost_files else f"; `lakehouse rollback {name} --to {version - 1}` undoes it"
+        console.print(f"{name} is the rebuild now (version {version}{undo}).")
     if swapped.letters_added or swapped.letters_closed:
         console.print(f"{swapped.letters_added:,} dead letters were added, {swapped.letters_closed:,} changed state.")
+    if swapped.letters_removed:
+        console.print(f"{swapped.letters_removed:,} dead letters were removed that no record, or another letter, stands for.")
     if swapped.ledger_rows:
         console.print("The ledger has the rebuild now: its sums are what the tables hold.")
     if not swapped.versions:
         console.print("No row differed: the live tables were left as they are.")
     if plan.layer == "silver":
-        _show_gold(console, found, swapped)
+        _show_gold(console, swapped)
 
 
-def _show_gold(console: Console, found: Sequence[Difference], swapped: Swapped) -> None:
-    if not swapped.versions:
-        return
-    if found[0].readable:
+def _show_gold(console: Console, swapped: Swapped) -> None:
+    if swapped.versions and not swapped.has_lost_files:
         console.print("Gold follows by its stream; reconcile closed days afterwards. All checkpoints stay valid.")
-    else:
+    if swapped.has_lost_files:
         console.print("Gold's stream cannot read what was lost from the change feed. Next, and then start it:")
         console.print("  lakehouse rebuild gold --swap")
         console.print("  lakehouse checkpoint rebuild gold")

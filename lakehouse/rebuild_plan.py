@@ -26,6 +26,8 @@ MANIFEST = "rebuild.json"
 SOURCES = {"silver": BRONZE, "gold": SILVER}
 TARGETS: dict[str, tuple[TableName, ...]] = {"silver": (SILVER, DLQ), "gold": (GOLD_HOURLY, GOLD_DAILY)}
 _MARGIN = 1.2
+PROJECT = Path(__file__).resolve().parents[1]
+_CODE = ("pipelines/**/*.py", "lakehouse/rebuild.py", "build/jars/spark/usage-lakehouse-*.jar")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ class RebuildPlan:
     def settings(self, live: Settings) -> Settings:
         """The live settings with tables and checkpoints under the rebuild's folder."""
         lake = live.lake.model_copy(update={"root": f"{self.folder}/lake", "checkpoints": f"{self.folder}/checkpoints"})
-        return live.model_copy(update={"lake": lake})
+        # A flood that was accepted is no reason to stop again, and `breaker reset` would not reach this folder.
+        breaker = live.breaker.model_copy(update={"enabled": False})
+        # A rebuild has no supervisor that tries a batch again: poison is looked for when it fails first.
+        retries = live.retries.model_copy(update={"attempts": 1})
+        return live.model_copy(update={"lake": lake, "breaker": breaker, "retries": retries})
 
     def manifest(self, state: str) -> str:
         """Text of the manifest: `begun`, or `built`."""
@@ -78,13 +84,14 @@ def plan_rebuild(settings: Settings, layer: str, into: str | None, *, swap: bool
         raise UsageError(msg)
     folder = (into or f"{settings.lake.root.rstrip('/')}.rebuild-{layer}").rstrip("/")
     source = SOURCES[layer]
+    # Before the source: what a stream that still runs writes from later versions of that changes these, and is refused.
+    found = {name: opened for name in TARGETS[layer] if (opened := _open(name.path(settings))) is not None}
     table = _open(source.path(settings))
     if table is None:
         msg = f"There is no Delta table {source} at {source.path(settings)} to rebuild {layer} from; correct `lake.root`."
         raise UsageError(msg)
     if layer == "silver":
         refuse_archived(settings)
-    found = {name: opened for name in TARGETS[layer] if (opened := _open(name.path(settings))) is not None}
     records, source_size = _statistics(table)
     size = max(source_size, sum(_statistics(opened)[1] for opened in found.values()))
     versions = {name: opened.version() for name, opened in found.items()}
@@ -95,19 +102,30 @@ def plan_rebuild(settings: Settings, layer: str, into: str | None, *, swap: bool
         source_path=source.path(settings),
         source_version=table.version(),
         records=records,
-        size=size * (2 if swap else 1),
+        size=size,
         free=_free(folder),
         versions=versions,
         rules=rules,
         is_done=_is_done(folder, _said(layer, source.path(settings), table.version(), rules, "built")),
     )
-    if plan.free is not None and not plan.is_done and plan.free < plan.size * _MARGIN:
-        msg = (
-            f"The rebuild of {layer} needs about {plan.size * _MARGIN / 1e6:,.0f} MB at {folder}, but {plan.free / 1e6:,.0f} MB "
-            "are free; make room, or give another folder with --into."
-        )
-        raise UsageError(msg)
+    _refuse_full(plan, settings.lake.root, swap=swap)
     return plan
+
+
+def _refuse_full(plan: RebuildPlan, root: str, *, swap: bool) -> None:
+    """Raise UsageError where a disk is too small: the rebuild lies in its folder, the swap writes it once more below `root`."""
+    needs = [(plan.folder, 0 if plan.is_done else plan.size), (root, plan.size if swap else 0)]
+    for place, size in needs:
+        free = _free(place)
+        if free is None or not size:
+            continue
+        needed = sum(more for other, more in needs if _free(other) is not None and _device(other) == _device(place)) * _MARGIN
+        if free < needed:
+            msg = (
+                f"The rebuild of {plan.layer} needs about {needed / 1e6:,.0f} MB at {place}, but {free / 1e6:,.0f} MB are free; "
+                "make room, or give a folder on another disk with --into."
+            )
+            raise UsageError(msg)
 
 
 def _open(path: str) -> DeltaTable | None:
@@ -134,9 +152,18 @@ def _said(layer: str, source: str, version: int, rules: str, state: str) -> dict
 
 
 def _rules(settings: Settings, versions: Mapping[TableName, int]) -> str:
-    # Which dead letters are discarded decides too.
-    text = f"{settings.silver.model_dump_json()} {read_schemas(settings.schemas_dir).rules()} {versions.get(DLQ)}"
+    # Which dead letters are discarded decides too, and the code: what a bad version built must not be taken for its mended one's.
+    text = f"{settings.silver.model_dump_json()} {read_schemas(settings.schemas_dir).rules()} {versions.get(DLQ)} {_code()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _code() -> str:
+    """Digest of the code that a rebuild's rows depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in _CODE for path in PROJECT.glob(pattern)):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(PROJECT)} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 def _is_done(folder: str, wanted: dict[str, Any]) -> bool:
@@ -157,7 +184,15 @@ def _free(folder: str) -> int | None:
     """Free bytes where `folder` will lie; None for an object store."""
     if "://" in folder:
         return None
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _device(folder: str) -> int:
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: str) -> Path:
     place = Path(folder).absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place

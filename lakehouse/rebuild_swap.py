@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from lakehouse.rebuild import KEYS, STAMPS, Difference, content, open_rows, rebuilt_rows
+from lakehouse.rebuild import KEYS, STAMPS, Difference, content, letters_of_records, open_rows, rebuilt_rows
 from lakehouse.rebuild_plan import RebuildPlan
 from lakehouse.rollback import letter_state
 from pipelines.common import delta, failpoints, files
@@ -27,17 +28,23 @@ from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
 from pipelines.silver.attempts import find_attempts, settle
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 
+_LOST = "has_lost_files"
 _FATES = ("inserted", "replaced", "duplicate", "conflict", "tombstone", "late")
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """Tables that were written, with their new versions; dead letters that were added and closed; ledger rows written."""
+    """Tables that were written, with their new versions; dead letters that were added, closed and removed; ledger rows written.
+
+    `has_lost_files`: a table was written whose old files cannot be read, so that nobody can follow its change feed over that.
+    """
 
     versions: dict[TableName, int]
     letters_added: int = 0
     letters_closed: int = 0
+    letters_removed: int = 0
     ledger_rows: int = 0
+    has_lost_files: bool = False
 
 
 def swap(
@@ -60,19 +67,28 @@ def _swap(
         # Before the tables change: what a batch left that died is counted now, and not once more by the next stream.
         attempts = find_attempts(SILVER.layer, SILVER.path(settings), DLQ.path(settings))
         settle(Ledger(settings), SILVER.layer, attempts, None)
-    versions = {}
-    metadata = json.dumps({"rebuild": {"run": run_id, "source_version": plan.source_version}})
+    versions, passed = {}, False
     for one in found:
-        delta.ensure_table(spark, definition(settings, one.table), one.table.path(settings))
-        if one.table != DLQ and not one.is_none:
-            versions[one.table] = _overwrite(spark, settings, plan, one, metadata=metadata, now=now)
+        path = one.table.path(settings)
+        delta.ensure_table(spark, definition(settings, one.table), path)
+        delta.ensure_columns(spark, definition(settings, one.table), path)
+        if one.table == DLQ:
+            continue
+        if not one.is_none:
+            versions[one.table] = _overwrite(spark, settings, plan, one, run_id=run_id, now=now)
             failpoints.reach("rebuild.after_swap")
+        if _pass_lost_files(spark, path, now):
+            passed = True
+            if one.table in versions:
+                versions[one.table] = delta.current_version(spark, path)
     if plan.layer != "silver":
         _record_gold(spark, settings, plan, run_id, now)
-        return Swapped(versions)
+        return Swapped(versions, has_lost_files=passed)
+    removed = _remove_strays(spark, settings, plan)
     added, closed = _merge_letters(spark, settings, plan, run_id)
     failpoints.reach("rebuild.after_letters")
-    return Swapped(versions, added, closed, _correct_ledger(spark, settings, plan, run_id, now))
+    rows = _correct_ledger(spark, settings, plan, run_id, now)
+    return Swapped(versions, added, closed, removed, rows, has_lost_files=passed)
 
 
 def _record_gold(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str, now: datetime) -> None:
@@ -106,50 +122,104 @@ def definition(settings: Settings, table: TableName) -> TableDef:
 
 
 def _overwrite(
-    spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Difference, *, metadata: str, now: datetime
+    spark: SparkSession, settings: Settings, plan: RebuildPlan, found: Difference, *, run_id: str, now: datetime
 ) -> int:
     table, path = found.table, found.table.path(settings)
     rows = rebuilt_rows(spark, settings, plan, table)
     rows = _with_stamps(table, rows, open_rows(spark, table, path) if found.readable else rows.limit(0), now)
     if table == GOLD_DAILY:
         issued = spark.read.format("delta").load(path).where(F.col("billing_status") == FINAL)
-        rows = rows.unionByName(issued)
-    rows.write.format("delta").mode("overwrite").option("userMetadata", metadata).save(path)
-    if not found.readable:
-        # Whoever follows the change feed cannot read the files that this commit removes, and has to begin after it.
-        spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
+        rows = rows.unionByName(issued, allowMissingColumns=True)
+    said = {"run": run_id, "source_version": plan.source_version, _LOST: not found.readable}
+    rows.write.format("delta").mode("overwrite").option("userMetadata", json.dumps({"rebuild": said})).save(path)
     return delta.current_version(spark, path)
 
 
+def _pass_lost_files(spark: SparkSession, path: str, now: datetime) -> bool:
+    """Make a commit after one of a rebuild that removed files which cannot be read: there whoever follows the changes begins.
+
+    Returns whether there is such a commit. By what the log says, not by what this run did: the one that wrote it may have died.
+    """
+    newest = [_removed_lost_files(row["userMetadata"]) for row in DeltaTable.forPath(spark, path).history(2).collect()]
+    if newest[0]:
+        spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
+    return any(newest)
+
+
+def _removed_lost_files(metadata: str | None) -> bool:
+    with suppress(ValueError, TypeError, KeyError):  # another writer's, or none
+        return bool(json.loads(metadata or "{}")["rebuild"][_LOST])
+    return False
+
+
 def _with_stamps(table: TableName, rows: DataFrame, live: DataFrame, now: datetime) -> DataFrame:
-    """Give rows that the live table has the live row's stamps, so that they do not look as if they had come now."""
+    """Give rows that the live table has the live row's stamps, so that they do not look as if they had come now.
+
+    Columns that somebody added to the live table are theirs: they stay with their keys.
+    """
     keys, stamps = list(KEYS[table]), list(STAMPS[table])
     names = content(table, rows.columns)
     values = [F.col(name) if name in live.columns else F.lit(None) for name in names]
-    known = live.dropDuplicates(keys).select(*keys, F.xxhash64(*values).alias("_known"), F.struct(*stamps).alias("_stamps"))
+    theirs = [f"`{name}`" for name in live.columns if name not in rows.columns]
+    known = live.dropDuplicates(keys).select(
+        *keys, *theirs, F.xxhash64(*values).alias("_known"), F.struct(*stamps).alias("_stamps")
+    )
     joined = rows.join(known, on=keys, how="left")
     same = F.col("_known") == F.xxhash64(*names)
     given = {
         name: F.when(same, F.col(f"_stamps.{name}")).otherwise(F.col(name) if name == "silver_version" else F.lit(now))
         for name in stamps
     }
-    return joined.withColumns(given).select(rows.columns)
+    return joined.withColumns(given).select(*rows.columns, *theirs)
+
+
+def _remove_strays(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> int:
+    """Remove letters that only another writer can have made: no record of Bronze stands behind them, or another letter does.
+
+    Of several for one record the one stays that says most about it: discarded, replayed, open.
+    """
+    path, keys = DLQ.path(settings), list(KEYS[DLQ])
+    letters = spark.read.format("delta").load(path)
+    status = F.col("_status")
+    first = Window.partitionBy(*keys).orderBy(status != "discarded", status != "replayed", "_dead_lettered_at")
+    kept = letters_of_records(spark, plan, letters).withColumn("_copy", F.row_number().over(first)).where("_copy = 1")
+    kept = kept.select(letters.columns)
+    counts = letters.groupBy(*keys).agg(F.count(F.lit(1)).alias("_copies"))
+    known = kept.select(*keys, F.lit(True).alias("_known"))
+    strays = counts.join(known, on=keys, how="left").where("_copies > 1 OR _known IS NULL").select(*keys)
+    if strays.isEmpty():
+        return 0
+    put = kept.join(strays, on=keys, how="left_semi").withColumn("_anew", F.lit(True))
+    source = put.unionByName(strays.withColumn("_anew", F.lit(False)), allowMissingColumns=True)
+    result = (
+        DeltaTable.forPath(spark, path)
+        .alias("t")
+        .merge(source.alias("s"), f"{_same_letter()} AND NOT s._anew")
+        .whenMatchedDelete()
+        .whenNotMatchedInsert(condition="s._anew", values={name: f"s.`{name}`" for name in letters.columns})
+        .execute()
+        .collect()[0]
+    )
+    return int(result["num_deleted_rows"]) - int(result["num_inserted_rows"])
+
+
+def _same_letter() -> str:
+    return " AND ".join(f"t.{name} = s.{name}" for name in KEYS[DLQ])
 
 
 def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str) -> tuple[int, int]:
     """Add dead letters that only the rebuild has, close open ones whose records pass now, open replayed ones that do not."""
     path = DLQ.path(settings)
-    delta.ensure_columns(spark, DLQ_TABLE, path)
     live = spark.read.format("delta").load(path)
     rebuilt = spark.read.format("delta").load(DLQ.path(plan.settings(settings)))
-    same = " AND ".join(f"t.{name} = s.{name}" for name in KEYS[DLQ])
     added = rebuilt.join(live.select(*KEYS[DLQ]), on=list(KEYS[DLQ]), how="left_anti").count()
     result = (
         DeltaTable.forPath(spark, path)
         .alias("t")
-        .merge(rebuilt.alias("s"), same)
+        .merge(rebuilt.alias("s"), _same_letter())
         .whenMatchedUpdate(condition="t._status = 'replayed'", set=letter_state(live.columns, "open"))
-        .whenNotMatchedInsertAll()
+        # By name, not all: a column that somebody added to the table is theirs.
+        .whenNotMatchedInsert(values={name: f"s.`{name}`" for name in rebuilt.columns})
         .whenNotMatchedBySourceUpdate(
             condition="t._status = 'open'", set=letter_state(live.columns, "replayed", f"rebuild-{run_id}")
         )

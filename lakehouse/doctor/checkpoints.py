@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lakehouse.checkpoints.findings import BROKEN, batches
 from lakehouse.checkpoints.findings import Finding as CheckpointFinding
-from lakehouse.checkpoints.findings import batches
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.doctor.facts import Facts, StreamCheckpoint
 from lakehouse.doctor.findings import Finding, Severity
 
 _TRAP = {"behind-table", "behind-ledger"}
 _SEVERITIES: dict[str, Severity] = {"error": "critical", "warning": "warning", "info": "info"}
-_PLAYBOOKS = {"checkpoint": "checkpoint-lost"}
 _CHECKED_COMMITS = 20
 
 
@@ -80,7 +79,7 @@ def _passed_on(facts: Facts, checkpoint: StreamCheckpoint) -> Iterator[Finding]:
             evidence=f"{checkpoint.path}: {found.message}",
             confidence="certain",
             at_stake=_skipped(facts, checkpoint) if is_trap else _stands_still(facts, job),
-            playbook=_PLAYBOOKS.get(found.playbook or "checkpoint", found.playbook or ""),
+            playbook=found.playbook or BROKEN,
             commands=_commands(facts, checkpoint, found),
         )
 

@@ -15,6 +15,8 @@ SLOW_CATCH_UP = timedelta(minutes=15)
 """Lag is worth a word if it takes longer than this to work off."""
 OVERRUN_TIMES, OVERRUN_SECONDS, RISING = 5, 10.0, 1.5
 """Batches overrun if they take so many trigger intervals, at least so many seconds, and so many times what they took before."""
+DEARER = 1.2
+"""A record that takes so many times what it took before is dearer, not only one of more."""
 _ROWS = 15
 
 
@@ -41,34 +43,46 @@ def _check_lag(facts: Facts, stream: Stream) -> Iterator[Finding]:
             evidence=f"{waits(stream)}; at the {read / seconds:,.0f} a second of its last batches that takes {needed}.",
             confidence="likely",
             at_stake=delayed(stream),
-            playbook="spark-crash",
+            playbook="stale-data",
             commands=(facts.commands.lakehouse("status"),),
         )
 
 
 def _check_overrun(facts: Facts, stream: Stream) -> Iterator[Finding]:
-    """The death spiral: each batch takes longer than the trigger, so the next one is larger and takes longer still."""
+    """The death spiral: each batch takes longer than the trigger, so the next one is larger and takes longer still.
+
+    It ends at the limit of a batch's size, unless each record takes longer as well: then batches are too large for the
+    memory, and smaller ones are faster. Otherwise larger ones are, and the stream needs a higher limit, or more to run on.
+    """
     if stream.interval is None or not stream.rows or stream.waiting == 0:
         return
     rows = [row for row in stream.rows if row.generation == stream.rows[-1].generation][-_ROWS:]
     if len(rows) < 9:
         return
     third = len(rows) // 3
-    before, recent = (median(row.duration_ms / 1000 for row in part) for part in (rows[:third], rows[-third:]))
+    parts = (rows[:third], rows[-third:])
+    before, recent = (median(row.duration_ms / 1000 for row in part) for part in parts)
     if recent < max(OVERRUN_SECONDS, OVERRUN_TIMES * stream.interval) or recent < RISING * before:
         return
+    cheap, dear = (median(max(1, row.duration_ms) / max(1, row.rows_read) for row in part) for part in parts)
+    is_dearer = dear >= DEARER * cheap
     yield Finding(
         id="trigger-overrun",
         severity="warning",
         title=f"The batches of {stream.job} take ever longer than its trigger",
         evidence=(
             f"The last {third} took {recent:,.1f} s (median), {third} of those before them {before:,.1f} s; "
-            f"the trigger is {stream.interval:g} s."
+            f"the trigger is {stream.interval:g} s. "
+            + (
+                f"A record takes {dear / cheap:.1f} times as long: the batches are too large."
+                if is_dearer
+                else "A record takes no longer: there are more of them."
+            )
         ),
         confidence="likely",
         at_stake=delayed(stream),
-        playbook="spark-crash",
-        commands=(_smaller_batches(facts, stream), facts.commands.lakehouse("status")),
+        playbook="stale-data",
+        commands=(*((_smaller_batches(facts, stream),) if is_dearer else ()), facts.commands.lakehouse("status")),
     )
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TypeVar
 
 from deltalake.exceptions import DeltaError
@@ -128,9 +129,13 @@ def _known_gaps(settings: Settings) -> dict[int, list[tuple[int, int]]]:
 
 
 def _disks(settings: Settings) -> tuple[Disk, ...]:
-    """The file systems of tables, checkpoints and state, each once; an object store is none."""
+    """The file systems of tables, checkpoints, state, archive and Spark's spill, each once; an object store is none."""
     found: dict[int, Disk] = {}
-    for path in (settings.lake.root, settings.lake.checkpoints, settings.lake.state_dir):
+    lake, spill = settings.lake, settings.spark.get("spark.local.dir", "")
+    if not spill and settings.environment == "local":  # there Spark runs on this machine
+        spill = gettempdir()
+    archive = settings.retention.archive or lake.root
+    for path in (lake.root, lake.checkpoints, lake.state_dir, archive, *filter(None, map(str.strip, spill.split(",")))):
         place = Path(path)
         if "://" in path or not place.exists():
             continue

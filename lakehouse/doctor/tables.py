@@ -11,8 +11,17 @@ from lakehouse.checkpoints.starting import covered, subtract
 from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.ledger import merge_ranges
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
 
 _SHOWN = 5
+_MADE_FROM = {
+    str(BRONZE): ("bronze-corruption", "Kafka, as far as it still holds the records"),
+    str(DLQ): ("full-rebuild", "Bronze, but for what was decided about its letters"),
+    str(SILVER): ("full-rebuild", "Bronze"),
+    str(GOLD_HOURLY): ("full-rebuild", "Silver"),
+    str(GOLD_DAILY): ("full-rebuild", "Silver, but for issued bills"),
+}
+"""Playbook of a table whose log cannot be read, and what it can be made again from; the other tables have nothing."""
 
 
 def check_tables(facts: Facts) -> Iterator[Finding]:
@@ -38,8 +47,8 @@ def check_tables(facts: Facts) -> Iterator[Finding]:
 def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
     layer, _, table = name.partition(".")
     path = f"{facts.settings.lake.root.rstrip('/')}/{layer}/{table}"
-    sources = {"bronze": "Kafka, as far as it still holds the records", "silver": "Bronze", "gold": "Silver"}
-    from_where = f" It can be made again from {sources[layer]}." if layer in sources else ""
+    playbook, source = _MADE_FROM.get(name, ("object-store-outage", None))
+    from_where = f" It can be made again from {source}." if source else ""
     return Finding(
         id="table-unreadable",
         severity="critical",
@@ -47,7 +56,7 @@ def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
         evidence=problem,
         confidence="certain",
         at_stake=f"Nothing can read or write {name}, so its stream and all after it stand still.{from_where}",
-        playbook="full-rebuild" if layer in ("silver", "gold") else "object-store-outage",
+        playbook=playbook,
         commands=(f"ls -l {path}/_delta_log", facts.commands.lakehouse("status")),
     )
 

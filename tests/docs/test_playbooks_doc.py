@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from lakehouse.checkpoints import findings
 from lakehouse.checks import load_checks
+from lakehouse.doctor import tables
 from pipelines.common import retries
 from tests.playbooks.commands import commands_of, complaint
 from tests.playbooks.pages import FOLDER, NOT_PLAYBOOKS, SECTIONS, Page, all_pages
@@ -44,6 +46,18 @@ def test_every_playbook_that_the_code_names_is_there() -> None:
     named |= {family.playbook for family in retries._FAMILIES} | {playbook for _, _, playbook in retries._ERRNO.values()}
     named |= {findings.BROKEN, findings.RETENTION, findings.KAFKA, findings.ROLLBACK}
     assert named <= NAMES | set(NOT_PLAYBOOKS)
+
+
+def test_every_playbook_of_a_finding_of_the_doctor_is_there() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PROJECT / "lakehouse" / "doctor").glob("*.py")]
+    given = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "playbook"]
+    literal = [{one.value for one in ast.walk(value) if isinstance(one, ast.Constant)} for value in given]
+    # What is given by a name alone comes from these two.
+    elsewhere = {ast.unparse(value) for value, found in zip(given, literal, strict=True) if not found}
+    assert elsewhere == {"playbook", "found.playbook or BROKEN"}
+    assert len(given) > 20
+    known = {playbook for playbook, _ in tables._MADE_FROM.values()} | {"object-store-outage"}
+    assert set().union(*literal) | known <= NAMES
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_by_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,14 +14,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
+from rich.console import Console
 
 from batch.reconcile_gold import Paths, parse_day, reconcile
+from lakehouse import rebuild_plan
+from lakehouse.checkpoints.rebuild import plan_rebuild as plan_checkpoint
+from lakehouse.checkpoints.rebuild import write_rebuild as write_checkpoint
 from lakehouse.cli import main
 from lakehouse.rebuild import Difference, build, compare, remove
+from lakehouse.rebuild_cli import show_result
 from lakehouse.rebuild_plan import plan_rebuild
 from lakehouse.rebuild_swap import Swapped, swap
 from pipelines.common import failpoints
 from pipelines.common.errors import UsageError
+from pipelines.common.event_schema import read_schemas
 from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 
 if TYPE_CHECKING:
@@ -66,6 +73,15 @@ def _rebuild(lake: Lake, layer: str) -> tuple[dict[str, Difference], Callable[[]
         return done
 
     return {str(one.table): one for one in found}, take_over
+
+
+def _die_at(point: str) -> Callable[[str], None]:
+    def die(reached: str) -> None:
+        if reached == f"rebuild.{point}":
+            raise InterruptedError(point)
+
+    assert f"rebuild.{point}" in failpoints.POINTS
+    return die
 
 
 @pytest.mark.faults
@@ -123,14 +139,9 @@ def test_swap_that_died_is_completed_by_the_next(filled: Lake, monkeypatch: pyte
     ledger = DeltaTable(filled.path(LEDGER))
     ledger.delete("job = 'silver' AND batch_id = 1")
 
-    def die(reached: str) -> None:
-        if reached == f"rebuild.{point}":
-            raise InterruptedError(point)
-
-    assert f"rebuild.{point}" in failpoints.POINTS
     _, take_over = _rebuild(filled, "silver")
     with monkeypatch.context() as patch:
-        patch.setattr(failpoints, "reach", die)
+        patch.setattr(failpoints, "reach", _die_at(point))
         with pytest.raises(InterruptedError):
             take_over()
     _, take_over = _rebuild(filled, "silver")
@@ -147,6 +158,172 @@ def test_silver_with_a_lost_file_is_mended(filled: Lake) -> None:
 
     assert not found[str(SILVER)].readable
     take_over()
+    assert _state(filled) == before
+
+
+@pytest.mark.faults
+def test_flood_of_dead_letters_that_was_accepted_does_not_stop_the_rebuild(
+    lake: Lake, make_event: Make, make_record: Make
+) -> None:
+    lake.changes = {"breaker.enabled": False}
+    lake.append(make_record(make_event(), 0), *(make_record(b"{", offset) for offset in range(1, 9)))
+    lake.run_silver()
+    lake.changes = {"breaker.min_records": 5}
+    found, take_over = _rebuild(lake, "silver")
+
+    assert [(one.equal, one.is_none) for one in found.values()] == [(1, True), (8, True)]
+    assert take_over().versions == {}
+
+
+def test_rebuild_looks_for_poison_at_the_first_failure(filled: Lake) -> None:
+    settings = plan_rebuild(filled.settings, "silver", None, swap=False).settings(filled.settings)
+    assert (settings.retries.attempts, settings.breaker.enabled) == (1, False)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("is_built", [False, True])
+def test_lost_dead_letters_are_refused_before_anything_is_swapped(filled: Lake, *, is_built: bool) -> None:
+    SparkTable.forPath(filled.spark, filled.path(SILVER)).delete("event_id = 'e1'")
+    SparkTable.forPath(filled.spark, filled.path(DLQ)).update("_kafka_offset = 8", {"_status": "'discarded'"})
+    before = [filled.version(table) for table in (SILVER, DLQ, LEDGER)]
+    if is_built:
+        _rebuild(filled, "silver")
+    lost = max(DeltaTable(filled.path(DLQ)).file_uris(), key=lambda path: Path(path).stat().st_mtime)
+    Path(lost).unlink()
+    with pytest.raises(UsageError, match=r"what was decided about its letters; restore .*playbooks/full-rebuild\.md"):
+        _rebuild(filled, "silver")
+    assert [filled.version(table) for table in (SILVER, DLQ, LEDGER)] == before
+    # As the playbook says: the lost file's letters are made anew, open.
+    assert len(DeltaTable(filled.path(DLQ)).repair()["files_removed"]) == 1
+    _, take_over = _rebuild(filled, "silver")
+    assert (list((done := take_over()).versions), done.letters_added) == ([SILVER], 1)
+    assert {row["_kafka_offset"]: row["_status"] for row in filled.rows(DLQ)} == {4: "open", 8: "open"}
+    assert (filled.counts()["dead_lettered"], filled.counts()["inserted"]) == (2, 4)
+
+
+@pytest.mark.faults
+def test_dead_letters_whose_folder_was_moved_away_are_made_anew(filled: Lake, make_event: Make, make_record: Make) -> None:
+    before = _state(filled)
+    Path(filled.path(DLQ)).rename(filled.folder / "aside")
+    _, take_over = _rebuild(filled, "silver")
+    assert take_over().letters_added == 2
+    assert _state(filled) == before
+    write_checkpoint(plan_checkpoint(filled.settings, "silver"))
+    filled.append(make_record(make_event(event_id="new"), 9), make_record(b"]", 10))
+    filled.run_silver("g2")
+    assert (filled.counts()["inserted"], filled.counts()["dead_lettered"]) == (5, 3)
+
+
+@pytest.mark.faults
+def test_lost_bills_are_refused_before_anything_is_swapped(filled: Lake) -> None:
+    reconcile(filled.spark, filled.settings, Paths.of(filled.settings), DAY, datetime(2026, 2, 1, tzinfo=UTC))
+    SparkTable.forPath(filled.spark, filled.path(GOLD_HOURLY)).delete("customer_id = 'c1'")
+    version = filled.version(GOLD_HOURLY)
+    for path in DeltaTable(filled.path(GOLD_DAILY)).file_uris():
+        Path(path).unlink()
+    with pytest.raises(UsageError, match="no other table has issued bills"):
+        _rebuild(filled, "gold")
+    assert filled.version(GOLD_HOURLY) == version
+
+
+@pytest.mark.faults
+def test_letters_that_somebody_else_wrote_are_removed(filled: Lake) -> None:
+    before, path = _state(filled), filled.path(DLQ)
+    letters = filled.spark.read.format("delta").load(path)
+    letter = letters.where("_kafka_offset = 4").localCheckpoint()
+    strays = [
+        letter,
+        letter.selectExpr("* EXCEPT (_status)", "'replayed' AS _status").select(letters.columns),
+        letter.selectExpr("* EXCEPT (_kafka_offset)", "99L AS _kafka_offset").select(letters.columns),
+        letter.selectExpr("* EXCEPT (_kafka_offset)", "0L AS _kafka_offset").select(letters.columns),
+    ]
+    for stray in strays:
+        stray.write.format("delta").mode("append").save(path)
+    SparkTable.forPath(filled.spark, path).update("_kafka_offset = 8", {"_raw_value": "cast('other' AS binary)"})
+    SparkTable.forPath(filled.spark, path).update("_kafka_offset = 8", {"_status": "'discarded'"})
+    _, take_over = _rebuild(filled, "silver")
+    done = take_over()
+
+    # Two copies, two without a record of these bytes, and the discarded one, whose record is judged anew.
+    assert (done.letters_removed, done.letters_added, done.ledger_rows) == (5, 1, 0)
+    assert _state(filled)[1:] == before[1:]
+    _, take_over = _rebuild(filled, "silver")
+    version = filled.version(DLQ)
+    assert take_over().letters_removed == 0
+    assert filled.version(DLQ) - version <= 1
+
+
+@pytest.mark.faults
+def test_column_that_somebody_added_stays_theirs(filled: Lake, make_event: Make, make_record: Make) -> None:
+    filled.append(make_record(make_event(event_id="other", event_timestamp="2026-01-27T10:00:00Z"), 9), make_record(b"]", 10))
+    filled.run_silver()
+    filled.run_gold()
+    reconcile(filled.spark, filled.settings, Paths.of(filled.settings), DAY, datetime(2026, 2, 1, tzinfo=UTC))
+    for table in (SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY):
+        filled.spark.sql(f"ALTER TABLE delta.`{filled.path(table)}` ADD COLUMNS (note string)")
+        SparkTable.forPath(filled.spark, filled.path(table)).update(set={"note": "'mine'"})
+    before = [filled.rows(table, without=("_processed_at", "_updated_at", "silver_version")) for table in (SILVER, DLQ)]
+    gold = filled.gold()
+    SparkTable.forPath(filled.spark, filled.path(SILVER)).delete("event_id = 'e1'")
+    SparkTable.forPath(filled.spark, filled.path(SILVER)).update("event_id = 'e2'", {"request_bytes": "request_bytes + 1"})
+    SparkTable.forPath(filled.spark, filled.path(DLQ)).delete("_kafka_offset = 10")
+    _, take_over = _rebuild(filled, "silver")
+    assert take_over().letters_added == 1
+    for table in (GOLD_HOURLY, GOLD_DAILY):
+        SparkTable.forPath(filled.spark, filled.path(table)).update(
+            "coalesce({}, '') <> 'final'".format("billing_status" if table == GOLD_DAILY else "NULL"), {"event_count": "7"}
+        )
+    _, take_over = _rebuild(filled, "gold")
+    assert set(take_over().versions) == {GOLD_HOURLY, GOLD_DAILY}
+
+    assert {row["event_id"]: row["note"] for row in filled.rows(SILVER)} == {
+        **{row["event_id"]: "mine" for row in before[0]},
+        "e1": None,
+    }
+    assert {row["_kafka_offset"]: row["note"] for row in filled.rows(DLQ)} == {4: "mine", 8: "mine", 10: None}
+    assert filled.gold() == gold
+
+
+@pytest.mark.faults
+def test_field_that_the_schema_files_have_since_is_added(filled: Lake) -> None:
+    schemas = filled.folder / "schemas"
+    shutil.copytree(filled.settings.schemas_dir, schemas)
+    schema = json.loads((schemas / "1.0.json").read_text())
+    field = {"name": "plan", "type": "string", "required": False, "max_length": 8, "doc": "Plan of the customer."}
+    schema |= {"version": "1.1", "fields": [*schema["fields"], field]}
+    (schemas / "1.1.json").write_text(json.dumps(schema))
+    SparkTable.forPath(filled.spark, filled.path(SILVER)).delete("event_id = 'e1'")
+    new = type(filled)(filled.spark.newSession(), filled.folder, {"schemas_dir": str(schemas)})
+    read = read_schemas(new.settings.schemas_dir)
+    new.spark.conf.set("spark.sql.catalog.events.fields", read.ddl())
+    new.spark.conf.set("spark.sql.catalog.events.schemas", read.rules())
+    _, take_over = _rebuild(new, "silver")
+    take_over()
+    assert [(row["event_id"], row["plan"]) for row in filled.rows(SILVER, "event_id", "plan")] == [
+        (f"e{number}", None) for number in range(4)
+    ]
+
+
+@pytest.mark.faults
+def test_swap_that_died_over_a_lost_file_leaves_gold_a_version_to_go_on_from(
+    filled: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _state(filled)
+    Path(DeltaTable(filled.path(SILVER)).file_uris()[0]).unlink()
+    _, take_over = _rebuild(filled, "silver")
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "reach", _die_at("after_swap"))
+        with pytest.raises(InterruptedError):
+            take_over()
+    _, take_over = _rebuild(filled, "silver")
+    done = take_over()
+    assert done.has_lost_files
+    show_result(Console(), plan_rebuild(filled.settings, "silver", None, swap=True), [], done)
+    assert "lakehouse checkpoint rebuild gold" in capsys.readouterr().out
+    _rebuild(filled, "gold")[1]()
+    checkpoint = plan_checkpoint(filled.settings, "gold")
+    write_checkpoint(checkpoint)
+    filled.run_gold("g2")
     assert _state(filled) == before
 
 
@@ -190,6 +367,55 @@ def test_live_table_that_changes_meanwhile_is_not_swapped(filled: Lake, make_eve
     with pytest.raises(UsageError, match="something still writes to it"):
         take_over()
     assert filled.version(SILVER) == version
+
+
+@pytest.mark.faults
+def test_stream_that_runs_while_the_plan_is_made_is_noticed(
+    filled: Lake, make_event: Make, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = rebuild_plan._open
+    late = [make_record(make_event(event_id="late"), 9)]
+
+    def open_then_write(path: str) -> Any:
+        table = opened(path)
+        if late:
+            filled.append(late.pop())
+            filled.run_silver()
+        return table
+
+    monkeypatch.setattr(rebuild_plan, "_open", open_then_write)
+    _, take_over = _rebuild(filled, "silver")
+    with pytest.raises(UsageError, match="something still writes to it"):
+        take_over()
+
+
+def test_rebuild_of_other_code_is_not_taken_over(filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = filled.folder / "project"
+    (project / "pipelines").mkdir(parents=True)
+    (project / "pipelines" / "rules.py").write_text("LIMIT = 599")
+    monkeypatch.setattr(rebuild_plan, "PROJECT", project)
+    plan = plan_rebuild(filled.settings, "silver", None, swap=True)
+    Path(plan.folder).mkdir()
+    (Path(plan.folder) / rebuild_plan.MANIFEST).write_text(plan.manifest("built"))
+    assert plan_rebuild(filled.settings, "silver", None, swap=True).is_done
+    (project / "pipelines" / "rules.py").write_text("LIMIT = 600")
+    assert not plan_rebuild(filled.settings, "silver", None, swap=True).is_done
+
+
+def test_swap_needs_room_on_the_disk_of_the_lake(filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, elsewhere = filled.settings.lake.root, str(filled.folder / "elsewhere")
+    usage = namedtuple("usage", "total used free")
+    size = plan_rebuild(filled.settings, "silver", None, swap=False).size
+    # Each has room for one copy, with the margin, and not for two.
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, int(size * 1.5)))
+    assert plan_rebuild(filled.settings, "silver", elsewhere, swap=False)
+    with pytest.raises(UsageError, match="make room"):
+        plan_rebuild(filled.settings, "silver", elsewhere, swap=True)
+    monkeypatch.setattr(rebuild_plan, "_device", lambda folder: folder == elsewhere)
+    assert plan_rebuild(filled.settings, "silver", elsewhere, swap=True)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(0, 0, 0 if str(place) == root else size * 9))
+    with pytest.raises(UsageError, match=f"at {root}, but 0 MB are free"):
+        plan_rebuild(filled.settings, "silver", elsewhere, swap=True)
 
 
 def test_what_cannot_be_rebuilt_is_refused_and_nothing_changes(filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

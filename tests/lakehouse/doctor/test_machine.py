@@ -9,13 +9,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from lakehouse.doctor.facts import Disk, Facts
 from lakehouse.doctor.machine import check_machine
+from lakehouse.doctor.reading import _disks
 from lakehouse.doctor.reading_checkpoints import seen_from_here
 from pipelines.common.leases import Holder
+from pipelines.common.settings import load_settings
 from tests.lakehouse.doctor.conftest import NOW, held, row
 
 GIB = 2**30
@@ -34,6 +37,33 @@ GIB = 2**30
 def test_little_room_is_said_before_there_is_none(disk: Disk, expected: tuple[str, str] | None, sound: Facts) -> None:
     found = [(one.id, one.severity) for one in check_machine(replace(sound, disks=(disk,)))]
     assert found == ([expected] if expected else [])
+
+
+def test_disks_of_archive_and_spill_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder is made a disk of its own."""
+    names = ["lake", "checkpoints", "state", "archive", "spill", "more"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    overrides = {
+        "lake.root": str(tmp_path / "lake"),
+        "lake.checkpoints": str(tmp_path / "checkpoints"),
+        "lake.state_dir": str(tmp_path / "state"),
+        "retention.archive": str(tmp_path / "archive"),
+        "spark": {"spark.local.dir": f"{tmp_path / 'spill'}, {tmp_path / 'more'}"},
+    }
+    settings = load_settings(None, environ={}, overrides=overrides)
+    real = Path.stat
+
+    def stat(path: Path, **flags: bool) -> os.stat_result:
+        found = list(real(path, **flags))
+        found[2] = names.index(path.name)
+        return os.stat_result(found)
+
+    assert [disk.path for disk in _disks(settings)] == [str(tmp_path / "lake")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        found = [Path(disk.path).name for disk in _disks(settings)]
+    assert found == names
 
 
 def test_lease_without_a_batch_for_longer_than_others_wait_is_suspicious(sound: Facts) -> None:

@@ -98,21 +98,35 @@ def test_silver_that_the_breaker_holds_is_not_called_down(behind: Facts) -> None
 def test_lag_that_takes_long_to_work_off_is_large(with_ends: Callable[..., Facts]) -> None:
     facts = locked(with_ends((20_000_000, 20, 20), (10, 10, 10)), "bronze")
     (found,) = check_pace(facts)
-    assert (found.id, found.severity) == ("lag-large", "warning")
+    assert (found.id, found.severity, found.playbook) == ("lag-large", "warning", "stale-data")
     assert "19,999,980 records wait" in found.evidence
     assert list(check_pace(locked(with_ends((1000, 20, 20), (10, 10, 10)), "bronze"))) == []
 
 
-def spiral(facts: Facts, seconds: list[float]) -> Facts:
-    rows = [row("silver", n, {"0": [n, n + 1]}, duration_ms=int(1000 * took)) for n, took in enumerate(seconds)]
+def spiral(facts: Facts, seconds: list[float], *, records_a_second: float | None = None) -> Facts:
+    """Batches that take so long, of as many records as that gives; of one each by default, so that a record gets dearer."""
+    rows = [
+        row("silver", n, {"0": [n, n + 1]}, duration_ms=int(1000 * took), rows_read=round(took * (records_a_second or 1 / took)))
+        for n, took in enumerate(seconds)
+    ]
     return replace(facts, rows={**facts.rows, "silver": rows})
 
 
 def test_batches_that_take_ever_longer_than_the_trigger_are_the_death_spiral(behind: Facts) -> None:
     (found,) = (one for one in check_pace(spiral(behind, [2, 3, 4, 6, 9, 14, 20, 31, 44])))
     assert (found.id, found.severity, found.confidence) == ("trigger-overrun", "warning", "likely")
+    assert found.playbook == "stale-data"
     assert "31.0 s (median), 3 of those before them 3.0 s; the trigger is 1 s" in found.evidence
+    assert "A record takes 10.3 times as long: the batches are too large." in found.evidence
     assert found.commands[0] == "LAKEHOUSE__SILVER__MAX_BYTES_PER_TRIGGER=32m lakehouse up --only silver --config my.yaml"
+
+
+def test_batches_that_are_only_larger_are_not_made_smaller(behind: Facts) -> None:
+    seconds = [2.0, 3, 4, 6, 9, 14, 20, 31, 44]
+    (found,) = check_pace(spiral(behind, seconds, records_a_second=1000))
+    assert (found.id, found.playbook) == ("trigger-overrun", "stale-data")
+    assert "A record takes no longer: there are more of them." in found.evidence
+    assert found.commands == ("lakehouse status --config my.yaml",)
 
 
 @pytest.mark.parametrize(

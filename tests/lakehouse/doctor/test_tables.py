@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from lakehouse.doctor.facts import THE_TABLES, Facts
 from lakehouse.doctor.tables import check_tables
 from lakehouse.status import TableStatus
@@ -16,6 +18,23 @@ def test_broken_log_names_table_and_where_it_can_come_from(sound: Facts) -> None
     assert (found.id, found.severity, found.playbook) == ("table-unreadable", "critical", "full-rebuild")
     assert found.evidence == "version 3 is cut"
     assert "from Bronze" in found.at_stake
+
+
+@pytest.mark.parametrize(
+    ("name", "playbook", "source"),
+    [
+        ("bronze.api_usage_events", "bronze-corruption", "from Kafka"),
+        ("bronze.api_usage_events_dlq", "full-rebuild", "from Bronze, but for what was decided"),
+        ("gold.api_usage_daily", "full-rebuild", "from Silver, but for issued bills"),
+        ("gold.billing_adjustments", "object-store-outage", None),
+    ],
+)
+def test_each_broken_log_has_the_page_that_mends_it(name: str, playbook: str, source: str | None, sound: Facts) -> None:
+    broken = TableStatus(name, None, None, None, None, "version 3 is cut")
+    (found,) = check_tables(replace(sound, status=replace(sound.status, tables=[broken])))
+    assert found.playbook == playbook
+    assert ("can be made again" in found.at_stake) == bool(source)
+    assert (source or "") in found.at_stake
 
 
 def test_ranges_that_the_batches_left_out_are_critical_until_they_are_known(sound: Facts) -> None:
