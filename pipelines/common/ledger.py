@@ -16,7 +16,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER, TableName
-from pipelines.common.voids import standing
+from pipelines.common.voids import LETTERS, LedgerRow, Voided, standing
 
 COUNTS = (
     "rows_read",
@@ -137,13 +137,13 @@ class Ledger:
 
         Batches that were taken back (see voids.py) do not count.
         """
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for row in standing(self._rows(job)):
-            holes = json.loads(row["holes"] or "{}")
-            for partition, (start, end) in json.loads(row["offsets"]).items():
-                edges = [start, *(edge for hole in holes.get(partition, []) for edge in hole), end]
-                ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
-        return {partition: merge_ranges(found) for partition, found in ranges.items()}
+        return _ranges(standing(self._rows(job)))
+
+    def letters_taken_back(self, job: str) -> dict[int, list[tuple[int, int]]]:
+        """The ranges, as those of `covered`, of batches of `job` whose dead letters were taken back (see voids.py)."""
+        rows = self._rows(job)
+        voided = Voided.of(rows, LETTERS)
+        return _ranges([row for row in rows if voided.has(row)])
 
     def end_offsets(self, job: str) -> dict[int, int]:
         """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""
@@ -180,6 +180,17 @@ class Ledger:
             return []
         rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
         return rows
+
+
+def _ranges(rows: Sequence[LedgerRow]) -> dict[int, list[tuple[int, int]]]:
+    """The ranges of offsets that the batches of `rows` read, for each partition, without their holes, merged."""
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for row in rows:
+        holes = json.loads(row["holes"] or "{}")
+        for partition, (start, end) in json.loads(row["offsets"]).items():
+            edges = [start, *(edge for hole in holes.get(partition, []) for edge in hole), end]
+            ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
+    return {partition: merge_ranges(found) for partition, found in ranges.items()}
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
