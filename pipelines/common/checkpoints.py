@@ -101,8 +101,8 @@ def _refuse_foreign(checkpoint: Checkpoint, expected: dict[str, str], starting: 
             raise CheckpointError(msg)
     if starting and starting != checkpoint.starting:
         msg = (
-            f"The checkpoint {checkpoint.path} already knows where to go on, so other offsets or dates have no effect on it; "
-            "leave the flags out, or give a new path."
+            f"The checkpoint {checkpoint.path} already knows where to go on, so other offsets, dates or --on-conflict have no "
+            "effect on it; leave the flags out, or give a new path."
         )
         raise CheckpointError(msg)
 

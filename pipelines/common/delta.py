@@ -82,10 +82,19 @@ def ensure_table(spark: SparkSession, table: TableDef, path: str, properties: Ma
     builder.execute()
 
 
+def is_complete(spark: SparkSession, table: TableDef, path: str) -> bool:
+    """Tell whether a Delta table with all columns of `table` lies at `path`."""
+    return is_delta_table(spark, path) and not _missing(spark, table, path)
+
+
+def _missing(spark: SparkSession, table: TableDef, path: str) -> list[Column]:
+    present = set(spark.read.format("delta").load(path).columns)
+    return [column for column in table.columns if column.name not in present]
+
+
 def ensure_columns(spark: SparkSession, table: TableDef, path: str) -> None:
     """Add the columns that `table` has and the table at `path` does not: an additive change of the event schema."""
-    present = set(spark.read.format("delta").load(path).columns)
-    missing = [column for column in table.columns if column.name not in present]
+    missing = _missing(spark, table, path)
     if missing:
         columns = ", ".join(f"`{column.name}` {column.type}" for column in missing)
         spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` ADD COLUMNS ({columns})")
@@ -107,14 +116,24 @@ def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
 
 
 def append(frame: DataFrame, path: str, *, app_id: str, batch_id: int, metadata: Mapping[str, Any]) -> int:
-    """Append `frame` once for (`app_id`, `batch_id`) and return the table's version.
+    """Append `frame` once for (`app_id`, `batch_id`) and return the table's version, also where it had the batch before.
+
+    For rows that are the same whenever the batch runs; see `append_new` for those that are not.
+    """
+    version = append_new(frame, path, app_id=app_id, batch_id=batch_id, metadata=metadata)
+    return last_version(frame.sparkSession, path) if version is None else version
+
+
+def append_new(frame: DataFrame, path: str, *, app_id: str, batch_id: int, metadata: Mapping[str, Any]) -> int | None:
+    """Append `frame` once for (`app_id`, `batch_id`) and return the version; None where the table had it, or a later batch.
 
     Guarantee: a second call with the same ids writes nothing (Delta's transaction identifiers, see DeltaAppend.java).
     The app id has to carry the checkpoint's identity: a new checkpoint counts batches from 0 again, and its writes would
-    silently be skipped. `metadata` goes into the commit (`userMetadata`), so that a restart knows what the batch did.
+    be skipped. `metadata` goes into the commit (`userMetadata`), so that a restart knows what the batch did.
     """
     jvm: Any = frame.sparkSession._jvm
-    return int(jvm.io.usagelakehouse.DeltaAppend.append(frame._jdf, path, app_id, batch_id, json.dumps(metadata)))
+    version = int(jvm.io.usagelakehouse.DeltaAppend.append(frame._jdf, path, app_id, batch_id, json.dumps(metadata)))
+    return None if version < 0 else version
 
 
 @contextmanager

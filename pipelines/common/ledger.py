@@ -16,7 +16,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER, TableName
-from pipelines.common.voids import standing
+from pipelines.common.voids import LETTERS, Voided, standing
 
 COUNTS = (
     "rows_read",
@@ -138,6 +138,12 @@ class Ledger:
         Batches that were taken back (see voids.py) do not count.
         """
         return covered_by(standing(self._rows(job)))
+
+    def letters_taken_back(self, job: str) -> dict[int, list[tuple[int, int]]]:
+        """The ranges, as those of `covered`, of batches of `job` whose dead letters were taken back (see voids.py)."""
+        rows = self._rows(job)
+        voided = Voided.of(rows, LETTERS)
+        return covered_by([row for row in rows if voided.has(row)])
 
     def end_offsets(self, job: str) -> dict[int, int]:
         """For each Kafka partition the end (exclusive) of what any generation of `job` recorded."""

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import reduce
 from typing import Literal
 
@@ -88,10 +88,9 @@ class Selection:
             msg = f"--from-date {self.from_date} is after --to-date {self.to_date}; correct them."
             raise UsageError(msg)
 
-    def days(self) -> list[date]:
-        """All days from `from_date` to `to_date`; a missing end is the other one's day."""
-        first, last = self.from_date or self.to_date, self.to_date or self.from_date
-        return [] if first is None or last is None else [first + timedelta(days=day) for day in range((last - first).days + 1)]
+    def has_day(self, day: Column) -> Column:
+        """Whether `day` lies from `from_date` to `to_date`; a missing end is the other one's day."""
+        return day.between(F.lit(self.from_date or self.to_date), F.lit(self.to_date or self.from_date))
 
 
 def selection_of(args: argparse.Namespace) -> Selection:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.common import delta, failpoints, jobs
+from pipelines.common import delta, failpoints, files, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
 from pipelines.common.process import run_process
-from pipelines.common.replay import NOTHING_THERE, Selection
+from pipelines.common.replay import NOTHING_THERE, Plan, Selection, open_plan
 from pipelines.common.restores import refuse_lost_commits
 from pipelines.common.settings import Settings
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
@@ -43,11 +44,14 @@ def run(
 ) -> StreamingQuery:
     """Start the stream.
 
-    Raises UsageError (no Silver table, wrong offsets), CheckpointError; then nothing is written.
+    Raises UsageError (no Silver table, wrong offsets, versions that Silver's log has no more), CheckpointError; then nothing
+    is written.
     """
     silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
     delta.require_table(spark, silver, "the Silver table")
     starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
+    if not files.list_names(spark, jobs.checkpoint_path(settings, JOB, checkpoint_path)):
+        _refuse_cleaned(spark, silver, int(starting))
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
     checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
@@ -73,8 +77,9 @@ def run(
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
     """Recompute the hours that a range of Silver's versions, or of days, touches: `{"silver_version": n}` bounds versions.
 
-    Idempotent: Gold is a function of Silver. Raises UsageError (versions or days that Silver does not have, a checkpoint
-    that is another's); then nothing is written.
+    Idempotent: Gold is a function of Silver. One that died is gone on with by the same flags; where they name no end, that is
+    the version at which it was begun. Raises UsageError (versions or days that Silver does not have, a checkpoint that is
+    another's); then nothing is written.
     """
     silver = SILVER.path(settings)
     delta.require_table(spark, silver, "the Silver table")
@@ -86,7 +91,9 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     if first > last:
         msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."
         raise UsageError(msg)
-    hours, versions, changes = _hours_again(spark, silver, first, last, days)
+    if not days.is_bounded:
+        _refuse_cleaned(spark, silver, first)
+    hours, versions, changes = _hours_again(spark, settings, first, last, days)
     if not hours:
         raise UsageError(NOTHING_THERE.format("Silver"))
     sys.stderr.write(f"replay of {len(hours):,} hours ({changes:,} rows) from {hours[0]:%F %H:00} to {hours[-1]:%F %H:00}\n")
@@ -95,24 +102,52 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     hourly, daily = GOLD_HOURLY.path(settings), GOLD_DAILY.path(settings)
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
-    what = json.dumps({"versions": [first, last], "days": days.text()})
+    what = json.dumps({"versions": [first, last if args.ending_offsets else None], "days": days.text()})
     checkpoint = _open_checkpoint(spark, settings, args.checkpoint_path, what)
+    begun_at = open_plan(spark, checkpoint, Plan([], changes, last)).version
+    if begun_at is not None and begun_at != last:
+        hours, versions, changes = _hours_again(spark, settings, first, begun_at, days)
     _sink(settings, checkpoint).publish(spark, hours, versions, changes, 0)
     release_checkpoint(checkpoint.path)
 
 
 def _hours_again(
-    spark: SparkSession, silver: str, first: int, last: int, days: Selection
+    spark: SparkSession, settings: Settings, first: int, last: int, days: Selection
 ) -> tuple[list[datetime], list[int], int]:
+    silver = SILVER.path(settings)
     if days.is_bounded:
-        rows = spark.read.format("delta").option("versionAsOf", last).load(silver)
-        found = rows.where(F.col("_event_date").isin(days.days())).select("event_timestamp", F.lit(last).alias("_commit_version"))
-        hours, versions, changes = touched_hours(found)
-        # All hours of the days: one that has no event any more must not keep its rows.
-        whole = [hours_of(day)[0] + timedelta(hours=hour) for day in days.days() for hour in range(24)]
-        return (whole, versions, changes) if hours else ([], [], 0)
+        rows = spark.read.format("delta").option("versionAsOf", last).load(silver).where(days.has_day(F.col("_event_date")))
+        hours, versions, changes = touched_hours(rows.select("event_timestamp", F.lit(last).alias("_commit_version")))
+        if not hours:
+            return [], [], 0
+        # All hours of the days that Silver or Gold has: one that has no event any more must not keep its rows.
+        wanted = sorted({*days_of(hours), *_gold_days(spark, settings, days)})
+        return [hours_of(day)[0] + timedelta(hours=hour) for day in wanted for hour in range(24)], versions, changes
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     return touched_hours(reader.option("startingVersion", first).option("endingVersion", last).load(silver))
+
+
+def _gold_days(spark: SparkSession, settings: Settings, days: Selection) -> list[date]:
+    found: list[date] = []
+    for name, day in ((GOLD_HOURLY, F.to_date("hour")), (GOLD_DAILY, F.col("day"))):
+        path = name.path(settings)
+        if delta.is_delta_table(spark, path):
+            rows = spark.read.format("delta").load(path).select(day.alias("day")).where(days.has_day(F.col("day")))
+            found += [row["day"] for row in rows.distinct().collect()]
+    return found
+
+
+def _refuse_cleaned(spark: SparkSession, silver: str, first: int) -> None:
+    """Raise UsageError where Silver's log does not reach back to version `first`: its changes cannot be read."""
+    names = files.list_names(spark, f"{silver}/_delta_log")
+    begins = min((int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name)), default=0)
+    if first < begins:
+        msg = (
+            f"Gold would begin at version {first} of Silver, but Silver's log has the versions from {begins} on alone; run "
+            "`lakehouse checkpoint rebuild gold`, which goes on where Gold stopped, or `lakehouse rebuild gold`, or give "
+            "--starting-offsets with a version that is there."
+        )
+        raise UsageError(msg)
 
 
 def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, starting: str) -> Checkpoint:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
@@ -25,12 +26,13 @@ RECORD = ["_raw_value", "_kafka_key", "_kafka_headers", "_kafka_topic", "_kafka_
 
 @dataclass(frozen=True)
 class Tables:
-    """Paths of the job's tables, and the schemas that Silver has the columns of."""
+    """Paths of the job's tables, the schemas that Silver has the columns of, and the written tables' versions now, by name."""
 
     bronze: str
     silver: str
     dlq: str
     schemas: EventSchemas
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
 def open_tables(spark: SparkSession, settings: Settings) -> Tables:
@@ -38,12 +40,23 @@ def open_tables(spark: SparkSession, settings: Settings) -> Tables:
     bronze, silver, dlq = BRONZE.path(settings), SILVER.path(settings), DLQ.path(settings)
     delta.require_table(spark, bronze, "the Bronze table")
     schemas = read_schemas(settings.schemas_dir)
-    table = silver_table(schemas)
-    delta.ensure_table(spark, table, silver)
-    delta.ensure_columns(spark, table, silver)
-    delta.ensure_table(spark, DLQ_TABLE, dlq)
-    delta.ensure_columns(spark, DLQ_TABLE, dlq)
-    return Tables(bronze, silver, dlq, schemas)
+    ensure_written(spark, settings, schemas, run="start")
+    written = {str(SILVER): silver, str(DLQ): dlq}
+    return Tables(bronze, silver, dlq, schemas, {name: delta.current_version(spark, path) for name, path in written.items()})
+
+
+def ensure_written(spark: SparkSession, settings: Settings, schemas: EventSchemas, *, run: str) -> None:
+    """Make what is missing of Silver and its dead letters: tables, and columns of new schema files.
+
+    Under the lease, since a batch may be writing; it is not taken where nothing is missing.
+    """
+    tables = ((silver_table(schemas), SILVER.path(settings)), (DLQ_TABLE, DLQ.path(settings)))
+    if all(delta.is_complete(spark, table, path) for table, path in tables):
+        return
+    with lease_of(settings, "silver", job=JOB, run=run).hold():
+        for table, path in tables:
+            delta.ensure_table(spark, table, path)
+            delta.ensure_columns(spark, table, path)
 
 
 def open_silver_checkpoint(
@@ -58,7 +71,7 @@ def open_silver_checkpoint(
         source=delta.table_id(spark, tables.bronze),
         target=delta.table_id(spark, tables.silver),
         starting=starting,
-        versions={name: delta.current_version(spark, table) for name, table in written.items()},
+        versions=tables.versions,
     )
     refuse_restored(checkpoint, Ledger(settings), written)
     return checkpoint
@@ -85,4 +98,5 @@ def make_sink(
         dead_letters=DeadLetterLookup(tables.dlq),
         lease=lease_of(settings, "silver", job=JOB, run=checkpoint.generation),
         corrects=on_conflict == "update",
+        seen=dict(tables.versions),
     )

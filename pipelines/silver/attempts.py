@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.common.attempts import BatchCommit, batch_commits
 from pipelines.common.ledger import BatchRow, Ledger
@@ -52,6 +52,18 @@ class Attempt:
             versions=versions,
             started_at=first.started_at,
         )
+
+
+def with_written(judged: BatchRow, part: BatchRow) -> BatchRow:
+    """The ledger row of a batch that is tried again: what an earlier try of it wrote (`part`) was `judged` as present."""
+    names = ("inserted", "replaced", "dead_lettered")
+    written = {name: getattr(part, name) for name in names}
+    return replace(
+        judged,
+        **{name: getattr(judged, name) + count for name, count in written.items()},
+        already_present=judged.already_present - sum(written.values()),
+        late=judged.late + part.late,
+    )
 
 
 def find_attempts(job: str, silver: str, dlq: str) -> dict[tuple[str, int], Attempt]:

@@ -178,6 +178,12 @@ def _match(first: Facts, existing: Facts) -> Longs:
     return result
 
 
+def has_id(records: Facts, existing: Facts) -> Flags:
+    """Which records have the id of one of the rows `existing`."""
+    found: Flags = _match(records, existing) >= 0
+    return found
+
+
 def _earlier(left: Facts, right: Facts) -> Flags:
     same_time = left.kafka_us == right.kafka_us
     same_partition = left.partition == right.partition

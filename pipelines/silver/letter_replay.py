@@ -16,11 +16,11 @@ from pipelines.common.leases import lease_of
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.silver.assembly import ensure_written
 from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
 from pipelines.silver.fates import Longs
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
 from pipelines.silver.rules import failed_ids, failed_sentences, rejecting_rules
-from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import JOB, SilverSink
 from pipelines.silver.transforms import VALID, classify, coordinate, parse_events
 
@@ -56,10 +56,7 @@ def prepare(spark: SparkSession, settings: Settings) -> None:
     """
     delta.require_table(spark, BRONZE.path(settings), "the Bronze table")
     delta.require_table(spark, DLQ.path(settings), "the dead-letter table")
-    table = silver_table(read_schemas(settings.schemas_dir))
-    delta.ensure_table(spark, table, SILVER.path(settings))
-    delta.ensure_columns(spark, table, SILVER.path(settings))
-    delta.ensure_columns(spark, DLQ_TABLE, DLQ.path(settings))
+    ensure_written(spark, settings, read_schemas(settings.schemas_dir), run="dlq")
 
 
 def try_letters(spark: SparkSession, settings: Settings, coordinates: Longs) -> list[Trial]:

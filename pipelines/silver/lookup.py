@@ -118,6 +118,15 @@ class SilverLookup:
             raise LakehouseError(msg)
         return existing
 
+    def has_rows(self, spark: SparkSession, records: Facts) -> Flags:
+        """For each record whether it is a row of the table itself, by its coordinates: of a rejected one no id may be known."""
+        if not len(records):
+            return np.zeros(0, dtype=bool)
+        low, high = int(records.offset.min()), int(records.offset.max())
+        table = spark.read.format("delta").load(self.path).where(F.col("_kafka_offset").between(low, high))
+        rows = among(table.select(coordinate().alias("coordinate")), "coordinate", F.col("coordinate"), records.coordinates())
+        return np.isin(records.coordinates(), rows.toArrow().column("coordinate").to_numpy())
+
     def _places(self, seconds: Longs, old: Facts) -> Places:
         days = np.unique(old.event_us // (24 * _HOUR))
         # The window around a record of today is in `recent`; only a replay reads records from before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import threading
 
@@ -13,11 +14,14 @@ from pipelines.archive.guard import refuse_archived
 from pipelines.bronze.transforms import in_ranges
 from pipelines.common import delta
 from pipelines.common.errors import UsageError
+from pipelines.common.failures import BatchFailures
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
+from pipelines.silver.poison import PoisonSearch
+from pipelines.silver.sink import JOB
 
 
 def replay(
@@ -32,7 +36,7 @@ def replay(
     selection = selection_of(args)
     bronze = BRONZE.path(settings)
     delta.require_table(spark, bronze, "the Bronze table")
-    selection.refuse_unknown(_known_ranges(spark, settings, bronze), "Bronze")
+    selection.refuse_unknown(known_ranges(spark, settings, bronze), "Bronze")
     refuse_archived(
         settings,
         first_day=selection.from_date,
@@ -45,9 +49,10 @@ def replay(
     if args.dry_run:
         return
     tables = open_tables(spark, settings)
-    checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, selection.text())
+    checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, _flags(selection, on_conflict))
     plan = open_plan(spark, checkpoint, plan)
     sink = make_sink(settings, tables, checkpoint, on_conflict, bounded=True)
+    sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
     rows = spark.read.format("delta").option("versionAsOf", plan.version).load(bronze).where(selection.condition())
 
     def read_again(ranges: Ranges, number: int) -> None:
@@ -55,6 +60,13 @@ def replay(
         sink(rows.where(in_ranges(start, end)).select(*RECORD), number)
 
     run_plan(spark, checkpoint, plan, read_again, stop)
+
+
+def _flags(selection: Selection, on_conflict: OnConflict) -> str:
+    """What the checkpoint keeps of the flags: its batches are done for these alone."""
+    asked = json.loads(selection.text())
+    # Left out by default: a replay that an older version began is gone on with.
+    return json.dumps(asked if on_conflict == "skip" else {**asked, "on_conflict": on_conflict}, sort_keys=True)
 
 
 def _plan(spark: SparkSession, bronze: str, selection: Selection) -> Plan:
@@ -75,7 +87,7 @@ def _plan(spark: SparkSession, bronze: str, selection: Selection) -> Plan:
     return Plan(cut(ranges, records), records, version)
 
 
-def _known_ranges(spark: SparkSession, settings: Settings, bronze: str) -> Ranges:
+def known_ranges(spark: SparkSession, settings: Settings, bronze: str) -> Ranges:
     """First and end offset of each partition in Bronze: by the ledger, or where it says nothing by the table."""
     covered = Ledger(settings).covered("bronze")
     if covered:

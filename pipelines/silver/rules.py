@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from pipelines.common.settings import SilverSettings
 
+POISON_RULE = "SLV-009"
 _SECONDS_IN_TEN_YEARS = 3653 * 86_400
 
 

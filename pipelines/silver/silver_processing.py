@@ -11,19 +11,20 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive.guard import refuse_unread
-from pipelines.common import files, jobs
+from pipelines.common import delta, files, jobs
 from pipelines.common.checkpoints import source_version
+from pipelines.common.errors import UsageError
 from pipelines.common.failures import BatchFailures
 from pipelines.common.ledger import Ledger
 from pipelines.common.process import run_process
-from pipelines.common.replay import OnConflict
+from pipelines.common.replay import OnConflict, Selection
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.breaker_store import BreakerStore
 from pipelines.silver.poison import PoisonSearch
-from pipelines.silver.replay import replay
+from pipelines.silver.replay import known_ranges, replay
 from pipelines.silver.sink import JOB
 
 
@@ -41,7 +42,7 @@ def run(
     Raises UsageError (no Bronze table, wrong offsets, records that are in the archive alone, another driver on the
     checkpoint), CheckpointError; then nothing is written.
     """
-    _starting(starting_offsets)
+    _refuse_unknown(spark, settings, *_starting(starting_offsets))
     tables = open_tables(spark, settings)
     refuse_unread(settings)
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
@@ -72,11 +73,23 @@ def run(
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:
     """Bronze version and Kafka offsets to begin at: `{"bronze_version": n}`, or `{"<partition>": offset}`."""
-    with suppress(ValueError, TypeError, KeyError):
-        version = json.loads(text or "")["bronze_version"]
-        if isinstance(version, int) and version >= 0:
+    with suppress(ValueError, TypeError):
+        found = json.loads(text or "")
+        version = found["bronze_version"] if isinstance(found, dict) and len(found) == 1 and "bronze_version" in found else None
+        if isinstance(version, int) and not isinstance(version, bool) and version >= 0:
             return version, {}
     return None, jobs.parse_offsets(text) or {}
+
+
+def _refuse_unknown(spark: SparkSession, settings: Settings, version: int | None, starting: Mapping[int, int]) -> None:
+    """Raise UsageError where there is no Bronze, or it does not have what is asked for: the stream would read nothing."""
+    bronze = BRONZE.path(settings)
+    delta.require_table(spark, bronze, "the Bronze table")
+    if version is not None and version > (current := delta.current_version(spark, bronze)):
+        msg = f"--starting-offsets gives version {version}, but Bronze is at version {current}; correct it."
+        raise UsageError(msg)
+    if starting:
+        Selection(starting=starting).refuse_unknown(known_ranges(spark, settings, bronze), "Bronze")
 
 
 def _first_version(settings: Settings, starting: Mapping[int, int]) -> int:

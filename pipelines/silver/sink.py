@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,15 +23,15 @@ from pipelines.common.logging import Log
 from pipelines.common.restores import refuse_restored_after
 from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
-from pipelines.common.tables import BRONZE, DLQ, SILVER
-from pipelines.silver.attempts import PART, find_attempts, settle
+from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
+from pipelines.silver.attempts import PART, Attempt, find_attempts, settle, with_written
 from pipelines.silver.breaker_gate import BreakerGate
-from pipelines.silver.dead_letters import close_replayed
-from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, split_batch
+from pipelines.silver.dead_letters import OPEN, close_replayed
+from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, has_id, split_batch
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
 from pipelines.silver.poison import NO_POISON, PoisonSearch
 from pipelines.silver.replacing import replace_rows
-from pipelines.silver.rules import rejecting_rules, warning_rules
+from pipelines.silver.rules import POISON_RULE, rejecting_rules, warning_rules
 from pipelines.silver.schema import silver_table
 from pipelines.silver.transforms import (
     REJECTED,
@@ -54,7 +54,8 @@ _ROWS_PER_FILE = 250_000
 class Judged:
     """A batch's records and what was decided about them.
 
-    `reopened`: records that pass now and are open dead letters; `discarded`: how many pass now and were discarded.
+    `rejected_before`: which rejected records are dead letters, or passed under other rules and are in Silver; `reopened`:
+    records that pass now and are open dead letters; `discarded`: how many pass now and were discarded.
     """
 
     facts: Facts
@@ -67,7 +68,7 @@ class Judged:
 
     @property
     def dead_letters(self) -> Facts:
-        """The rejected records that the dead-letter table does not have yet."""
+        """The rejected records that have no fate yet."""
         return self.rejected.take(~self.rejected_before)
 
     def had_fate(self, copies: Facts, covered: Coverage) -> Flags:
@@ -83,7 +84,8 @@ class SilverSink:
     tables; a batch that runs again after any of its writes completes the rest, and its ledger row keeps the first
     attempt's counts. A fresh checkpoint finds what the tables have. A record that passes now and is an open dead letter
     (a replay, or a range read again with a new schema file) gets its fate in Silver, and then its dead letter is closed;
-    one that was discarded stays out. One writer at a time: a batch holds Silver's lease.
+    one that was discarded stays out, and one that is rejected now but is a row of Silver, or a copy, stays that. Rows that
+    Delta would skip, since it has the batch's transaction, are an error. One writer at a time: a batch holds Silver's lease.
     """
 
     silver: str
@@ -101,12 +103,14 @@ class SilverSink:
     """Bronze version that a batch of the stream has come to; a replay says nothing about it."""
     breaker: BreakerGate | None = None
     search: PoisonSearch | None = None
+    seen: dict[str, int] = field(default_factory=dict)
+    """Versions of the written tables, by name, up to which it is known that nobody restored them; empty: not looked at."""
     _version: int | None = field(default=None)
     """Version of Silver that the lookup's memory stands for."""
-    _seen: int | None = field(default=None)
-    """Version of Silver that the last batch began with: until then nobody had restored it."""
     _covered: Coverage | None = field(default=None)
     """What other runs gave a fate; read when the first batch comes, and when somebody else wrote."""
+    _tried: Coverage = field(default_factory=lambda: Coverage({}))
+    """The same, and what batches read that died before they said so."""
     _has_begun: bool = field(default=False)
     _poison: Longs = field(default_factory=lambda: NO_POISON)
     """Coordinates of the running batch's records whose processing fails."""
@@ -120,6 +124,8 @@ class SilverSink:
         if self.breaker is not None:
             self.breaker.enter(batch_id)
         try:
+            if self.search is not None and not self._has_begun:
+                self._poison = self._known_poison(batch, batch_id)
             self._process(batch, batch_id, started)
         except Exception as error:
             if self.search is None:
@@ -128,10 +134,20 @@ class SilverSink:
             # The first try may have written something: the tables are looked at anew.
             self._forget()
             self._has_begun = False
-            try:
-                self._process(batch, batch_id, started)
-            finally:
-                self._poison = NO_POISON
+            self._process(batch, batch_id, started)
+        finally:
+            self._poison = NO_POISON
+
+    def _known_poison(self, batch: DataFrame, batch_id: int) -> Longs:
+        """Poison that this very batch set aside before it died: judged as sound, it would be more rows than were written."""
+        spark = batch.sparkSession
+        if delta.transaction_version(spark, self.dlq, self.checkpoint.app_id("dlq-poison")) != batch_id:
+            return NO_POISON
+        letters = spark.read.format("delta").load(self.dlq).where(F.col("_status") == OPEN)
+        letters = letters.where(F.array_contains("_quality_flags", POISON_RULE))
+        found = letters.select(coordinate().alias("at")).toArrow().column("at").to_numpy()
+        mine = among(batch, "at", coordinate(), found).select(coordinate().alias("at"))
+        return np.sort(mine.toArrow().column("at").to_numpy())
 
     def _process(self, batch: DataFrame, batch_id: int, started: datetime) -> None:
         # Parsed once: to judge the records, to write the events and to write the dead letters.
@@ -163,24 +179,28 @@ class SilverSink:
         facts = Facts.from_arrow(build_facts(records, list(self.schemas.fields)).toArrow())
         if not len(facts):
             return
+        own, is_first = (self.checkpoint.generation, batch_id), not self._has_begun
         attempted, recorded = None, False
+        if is_first:
+            self._refuse_old_copy(spark, batch_id)
         if self._covered is None:
-            own, attempts = (self.checkpoint.generation, batch_id), find_attempts(JOB, self.silver, self.dlq)
+            attempts = find_attempts(JOB, self.silver, self.dlq)
             settle(self.ledger, JOB, attempts, own)
-            if not self._has_begun:
+            if is_first:
                 attempted = attempts.get(own)
                 recorded = own in self.ledger.known(JOB)
-            self._covered = Coverage(self.ledger.covered(JOB))
+            self._read_coverage(attempts)
         self._has_begun = True
         judged = self._judge(spark, facts)
-        if attempted is not None:
+        if is_first:
             self._refuse_lost_rows(spark, batch_id, judged)
-        elif self.breaker is not None:
+        if attempted is None and self.breaker is not None:
             self.breaker.admit(spark, batch_id, judged.facts, judged.dead_letters)
-        row = self._ledger_row(batch_id, started, judged, self._covered)
+        row = self._ledger_row(batch_id, started, judged)
         versions = self._write(records, row, judged)
         if attempted is not None and (PART + row.generation, batch_id) not in self.ledger.known(JOB):
-            row = attempted.row
+            # The first try knew nothing of the poison: what it left counts, but not how it judged the rest.
+            row = with_written(row, attempted.part()) if len(self._poison) else attempted.row
         if not recorded:
             if self.source_version is not None:
                 versions |= {str(BRONZE): self.source_version(batch_id)}
@@ -199,26 +219,57 @@ class SilverSink:
             **({"corrected": len(judged.fates.corrected)} if judged.fates.corrected is not None else {}),
         )
 
+    def _read_coverage(self, attempts: Mapping[tuple[str, int], Attempt]) -> None:
+        covered = self.ledger.covered(JOB)
+        tried = {partition: list(ranges) for partition, ranges in covered.items()}
+        for attempt in attempts.values():
+            for partition, (start, end) in attempt.row.offsets.items():
+                tried.setdefault(int(partition), []).append((start, end))
+        self._covered, self._tried = Coverage(covered), Coverage(tried)
+
+    def _refuse_restored(self, spark: SparkSession) -> None:
+        """Stop where a RESTORE beside this run took rows or dead letters back: it would never read their records again."""
+        for name, path in ((SILVER, self.silver), (DLQ, self.dlq)):
+            version, seen = delta.current_version(spark, path), self.seen.get(str(name))
+            if seen is not None and version != seen:
+                refuse_restored_after(seen, self.checkpoint, str(name), path)
+            self.seen[str(name)] = version
+
     def _judge(self, spark: SparkSession, facts: Facts) -> Judged:
-        version = delta.current_version(spark, self.silver)
+        self._refuse_restored(spark)
+        version = self.seen[str(SILVER)]
         if version != self._version:
-            if self._seen is not None:
-                # The stream would never read again what a RESTORE beside it takes back.
-                refuse_restored_after(self._seen, self.checkpoint, str(SILVER), self.silver)
             # The first batch, or somebody else wrote: the memory of recent keys is read anew.
             self.lookup.load(spark, int(facts.kafka_us.min()))
             self._version = version
-        self._seen = version
         valid, rejected = (facts.take(facts.verdict == verdict) for verdict in (VALID, REJECTED))
         letters = self.dead_letters.states(spark, valid)
         discarded = int(np.count_nonzero(letters.discarded))
         survivors = split_batch(valid.take(~letters.discarded) if discarded else valid)
         fates = decide(survivors.first, self.lookup.existing(spark, survivors.first), corrects=self.corrects)
         known = self.dead_letters.is_known(spark, rejected)
+        known |= self._passed_before(spark, rejected, known)
         return Judged(facts, survivors, fates, rejected, known, valid.take(letters.open), discarded)
 
-    def _ledger_row(self, batch_id: int, started: datetime, judged: Judged, covered: Coverage) -> BatchRow:
-        fates, in_batch = judged.fates, judged.survivors.copies
+    def _passed_before(self, spark: SparkSession, rejected: Facts, letters: Flags) -> Flags:
+        """Which rejected records passed under other rules, in a range that is read again: rows of Silver, or copies.
+
+        A copy leaves no row behind. It is known by its event's row, unless a dead letter may have been taken back there.
+        """
+        passed = ~letters & self._tried.has(rejected)
+        if passed.any():
+            again, gone = rejected.take(passed), Coverage(self.ledger.letters_taken_back(JOB))
+            counted = self._coverage.has(again) & ~gone.has(again)
+            is_copy = counted & has_id(again, self.lookup.existing(spark, again))
+            passed[passed] = is_copy | self.lookup.has_rows(spark, again)
+        return passed
+
+    @property
+    def _coverage(self) -> Coverage:
+        return self._covered or Coverage({})
+
+    def _ledger_row(self, batch_id: int, started: datetime, judged: Judged) -> BatchRow:
+        fates, in_batch, covered = judged.fates, judged.survivors.copies, self._coverage
         tombstones = judged.facts.take(judged.facts.verdict == TOMBSTONE)
         # A copy or a tombstone leaves no row behind: that it had its fate before, only the ledger knows.
         old_tombstones = covered.has(tombstones)
@@ -257,11 +308,16 @@ class SilverSink:
         self.lookup.remember(judged.fates.insert)
         self.lookup.remember(judged.fates.replace)
         self.lookup.forget(int(judged.facts.kafka_us.min()))
-        own = bool(len(judged.fates.rewritten)) + bool(len(judged.fates.insert))
-        version = versions.get(str(SILVER))
-        if version is not None and self._seen is not None and version - self._seen <= own:
-            self._version = version
-        # Otherwise somebody wrote in between without the lease, and the next batch looks at it anew.
+        own = {
+            str(SILVER): bool(len(judged.fates.rewritten)) + bool(len(judged.fates.insert)),
+            str(DLQ): bool(len(judged.dead_letters)),
+        }
+        for name, version in versions.items():
+            # Otherwise somebody wrote in between without the lease, and the next batch looks at it anew.
+            if version - self.seen[name] <= own[name]:
+                self.seen[name] = version
+                if name == str(SILVER):
+                    self._version = version
         return versions
 
     def _write_events(self, records: DataFrame, row: BatchRow, judged: Judged) -> dict[str, int]:
@@ -274,7 +330,7 @@ class SilverSink:
         failpoints.reach("silver.after_replace")
         if len(fates.insert):
             rows = self._silver_rows(_only(valid, fates.insert, known), row.started_at)
-            versions[str(SILVER)] = self._append(_in_files(rows, fates.insert), self.silver, "", row)
+            versions[str(SILVER)] = self._append(_in_files(rows, fates.insert), SILVER, row, len(fates.insert))
         failpoints.reach("silver.after_append")
         return versions
 
@@ -284,9 +340,7 @@ class SilverSink:
             return {}
         rejected = _only(records.where(F.col("verdict") == REJECTED), letters, judged.rejected)
         rows = build_dead_letters(rejected, rejecting_rules(), dead_lettered_at=row.started_at)
-        # Another transaction where the batch is tried again without its poison: the first try's would keep it out.
-        part = "dlq-poison" if len(self._poison) else "dlq"
-        return {str(DLQ): self._append(rows.coalesce(1), self.dlq, part, row)}
+        return {str(DLQ): self._append(rows.coalesce(1), DLQ, row, len(letters))}
 
     def _silver_rows(self, records: DataFrame, processed_at: datetime) -> DataFrame:
         return build_silver_rows(
@@ -297,23 +351,48 @@ class SilverSink:
             processed_at=processed_at,
         )
 
-    def _append(self, frame: DataFrame, path: str, part: str, row: BatchRow) -> int:
-        return delta.append(
-            frame,
-            path,
-            app_id=self.checkpoint.app_id(part),
-            batch_id=row.batch_id,
-            metadata=row.metadata(),
-        )
+    def _append(self, frame: DataFrame, name: TableName, row: BatchRow, count: int) -> int:
+        path, app_id = self._target(name)
+        version = delta.append_new(frame, path, app_id=app_id, batch_id=row.batch_id, metadata=row.metadata())
+        if version is None:
+            # What the table had was left out before, so each of these rows would be lost.
+            raise self._lost_rows(name, row.batch_id, count)
+        return version
+
+    def _target(self, name: TableName) -> tuple[str, str]:
+        """Path of the table and the app id of this batch's append to it."""
+        if name == SILVER:
+            return self.silver, self.checkpoint.app_id()
+        # Another transaction where the batch is tried again without its poison: the first try's would keep it out.
+        return self.dlq, self.checkpoint.app_id("dlq-poison" if len(self._poison) else "dlq")
 
     def _refuse_lost_rows(self, spark: SparkSession, batch_id: int, judged: Judged) -> None:
-        """Stop where the append has rows that Delta would skip, because the first attempt's append was committed."""
-        done = delta.transaction_version(spark, self.silver, self.checkpoint.app_id())
-        if len(judged.fates.insert) and done is not None and done >= batch_id:
+        """Stop, before anything is written, where an append has rows that Delta would skip: the batch's was committed before."""
+        for name, rows in ((SILVER, judged.fates.insert), (DLQ, judged.dead_letters)):
+            if len(rows):
+                done = delta.transaction_version(spark, *self._target(name))
+                if done is not None and done >= batch_id:
+                    raise self._lost_rows(name, batch_id, len(rows))
+
+    def _lost_rows(self, name: TableName, batch_id: int, count: int) -> DataLossError:
+        return DataLossError(
+            f"Batch {batch_id} of generation {self.checkpoint.generation} was written to {name} before, yet it has "
+            f"{count} rows more now: the schema files or settings changed, the table was restored, or the checkpoint is an old "
+            "copy; put files and settings back until the batch is complete, or start with a new checkpoint path."
+        )
+
+    def _refuse_old_copy(self, spark: SparkSession, batch_id: int) -> None:
+        """Stop where later batches of the checkpoint were written: its batches have other records now than their numbers say."""
+        generation = self.checkpoint.generation
+        written = [number for known, number in self.ledger.known(JOB) if known == generation]
+        for path, parts in ((self.silver, ("",)), (self.dlq, ("dlq", "dlq-poison"))):
+            committed = (delta.transaction_version(spark, path, self.checkpoint.app_id(part)) for part in parts)
+            written += [number for number in committed if number is not None]
+        last = max(written, default=-1)
+        if last > batch_id:
             msg = (
-                f"Batch {batch_id} of generation {self.checkpoint.generation} was written to Silver before, yet it has "
-                f"{len(judged.fates.insert)} rows more now: the schema files or settings changed, or Silver was restored; "
-                "put them back until the batch is complete, or start with a new checkpoint path."
+                f"Batch {batch_id} of generation {generation} comes after batch {last} was written, so the checkpoint "
+                f"{self.checkpoint.path} is an old copy, and going on would lose records; start with a new checkpoint path."
             )
             raise DataLossError(msg)
 

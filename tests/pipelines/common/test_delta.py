@@ -47,6 +47,14 @@ def test_append_with_the_same_ids_writes_once(spark: SparkSession, table: str) -
     assert _ids(spark, table) == [1, 2, 3]
 
 
+def test_append_says_that_the_table_had_the_batch(spark: SparkSession, table: str) -> None:
+    frame = spark.createDataFrame([(1, None)], "id bigint, name string").coalesce(1)
+    versions = [delta.append_new(frame, table, app_id="a", batch_id=batch, metadata={}) for batch in (1, 1, 0, 2)]
+
+    assert versions == [1, None, None, 2]
+    assert _ids(spark, table) == [1, 1]
+
+
 def test_append_writes_once_without_checksum_files_too(spark: SparkSession, table: str) -> None:
     version = _append(spark, table, [1], "a", 0)
     found = list(Path(table, "_delta_log").glob("*.crc"))

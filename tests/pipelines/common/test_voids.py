@@ -54,6 +54,7 @@ def test_dead_letters_taken_back_leave_the_rest(tmp_path: Path) -> None:
     ledger.append([void_row(rows[2:], LETTERS)])
 
     assert ledger.covered("silver") == {0: [(0, 30)]}
+    assert ledger.letters_taken_back("silver") == {0: [(20, 30)]}
     assert [row["batch_id"] for row in standing(ledger.batches("silver"), LETTERS)] == [0, 1]
     assert (_sums(ledger)["dead_lettered"], _sums(ledger)["inserted"]) == (4, 12)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from deltalake import DeltaTable
 
-from pipelines.common.errors import UsageError
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER
+from pipelines.common import jobs
+from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.gold import gold_aggregation
 
 if TYPE_CHECKING:
@@ -74,3 +78,73 @@ def test_gold_without_silver_is_one_sentence(lake: Lake) -> None:
     with pytest.raises(UsageError, match="expected the Silver table"):
         lake.run_gold()
     assert not (lake.folder / "lake").exists()
+
+
+def _replay(lake: Lake, *flags: str) -> None:
+    path = str(lake.folder / "checkpoints" / "gold" / "replay")
+    args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", path])
+    gold_aggregation.replay(lake.spark, lake.settings, args, threading.Event())
+
+
+class _Killed(BaseException):
+    """No error that can be handled: the power went out."""
+
+
+@pytest.mark.parametrize("flags", [["--from-date", "2026-01-28"], ["--to-date", "9999-12-31", "--from-date", "0001-01-01"]])
+def test_replay_that_died_is_gone_on_with_although_silver_went_on(
+    flags: list[str], lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_args: Any, **_options: Any) -> None:
+        raise _Killed
+
+    lake.append(make_record(make_event(), 0))
+    lake.run_silver()
+    with monkeypatch.context() as patch:
+        patch.setattr(gold_aggregation, "merge_hourly", die)
+        with pytest.raises(_Killed):
+            _replay(lake, *flags)
+    lake.append(make_record(make_event(event_id="e2", event_timestamp="2026-01-29T12:00:00Z"), 1, at=T0 + timedelta(days=1)))
+    lake.run_silver()
+    _replay(lake, *flags)
+
+    # As far as it was begun; what came since is the stream's.
+    assert _counts(lake) == {(28, 10): 1}
+    with pytest.raises(CheckpointError, match="already knows where to go on"):
+        _replay(lake, "--from-date", "2026-01-29")
+
+
+def test_replay_of_days_without_end_recomputes_what_silver_or_gold_has(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(make_record(make_event(), 0), make_record(make_event(event_id="e2", event_timestamp="2026-01-29T12:00:00Z"), 1))
+    lake.run_silver()
+    lake.run_gold()
+    DeltaTable(lake.path(SILVER)).delete("event_id = 'e2'")
+    DeltaTable(lake.path(GOLD_HOURLY)).update({"event_count": "7"}, predicate="hour < '2026-01-29'")
+
+    _replay(lake, "--from-date", "2026-01-28", "--to-date", "9999-12-31")
+
+    assert _counts(lake) == {(28, 10): 1}
+    assert {row["day"].day: row["event_count"] for row in lake.rows(GOLD_DAILY)} == {28: 1}
+
+
+def test_start_before_silvers_log_is_one_sentence_and_nothing_is_made(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    for number in range(2):
+        lake.append(make_record(make_event(event_id=f"e{number}"), number))
+        lake.run_silver()
+    table = DeltaTable(lake.path(SILVER))
+    table.create_checkpoint()
+    log = Path(lake.path(SILVER)) / "_delta_log"
+    for version in range(table.version()):
+        for file in log.glob(f"{version:020d}.*"):
+            file.unlink()
+    lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+
+    with pytest.raises(UsageError, match=f"versions from {table.version()} on alone; run `lakehouse checkpoint rebuild gold`"):
+        lake.run_gold()
+    with pytest.raises(UsageError, match="Gold would begin at version 0"):
+        _replay(lake, "--ending-offsets", f'{{"silver_version": {table.version()}}}')
+    assert not Path(lake.path(GOLD_HOURLY)).exists()
+    assert not (lake.folder / "checkpoints" / "gold").exists()

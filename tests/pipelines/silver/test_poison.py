@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE
-from pipelines.common import delta
+from pipelines.common import delta, jobs
 from pipelines.common.errors import PoisonBatchError, own_error
+from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.silver import sink, transforms
 from pipelines.silver.fates import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison
+from pipelines.silver.replay import replay
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -139,6 +145,57 @@ def test_poison_record_becomes_a_dead_letter_and_the_rest_is_processed(
 
     assert [lake.version(table) for table in (SILVER, DLQ)] == versions
     assert lake.counts()["dead_lettered"] == 2
+
+
+def test_bounded_replay_sets_the_poison_of_its_range_aside_too(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
+) -> None:
+    _land(lake, make_record(make_event(), 0), _poison(make_event, make_record, 1), make_record(make_event(event_id="e2"), 2))
+    lake.run_silver()
+    DeltaTable(lake.path(SILVER)).delete("event_id = 'e2'")
+    args = jobs.job_parser("").parse_args(["--ending-offsets", '{"0":3}', "--checkpoint-path", str(tmp_path / "r")])
+
+    replay(lake.spark, lake.settings, args, threading.Event())
+
+    assert {row["event_id"] for row in lake.rows(SILVER, "event_id")} == {"e1", "e2"}
+    assert {offset: row["_quality_flags"] for offset, row in _letters(lake).items()} == {1: ["SLV-009"]}
+    assert lake.counts()["dead_lettered"] == 1
+
+
+class _Killed(RuntimeError):  # not an error of ours: the power went out
+    pass
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_poison_that_shows_after_a_part_was_written_is_counted_once(
+    dies: bool, lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, record = transforms.build_silver_rows, Ledger.record
+    power: list[bool] = []
+
+    def build(parsed: DataFrame, *args: Any, **options: Any) -> DataFrame:
+        topic = F.col("_kafka_topic")
+        failing = F.when(F.col("_kafka_offset") == 2, F.raise_error("x")).otherwise(topic)
+        return whole(parsed.withColumn("_kafka_topic", failing), *args, **options)
+
+    def cut(ledger: Ledger, row: BatchRow) -> None:
+        if dies and not power:
+            power.append(False)
+            raise _Killed
+        record(ledger, row)
+
+    monkeypatch.setattr(sink, "build_silver_rows", build)
+    monkeypatch.setattr(Ledger, "record", cut)
+    records = [make_record(make_event(event_id=f"e{n}"), n) for n in range(4)]
+    _land(lake, *records, make_record(b"{", 4), make_record(None, 5))
+    if dies:
+        with pytest.raises(StreamingQueryException):
+            lake.run_silver()
+    lake.run_silver()
+
+    assert sorted(row["_kafka_offset"] for row in lake.rows(SILVER, "_kafka_offset")) == [0, 1, 3]
+    assert {offset: row["_quality_flags"] for offset, row in _letters(lake).items()} == {2: ["SLV-009"], 4: ["SLV-004"]}
+    assert lake.counts() == {"rows_read": 6, "inserted": 3, "dead_lettered": 2, "tombstone": 1}
 
 
 def test_too_much_poison_stops_the_stream_and_writes_nothing(

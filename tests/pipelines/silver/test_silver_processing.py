@@ -12,8 +12,9 @@ import pytest
 from pyspark.errors import StreamingQueryException
 
 from pipelines.common import delta, failpoints
-from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.errors import CheckpointError, TransientError, UsageError
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.leases import lease_of
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.silver import assembly, replacing, silver_processing, sink, transforms
@@ -280,6 +281,64 @@ def test_missing_bronze_is_one_sentence_and_writes_nothing(lake: Lake) -> None:
 
     assert not Path(lake.settings.lake.root).exists()
     assert not Path(lake.settings.lake.checkpoints).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"0": 999999999999}', r"gives offset 999999999999 for partition 0, but Bronze holds 1 to 3"),
+        ('{"0": 0}', r"gives offset 0 for partition 0, but Bronze holds 1 to 3"),
+        ('{"99": 5}', r"names partition 99, but Bronze has 0 only"),
+        ('{"bronze_version": 1000000000}', r"gives version 1000000000, but Bronze is at version 1"),
+        ('{"bronze_version": true}', r"not understood"),
+        ('{"bronze_version": 1, "0": 2}', r"not understood"),
+    ],
+)
+def test_start_that_bronze_does_not_have_is_one_sentence_and_nothing_is_made(
+    text: str, sentence: str, lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    for offset in (1, 2):
+        lake.append(make_record(make_event(event_id=f"e{offset}"), offset))
+
+    with pytest.raises(UsageError, match=sentence) as caught:
+        silver_processing.run(lake.spark, lake.settings, trigger="available-now", starting_offsets=text)
+
+    assert caught.value.exit_code == 2
+    assert not Path(lake.path(SILVER)).exists()
+    assert not Path(lake.settings.lake.checkpoints).exists()
+
+
+def test_start_where_there_is_no_bronze_is_one_sentence(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="expected the Bronze table"):
+        silver_processing.run(lake.spark, lake.settings, starting_offsets='{"0": 0}')
+    assert not Path(lake.settings.lake.root).exists()
+
+
+@pytest.mark.parametrize(("text", "found"), [('{"0": 2}', {"e2"}), ('{"0": 3}', set()), ('{"bronze_version": 1}', {"e2"})])
+def test_start_that_bronze_has_is_where_the_stream_begins(
+    text: str, found: set[str], lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    for offset in (1, 2):
+        lake.append(make_record(make_event(event_id=f"e{offset}"), offset))
+    query = silver_processing.run(lake.spark, lake.settings, trigger="available-now", starting_offsets=text)
+    query.awaitTermination()
+
+    assert set(_survivors(lake)) == found
+
+
+def test_tables_are_changed_under_the_lease_and_left_alone_without_it(lake: Lake) -> None:
+    assembly.ensure_written(lake.spark, lake.settings, read_schemas(lake.settings.schemas_dir), run="start")
+    lake.changes["leases.wait_seconds"] = 0.2
+    with lease_of(lake.settings, "silver", job="other", run="r").hold():
+        assembly.ensure_written(lake.spark, lake.settings, read_schemas(lake.settings.schemas_dir), run="start")
+        lake.spark.sql(f"ALTER TABLE delta.`{lake.path(DLQ)}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
+        lake.spark.sql(f"ALTER TABLE delta.`{lake.path(DLQ)}` DROP COLUMN _reason")
+        version = lake.version(DLQ)
+        with pytest.raises(TransientError, match="was not free"):
+            assembly.ensure_written(lake.spark, lake.settings, read_schemas(lake.settings.schemas_dir), run="start")
+    assert lake.version(DLQ) == version
+    assembly.ensure_written(lake.spark, lake.settings, read_schemas(lake.settings.schemas_dir), run="start")
+    assert lake.version(DLQ) == version + 1
 
 
 def test_checkpoint_of_gold_is_refused(lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]) -> None:

@@ -148,6 +148,15 @@ def test_checkpoint_of_another_replay_or_of_the_stream_is_refused(filled: Lake, 
         _replay(filled, "--from-date", "2026-01-28", "--checkpoint-path", f"{filled.settings.lake.checkpoints}/silver/g1")
 
 
+def test_on_conflict_is_part_of_what_a_replay_was_begun_with(filled: Lake, tmp_path: Path) -> None:
+    flags = ["--from-date", "2026-01-29", "--checkpoint-path", str(tmp_path / "r")]
+    _replay(filled, *flags)
+
+    with pytest.raises(CheckpointError, match=r"--on-conflict.* give a new path"):
+        _replay(filled, *flags, on_conflict="update")
+    _replay(filled, *flags)
+
+
 def test_update_corrects_rows_that_differ_from_their_record_and_gold_follows(
     lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
 ) -> None:

@@ -26,8 +26,12 @@ import scala.collection.immutable.Seq;
 public final class DeltaAppend {
   private DeltaAppend() {}
 
+  /** No version: the table had the batch, and nothing was written. */
+  private static final long SKIPPED = -1L;
+
   /**
-   * Append `rows` unless the table has this or a later batch of `appId`; returns the table's version.
+   * Append `rows` unless the table has this or a later batch of `appId`; returns the version of the commit, -1 where there
+   * is none.
    *
    * Fails as any write does: another schema, or a rival that committed the same id meanwhile.
    */
@@ -41,7 +45,7 @@ public final class DeltaAppend {
     // Noted as read: Delta then refuses the commit if a rival has written this id since.
     txn.readTxn().$plus$eq(appId);
     if (lastBatch(txn, appId) >= batch) {
-      return txn.snapshot().version();
+      return SKIPPED;
     }
     var none = Map$.MODULE$.<String, String>empty();
     var options = new DeltaOptions(new CaseInsensitiveMap<>(none), rows.sparkSession().sessionState().conf());
