@@ -16,7 +16,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import delta, failpoints, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.errors import UsageError
+from pipelines.common.errors import StoppedError, UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
@@ -86,12 +86,15 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     if first > last:
         msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."
         raise UsageError(msg)
-    hours, versions, changes = _hours_again(spark, silver, first, last, days)
+    hours, versions, changes = _hours_again(spark, settings, first, last, days)
     if not hours:
         raise UsageError(NOTHING_THERE.format("Silver"))
     sys.stderr.write(f"replay of {len(hours):,} hours ({changes:,} rows) from {hours[0]:%F %H:00} to {hours[-1]:%F %H:00}\n")
-    if args.dry_run or stop.is_set():
+    if args.dry_run:
         return
+    if stop.is_set():
+        msg = "The replay was stopped before it wrote anything; the same command does it."
+        raise StoppedError(msg)
     hourly, daily = GOLD_HOURLY.path(settings), GOLD_DAILY.path(settings)
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
@@ -102,15 +105,21 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
 
 
 def _hours_again(
-    spark: SparkSession, silver: str, first: int, last: int, days: Selection
+    spark: SparkSession, settings: Settings, first: int, last: int, days: Selection
 ) -> tuple[list[datetime], list[int], int]:
+    silver, hourly = SILVER.path(settings), GOLD_HOURLY.path(settings)
     if days.is_bounded:
-        rows = spark.read.format("delta").option("versionAsOf", last).load(silver)
-        found = rows.where(F.col("_event_date").isin(days.days())).select("event_timestamp", F.lit(last).alias("_commit_version"))
+        rows = spark.read.format("delta").option("versionAsOf", last).load(silver).where(days.condition())
+        found = rows.select("event_timestamp", F.lit(last).alias("_commit_version"))
         hours, versions, changes = touched_hours(found)
-        # All hours of the days: one that has no event any more must not keep its rows.
-        whole = [hours_of(day)[0] + timedelta(hours=hour) for day in days.days() for hour in range(24)]
-        return (whole, versions, changes) if hours else ([], [], 0)
+        if not hours:
+            return [], [], 0
+        # All hours of the days, and days of Gold's own: one that has no event any more must not keep its rows.
+        listed = {*days_of(hours)}
+        if delta.is_delta_table(spark, hourly):
+            published = spark.read.format("delta").load(hourly).select(F.to_date("hour").alias("_event_date"))
+            listed |= {row["_event_date"] for row in published.where(days.condition()).distinct().collect()}
+        return [hours_of(day)[0] + timedelta(hours=hour) for day in sorted(listed) for hour in range(24)], versions, changes
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     return touched_hours(reader.option("startingVersion", first).option("endingVersion", last).load(silver))
 

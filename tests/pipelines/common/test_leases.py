@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,17 @@ def test_block_inside_a_block_holds_the_lease_too(settings: Settings) -> None:
     with lease.hold(), lease.hold():
         pass
     assert leases_held(settings) == {}
+
+
+def test_look_at_a_checkpoint_is_not_taken_for_its_user(tmp_path: Path) -> None:
+    lock = tmp_path / CHECKPOINT_LOCK
+    lock.touch()
+    with lock.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.3, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        timer.start()
+        take_checkpoint(str(tmp_path), job="silver", run="a")
+        timer.join()
+
+    assert held_by(lock) is not None
+    release_checkpoint(str(tmp_path))
