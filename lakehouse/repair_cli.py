@@ -49,12 +49,13 @@ def bronze(
 
 
 def _repair(settings: Settings, topic: TopicState, can: list[Gap], cannot: list[Gap]) -> None:
-    from pipelines.bronze.gaps import NO_RECORD, RETENTION, find_gaps, record_gaps  # noqa: PLC0415
+    from pipelines.bronze.gaps import NO_RECORD, RETENTION, find_gaps, record_gaps, within  # noqa: PLC0415
 
     if can:
+        # Raises where it is stopped: what was not asked for yet is not known to have no record.
         _fill(settings, topic, can)
     # Asked for and not there: transaction markers, or records that compaction took.
-    empty = dict.fromkeys(set(find_gaps(settings, topic)) - set(cannot), NO_RECORD) if can else {}
+    empty = dict.fromkeys(within(find_gaps(settings, topic), can), NO_RECORD) if can else {}
     record_gaps(settings, topic.topic, {**empty, **dict.fromkeys(cannot, RETENTION)})
     filled = sum(map(len, can)) - sum(map(len, empty))
     _say(

@@ -18,7 +18,7 @@ from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.lake_tables import find_table
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER
-from pipelines.common.voids import Voided, is_void_row
+from pipelines.common.voids import EVENTS, Voided, is_void_row
 
 _COLUMNS = (
     "job generation batch_id offsets rows_read inserted replaced already_present holes versions committed_at duration_ms".split()
@@ -64,11 +64,11 @@ class LedgerReader:
         rows = [row for row in found if all(getattr(row, name) == value for name, value in wanted.items())]
         return sorted(rows, key=lambda row: (row.committed_at, row.batch_id))
 
-    def standing(self, job: str) -> list[LedgerRow]:
-        """Rows of a job, oldest first, without batches that a rollback took back (see voids.py)."""
+    def standing(self, job: str, kind: str = EVENTS) -> list[LedgerRow]:
+        """Rows of a job, oldest first, without batches whose `kind` a rollback took back (see voids.py)."""
         rows = self.rows(job=job)
         known = [{"generation": row.generation, "batch_id": row.batch_id, "versions": json.dumps(row.versions)} for row in rows]
-        voided = Voided.of(known)
+        voided = Voided.of(known, kind)
         return [row for row, one in zip(rows, known, strict=True) if not is_void_row(one) and not voided.has(one)]
 
     def last(self, job: str, generation: str) -> LedgerRow | None:

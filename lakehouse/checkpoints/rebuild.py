@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakehouse.checkpoints.bronze_rows import BronzeRows
@@ -16,6 +17,7 @@ from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ra
 from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.holders import refuse_used
 from lakehouse.checkpoints.lake_tables import (
+    find_table,
     job_tables,
     log_begins,
     require_table,
@@ -30,7 +32,8 @@ from lakehouse.checkpoints.starting import bronze_version_for_silver, silver_ver
 from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
 from pipelines.common.errors import DataLossError
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, SILVER, TableName
+from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
+from pipelines.common.voids import EVENTS, LETTERS
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,15 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
             "and its offsets mean other records; give the new topic a lake of its own (`lake.root`)."
         )
         raise DataLossError(msg)
-    ends = BronzeRows(table).ends(LedgerReader(settings).rows(job="bronze"))
+    rows = LedgerReader(settings).rows(job="bronze")
+    ends = BronzeRows(table).ends(rows)
     if short := cut_short(ends, topic.end):
         msg = (
             f"Kafka ends before the rows that Bronze has ({listed(short)}): the end of its log was lost, and new records would "
             "get offsets that Bronze has already; see playbooks/kafka-outage.md."
         )
         raise DataLossError(msg)
-    lost = lost_ranges(ends, topic.start)
+    lost = lost_ranges(_wanted(ends, rows, topic.start), topic.start)
     if lost and not accept_loss:
         msg = (
             f"Kafka no longer holds the offsets after Bronze's last rows: {listed(lost)}; look for another source of them "
@@ -122,11 +126,24 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
     return _Start(topic.topic_id, json.dumps({str(partition): offset for partition, offset in starting.items()}), to_read, lost)
 
 
+def _wanted(ends: Mapping[int, int], rows: list[LedgerRow], held: Mapping[int, int]) -> dict[int, int]:
+    """Offset that Bronze wants next of each partition: after its last row, or where a batch that found nothing had come to.
+
+    A partition that Bronze knows nothing of was added later and is wanted from 0; a new lake wants what Kafka has (`held`).
+    """
+    read: dict[int, int] = {}
+    for row in rows:
+        for partition, (_, stop) in row.offsets.items():
+            read[int(partition)] = max(stop, read.get(int(partition), 0))
+    is_new = not ends and not read
+    return {part: ends.get(part, read.get(part, first if is_new else 0)) for part, first in held.items()}
+
+
 def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     del accept_loss
     table, ledger = require_table(settings, BRONZE), LedgerReader(settings)
     bronze, silver = ledger.rows(job="bronze"), ledger.standing("silver")
-    _refuse_taken_back(settings, silver)
+    _refuse_taken_back(settings, ledger)
     version = bronze_version_for_silver(table, silver, bronze)
     if version < log_begins(settings, BRONZE):
         # Without a start the job reads the table as it stands, which holds all rows that the old versions added.
@@ -134,19 +151,23 @@ def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     return _Start(table_id(table), json.dumps({"bronze_version": version}), _added(bronze, BRONZE, version))
 
 
-def _refuse_taken_back(settings: Settings, rows: list[LedgerRow]) -> None:
+def _refuse_taken_back(settings: Settings, ledger: LedgerReader) -> None:
     """Raise DataLossError where a RESTORE by hand took back what batches wrote: nobody would read their records again.
+
+    Of Silver or of the dead letters: each record is in one of the two.
 
     A rollback leaves no such batch: it undoes their rows of the ledger.
     """
-    for restore in restores(require_table(settings, SILVER)):
-        if gone := restore.taken_back(row.versions.get(str(SILVER)) for row in rows):
-            msg = (
-                f"{SILVER} was restored to version {restore.kept} by hand, and {gone} batches had written after it: a new "
-                f"checkpoint would go on behind their records; run `lakehouse rollback {SILVER} --to {restore.kept} --repair`, "
-                "which reads them again."
-            )
-            raise DataLossError(msg)
+    for name, kind in ((SILVER, EVENTS), (DLQ, LETTERS)):
+        table, rows = find_table(settings, name), ledger.standing("silver", kind)
+        for restore in restores(table) if table else ():
+            if gone := restore.taken_back(row.versions.get(str(name)) for row in rows):
+                msg = (
+                    f"{name} was restored to version {restore.kept} by hand, and {gone} batches had written after it: a new "
+                    f"checkpoint would go on behind their records; run `lakehouse rollback {name} --to {restore.kept} --repair`, "
+                    "which reads them again."
+                )
+                raise DataLossError(msg)
 
 
 def _start_gold(settings: Settings, accept_loss: bool) -> _Start:

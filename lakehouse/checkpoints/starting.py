@@ -28,8 +28,10 @@ def bronze_version_for_silver(table: DeltaTable, silver: Iterable[LedgerRow], br
     name = str(BRONZE)
     rows = sorted(silver, key=lambda row: row.committed_at)
     read = next((row.versions[name] for row in reversed(rows) if name in row.versions), 0)
-    if read > table.version():  # the log was replaced by an older one: its versions mean something else now
+    if read > table.version() + 1:  # the log was replaced by an older one: its versions mean something else now
         return 0
+    # A stream that has read all stands before the version that comes next, which cannot be named as a start yet.
+    read = min(read, table.version())
     written = [row for row in bronze if row.versions.get(name, read) < read]
     gaps = subtract(covered(written), covered(rows))
     # Most gaps are lawful holes (transaction markers): only rows count.

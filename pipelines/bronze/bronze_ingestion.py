@@ -7,14 +7,14 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive import records as archived
-from pipelines.bronze.gaps import GAPS_TABLE
+from pipelines.bronze.gaps import GAPS_TABLE, passed_by_retention
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.common import delta, jobs, kafka
@@ -24,7 +24,7 @@ from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
 from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
-from pipelines.common.restores import refuse_restored
+from pipelines.common.restores import refuse_old_copy, refuse_restored
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
 
@@ -40,7 +40,7 @@ def run(
     """Start the stream.
 
     Raises TransientError (no broker), UsageError (no topic, wrong offsets), CheckpointError, DataLossError (the topic
-    was made anew); then nothing is written.
+    was made anew, or a new checkpoint would begin behind records that nobody read); then no batch is written.
     """
     topic = kafka.wait_for_topic(settings)
     starting = _starting(starting_offsets, topic)
@@ -51,9 +51,14 @@ def run(
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
     archived.ensure(settings)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
-    if checkpoint.is_new and checkpoint.starting and not starting_offsets:
-        # Made from what the table holds, after the old one was lost.
-        starting = _starting(checkpoint.starting, topic)
+    refuse_old_copy(spark, checkpoint, Ledger(settings), {"": path})
+    sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(spark, checkpoint, batch_id))
+    if checkpoint.is_new and not starting_offsets:
+        if checkpoint.starting:
+            # Made from what the table holds, after the old one was lost.
+            starting = _starting(checkpoint.starting, topic)
+        else:
+            _refuse_passed(spark, settings, topic, sink)
 
     records = (
         spark.readStream.format("kafka")
@@ -62,11 +67,7 @@ def run(
         .option("maxOffsetsPerTrigger", settings.bronze.max_offsets_per_trigger)
         .load()
     )
-    writer = (
-        records.writeStream.queryName(JOB)
-        .option("checkpointLocation", checkpoint.path)
-        .foreachBatch(_sink(settings, path, checkpoint, lambda batch_id: planned_offsets(spark, checkpoint, batch_id)))
-    )
+    writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
     return jobs.start_stream(writer, trigger or settings.bronze.trigger, checkpoint.path)
 
 
@@ -131,7 +132,9 @@ def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection)
     if selection.from_date is not None:
         begin = kafka.offsets_at(settings, topic, selection.from_date)
         first = {part: max(offset, begin[part]) for part, offset in first.items()}
-    if selection.to_date is not None:
+    # The calendar's last day has no next one, and nothing comes after it.
+    if selection.to_date is not None and selection.to_date < date.max:
+        # Timestamps may run out of order: a record of the last day that stands behind the first of the next one is left out.
         after = kafka.offsets_at(settings, topic, selection.to_date + timedelta(days=1))
         end = {part: min(offset, after[part]) for part, offset in end.items()}
     return {part: (first[part], end[part]) for part in sorted(named) if first[part] < end[part]}
@@ -165,6 +168,23 @@ def _sink(
 
     moved = partial(_archived_ranges, settings)
     return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic, moved)
+
+
+def _refuse_passed(spark: SparkSession, settings: Settings, topic: kafka.TopicState, sink: BronzeSink) -> None:
+    """Refuse to begin at Kafka's first offsets where these lie behind what Bronze has, unless the loss is on record.
+
+    A checkpoint that is there makes Spark say it (`failOnDataLoss`); a new one knows of no offset that is missing.
+    """
+    known = Ledger(settings).end_offsets(JOB)
+    if all(first <= known.get(partition, 0) for partition, first in topic.start.items()):
+        return
+    if gaps := passed_by_retention(settings, topic, sink.read_coverage(spark)):
+        msg = (
+            f"Kafka no longer holds what comes after Bronze's last records ({'; '.join(map(str, gaps))}), and a new checkpoint "
+            "would begin behind it; look for another source of these records, or run `lakehouse checkpoint rebuild bronze "
+            "--accept-loss`, which records the loss and goes on (playbooks/retention-overrun.md)."
+        )
+        raise DataLossError(msg)
 
 
 def _archived_ranges(settings: Settings) -> dict[int, list[tuple[int, int]]]:

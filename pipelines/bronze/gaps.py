@@ -15,6 +15,7 @@ from pipelines.archive import records as archived
 from pipelines.common import files
 from pipelines.common.delta import Column, TableDef
 from pipelines.common.kafka import TopicState
+from pipelines.common.ledger import merge_ranges, subtract
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.replay import Ranges
 from pipelines.common.settings import Settings
@@ -110,6 +111,34 @@ def lost(gaps: Sequence[Gap], kafka: Mapping[int, int]) -> list[Gap]:
     """The parts of the gaps that lie before Kafka's first offset: retention has deleted them."""
     cut = [Gap(gap.partition, gap.first, min(gap.last, kafka.get(gap.partition, 0) - 1)) for gap in gaps]
     return [gap for gap in cut if gap.first <= gap.last]
+
+
+def passed_by_retention(settings: Settings, topic: TopicState, covered: Mapping[int, int]) -> list[Gap]:
+    """Offsets between the end of what Bronze covers in each partition and Kafka's first one, without those that are known.
+
+    A partition that Bronze knows nothing of begins at 0: it was added later. None where Bronze covers nothing at all: a new
+    lake begins with what Kafka has.
+    """
+    if not covered:
+        return []
+    passed = {
+        part: [(covered.get(part, 0), first)] for part, first in sorted(topic.start.items()) if first > covered.get(part, 0)
+    }
+    known: dict[int, list[tuple[int, int]]] = {}
+    for row in _known(settings, topic.topic).to_pylist():
+        known.setdefault(row["partition"], []).append((row["first_missing"], row["last_missing"] + 1))
+    left = subtract(passed, {part: merge_ranges(found) for part, found in known.items()})
+    return [Gap(part, first, end - 1) for part, found in left.items() for first, end in found]
+
+
+def within(gaps: Sequence[Gap], asked: Sequence[Gap]) -> list[Gap]:
+    """The parts of the gaps that lie inside those of `asked`."""
+    return [
+        Gap(gap.partition, max(gap.first, one.first), min(gap.last, one.last))
+        for gap in gaps
+        for one in asked
+        if one.partition == gap.partition and one.first <= gap.last and one.last >= gap.first
+    ]
 
 
 def batches_of(gaps: Sequence[Gap]) -> list[Ranges]:

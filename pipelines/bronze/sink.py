@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -63,13 +64,13 @@ class BronzeSink:
         self._has_begun = True
         if self._covered is None:
             self._settle(spark)
-            self._covered = self._read_coverage(spark)
+            self._covered = self.read_coverage(spark)
         start, end = self.planned(batch_id)
         row = BatchRow(
             job=JOB,
             generation=self.checkpoint.generation,
             batch_id=batch_id,
-            offsets={str(partition): [start.get(partition, 0), stop] for partition, stop in sorted(end.items())},
+            offsets=_offsets(start, end),
             started_at=started,
         )
         seen, written = Observation(), Observation()
@@ -111,11 +112,20 @@ class BronzeSink:
         _LOG.info("batch written", batch=row.batch_id, rows=inserted, version=version)
 
     def _recover(self, spark: SparkSession, batch_id: int) -> bool:
-        """Finish the ledger of a batch that was committed before a crash; True where there was one."""
+        """Finish the ledger of a batch that was committed before a crash; True where there was one.
+
+        Raises DataLossError where that batch read other offsets than this one would: the checkpoint is not the one that it
+        had, and what lies between would be taken for written.
+        """
         done = delta.transaction_version(spark, self.path, self.checkpoint.app_id())
         if done is None or done < batch_id:
             return False
         generation = self.checkpoint.generation
+        # The ledger first: the table's newest commits are all others', where a replay died and the stream went on.
+        recorded = self.ledger.offsets(JOB, generation, batch_id)
+        if recorded is not None:
+            self._refuse_other_offsets(batch_id, recorded)
+            return True
         metadata = delta.batch_metadata(spark, self.path, {"job": JOB, "generation": generation, "batch_id": batch_id})
         if metadata is None:
             msg = (
@@ -123,9 +133,20 @@ class BronzeSink:
                 "show it; the table was restored or the checkpoint is old: start with a new checkpoint path."
             )
             raise DataLossError(msg)
-        if not self.ledger.has(JOB, generation, batch_id):
-            self._complete(spark, BatchRow.from_metadata(metadata), metadata["version"])
+        row = BatchRow.from_metadata(metadata)
+        self._refuse_other_offsets(batch_id, row.offsets)
+        self._complete(spark, row, metadata["version"])
         return True
+
+    def _refuse_other_offsets(self, batch_id: int, written: Mapping[str, list[int]]) -> None:
+        expected = _offsets(*self.planned(batch_id))
+        if written != expected:
+            msg = (
+                f"Batch {batch_id} of generation {self.checkpoint.generation} was written with offsets {json.dumps(written)}, "
+                f"but the checkpoint plans it with {json.dumps(expected)}: it is an old copy, and going on would skip what lies "
+                "between; make a new one with `lakehouse checkpoint rebuild bronze` (playbooks/checkpoint-lost.md)."
+            )
+            raise DataLossError(msg)
 
     def _settle(self, spark: SparkSession) -> None:
         """Finish the ledger of other runs' batches that died after their commit: their checkpoints may be lost."""
@@ -142,7 +163,7 @@ class BronzeSink:
         inserted = table.where(F.col("_ingested_at") == F.lit(row.started_at)).count()
         self._record(row, table.count(), inserted, version)
 
-    def _read_coverage(self, spark: SparkSession) -> dict[int, int]:
+    def read_coverage(self, spark: SparkSession) -> dict[int, int]:
         """End of what the table holds: what the ledger says, and the rows after it, which a crash kept from the ledger."""
         covered = self.ledger.end_offsets(JOB)
         beyond = [
@@ -158,3 +179,8 @@ class BronzeSink:
             .collect()
         )
         return {**covered, **{row["_kafka_partition"]: row["last"] + 1 for row in rows}}
+
+
+def _offsets(start: Mapping[int, int], end: Mapping[int, int]) -> dict[str, list[int]]:
+    """Offsets [start, end) of each partition, as the ledger has them."""
+    return {str(partition): [start.get(partition, 0), stop] for partition, stop in sorted(end.items())}

@@ -55,7 +55,8 @@ def open_checkpoint(
     Raises CheckpointError where it is another job's, another table's, or was made with other starting offsets, UsageError
     where another driver runs on it; then nothing is written.
     """
-    names = set(files.list_names(spark, path))
+    # A hidden file is what a driver left that died while it wrote the marker.
+    names = {name for name in files.list_names(spark, path) if not name.startswith(".")}
     if MARKER not in names:
         if names:
             msg = (
@@ -69,17 +70,45 @@ def open_checkpoint(
         return Checkpoint(path=path, is_new=True, **marker)
     marker = _read_marker(spark, path)
     # The folder alone says nothing: a driver that dies right after its start leaves it empty.
-    planned = any(name.isdigit() for name in files.list_names(spark, f"{path}/offsets"))
-    checkpoint = Checkpoint(path=path, is_new=not planned, **marker)
+    checkpoint = Checkpoint(path=path, is_new=last_planned(spark, path) is None, **marker)
     _refuse_foreign(checkpoint, {"job": job, "source": source, "target": target}, starting)
     take_checkpoint(path, job=job, run=checkpoint.generation)
     return checkpoint
 
 
+def last_planned(spark: SparkSession, path: str) -> int | None:
+    """Last batch that Spark planned in the checkpoint at `path`; None where there is none."""
+    return max((int(name) for name in files.list_names(spark, f"{path}/offsets") if name.isdigit()), default=None)
+
+
+def read_object(spark: SparkSession, checkpoint: str, name: str) -> dict[str, Any]:
+    """Read the JSON object in a file of the project's own in a checkpoint.
+
+    Raises CheckpointError where it is empty or cut: a disk that was full, or a copy that was not finished.
+    """
+    try:
+        found = json.loads(files.read_text(spark, f"{checkpoint}/{name}"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        msg = (
+            f"The file {name} of the checkpoint {checkpoint} is empty or cut, expected a JSON object; nothing can go on from it: "
+            "see playbooks/checkpoint-lost.md, or give a new path."
+        )
+        raise CheckpointError(msg)
+    return found
+
+
 def _read_marker(spark: SparkSession, path: str) -> dict[str, Any]:
     """The marker's fields. One that has more was made by a version that may mean more by it than this one knows."""
-    found = json.loads(files.read_text(spark, f"{path}/{MARKER}"))
+    found = read_object(spark, path, MARKER)
     own = {one.name for one in fields(Checkpoint)} - {"path", "is_new"}
+    if missing := sorted(own - {"versions"} - set(found)):
+        msg = (
+            f"The file {MARKER} of the checkpoint {path} has no {', '.join(missing)}, so it does not say whose that is; "
+            "see playbooks/checkpoint-lost.md, or give a new path."
+        )
+        raise CheckpointError(msg)
     unknown = sorted(set(found) - own)
     if unknown:
         msg = (
@@ -87,7 +116,7 @@ def _read_marker(spark: SparkSession, path: str) -> dict[str, Any]:
             "one does not know); go on with that version, or give a new path for a new generation."
         )
         raise CheckpointError(msg)
-    return dict(found)
+    return found
 
 
 def _refuse_foreign(checkpoint: Checkpoint, expected: dict[str, str], starting: str) -> None:

@@ -7,6 +7,7 @@ import re
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_HELD = 4
+EXIT_INTERRUPTED = 130
 
 
 class LakehouseError(Exception):
@@ -45,6 +46,12 @@ class BreakerOpenError(LakehouseError):
     """Raised where Silver's circuit breaker holds a batch back; nothing is written, a later run tries again (exit code 4)."""
 
     exit_code = EXIT_HELD
+
+
+class StoppedError(LakehouseError):
+    """Raised where a signal ended what was half done: the same command goes on with it (exit code 130)."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class StreamFailedError(LakehouseError):

@@ -40,28 +40,36 @@ def read_text(spark: SparkSession, path: str) -> str:
 
 
 def write_text(spark: SparkSession, path: str, text: str) -> None:
-    """Write a new UTF-8 file; the parent folders are made; an existing file is an error."""
-    _write(spark, path, text, overwrite=False)
+    """Write a new UTF-8 file; the parent folders are made; an existing file is an error.
+
+    Atomic, as Spark writes its own checkpoints: a crash leaves no cut file, at most a hidden one of another name.
+    """
+    jvm: Any = spark._jvm
+    managers = jvm.org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager
+    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+    stream = managers.create(hadoop_path, spark._jsparkSession.sessionState().newHadoopConf()).createAtomic(hadoop_path, False)
+    try:
+        stream.write(bytearray(text.encode()))
+        stream.close()
+    except Exception:
+        stream.cancel()
+        raise
 
 
 def replace_text(spark: SparkSession, path: str, text: str) -> None:
     """Write a UTF-8 file, also over an existing one; not atomic on every file system, so a reader has to bear a cut one."""
-    _write(spark, path, text, overwrite=True)
+    file_system, hadoop_path = _file_system(spark, path)
+    stream = file_system.create(hadoop_path, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()
 
 
 def delete(spark: SparkSession, path: str) -> None:
     """Remove a file where there is one."""
     file_system, hadoop_path = _file_system(spark, path)
     file_system.delete(hadoop_path, False)
-
-
-def _write(spark: SparkSession, path: str, text: str, *, overwrite: bool) -> None:
-    file_system, hadoop_path = _file_system(spark, path)
-    stream = file_system.create(hadoop_path, overwrite)
-    try:
-        stream.write(bytearray(text.encode()))
-    finally:
-        stream.close()
 
 
 def remove_tree(spark: SparkSession, path: str) -> None:

@@ -21,7 +21,7 @@ from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.common.errors import EXIT_FAILURE, LakehouseError, UsageError, own_error
+from pipelines.common.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
@@ -32,7 +32,6 @@ from pipelines.common.settings import Settings, local_path, process_settings
 AVAILABLE_NOW = "available-now"
 _INTERVAL = re.compile(r"\d+\s*(milliseconds?|seconds?|minutes?|hours?)")
 _LOG = Log("job")
-EXIT_INTERRUPTED = 130
 OUTSIDE_ERRORS = (PySparkException, Py4JError, DeltaError, ArrowException, KafkaException, OSError)
 """What comes from below when a table cannot be read, or the JVM or Kafka is gone: a sentence, not a stack trace."""
 
@@ -46,8 +45,8 @@ def job_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--starting-offsets", help='where a new checkpoint begins, as JSON such as {"0":123456}')
     replay = parser.add_argument_group("bounded replay", "with any of these the job reads that part again, and ends by itself")
     replay.add_argument("--ending-offsets", help='where the replay ends (exclusive), as JSON such as {"0":234567}')
-    replay.add_argument("--from-date", help="first UTC day to read again, such as 2026-01-28")
-    replay.add_argument("--to-date", help="last UTC day to read again")
+    replay.add_argument("--from-date", help="first UTC day to read again, such as 2026-01-28; alone, all from it on")
+    replay.add_argument("--to-date", help="last UTC day to read again; alone, all up to it")
     replay.add_argument("--dry-run", action="store_true", help="say how much would be read again, and write nothing")
     return parser
 

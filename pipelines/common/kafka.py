@@ -219,10 +219,22 @@ def _ask_for_topic(admin: AdminClient, settings: Settings) -> TopicState:
 
 
 def offsets_at(settings: Settings, topic: TopicState, day: date) -> dict[int, int]:
-    """For each partition the first offset with a Kafka timestamp of `day` (UTC) or later; its end where there is none."""
+    """For each partition the first offset with a Kafka timestamp of `day` (UTC) or later; its end where there is none.
+
+    Raises TransientError where no broker says it.
+    """
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     partitions = [TopicPartition(topic.topic, part) for part in topic.end]
-    found = _offsets(_admin(settings), partitions, OffsetSpec.for_timestamp(int(midnight.timestamp() * 1000)))
+    # Kafka's timestamps begin with 1970, and it gives numbers below zero a meaning of their own.
+    moment = OffsetSpec.for_timestamp(max(0, int(midnight.timestamp() * 1000)))
+    try:
+        found = _offsets(_admin(settings), partitions, moment)
+    except (KafkaException, TimeoutError):
+        msg = (
+            f"Kafka at {bootstrap_servers(settings)} does not say where the day {day} begins in {topic.topic}; see that it runs "
+            "and try again."
+        )
+        raise TransientError(msg) from None
     # The broker's answer for "none" is -1.
     return {part: topic.end[part] if offset < 0 else offset for part, offset in found.items()}
 

@@ -25,6 +25,8 @@ from pipelines.common.settings import Settings
 FOLDER = "_leases"
 CHECKPOINT_LOCK = "lakehouse.lock"
 _POLL_SECONDS = 0.05
+_LOOK_SECONDS = 1.0
+"""How long a checkpoint's lock is tried for: who only looks whether it is held (`held_by`) holds it for a moment."""
 _locks: dict[str, tuple[IO[str], int]] = {}
 """Open files of the checkpoints that this process uses, and by how many runs: closing one gives the checkpoint away."""
 
@@ -129,7 +131,10 @@ def take_checkpoint(path: str, *, job: str, run: str) -> None:
         _locks[path] = (file, runs + 1)
         return
     file = (Path(path) / CHECKPOINT_LOCK).open("a+", encoding="utf-8")
-    if not _lock(file):
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while not (locked := _lock(file)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    if not locked:
         holder = _read(file)
         file.close()
         msg = f"The checkpoint {path} is in use by {holder}; stop that process, or give a new path for a run of its own."

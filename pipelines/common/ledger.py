@@ -128,6 +128,11 @@ class Ledger:
         """Tell whether the batch is in the ledger."""
         return any(row["generation"] == generation and row["batch_id"] == batch_id for row in self._rows(job))
 
+    def offsets(self, job: str, generation: str, batch_id: int) -> dict[str, list[int]] | None:
+        """Offsets that the batch read, as its row has them; None where the ledger does not have the batch."""
+        mine = (row for row in self._rows(job) if (row["generation"], row["batch_id"]) == (generation, batch_id))
+        return next((dict(json.loads(row["offsets"])) for row in mine), None)
+
     def known(self, job: str) -> set[tuple[str, int]]:
         """Generation and number of all batches of `job` that are in the ledger."""
         return {(row["generation"], row["batch_id"]) for row in self._rows(job)}

@@ -15,8 +15,8 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common import files, jobs
-from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.errors import UsageError
+from pipelines.common.checkpoints import Checkpoint, read_object
+from pipelines.common.errors import CheckpointError, StoppedError, UsageError
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log
 
@@ -34,7 +34,10 @@ _PLAN, _DONE = "replay/plan.json", "replay/done"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a bounded replay reads again; None is no bound. Offsets are Kafka's, days those on which Kafka took the record."""
+    """What a bounded replay reads again; None is no bound, of days either: `from_date` alone means all from it on.
+
+    Offsets are Kafka's, days those on which Kafka took the record (for Gold: days of the event).
+    """
 
     starting: Mapping[int, int] | None = None
     ending: Mapping[int, int] | None = None
@@ -53,18 +56,28 @@ class Selection:
         return json.dumps(found, default=str, sort_keys=True)
 
     def condition(self) -> Column:
-        """Whether a Bronze row is selected; literals, so that files are found by their statistics."""
+        """Whether a row of Bronze, or by days one of Silver, is selected; literals: files are found by their statistics."""
         offset, partition, day = F.col("_kafka_offset"), F.col("_kafka_partition"), F.col("_event_date")
-        bounds = [
-            *(~((partition == part) & (offset < first)) for part, first in (self.starting or {}).items()),
-            *(~((partition == part) & (offset >= end)) for part, end in (self.ending or {}).items()),
+        days = [
             *([day >= F.lit(self.from_date)] if self.from_date else []),
             *([day <= F.lit(self.to_date)] if self.to_date else []),
         ]
-        named = {*(self.starting or {}), *(self.ending or {})}
-        # A partition that no flag names is not read: who replays a part says which.
-        mine = [partition.isin(sorted(named))] if named else []
-        return reduce(lambda left, right: left & right, [*mine, *bounds], F.lit(True))
+        starting, ending = self.starting or {}, self.ending or {}
+        # Said of what is read, not of what is left out: a file of several partitions could not be passed over otherwise. A
+        # partition that no flag names is not read: who replays a part says which.
+        parts = [
+            reduce(
+                lambda left, right: left & right,
+                [
+                    partition == part,
+                    *([offset >= starting[part]] if part in starting else []),
+                    *([offset < ending[part]] if part in ending else []),
+                ],
+            )
+            for part in sorted({*starting, *ending})
+        ]
+        mine = [reduce(lambda left, right: left | right, parts)] if parts else []
+        return reduce(lambda left, right: left & right, [*mine, *days], F.lit(True))
 
     def refuse_unknown(self, known: Ranges, where: str) -> None:
         """Raise UsageError where an offset lies outside what `where` holds (`known`), or the bounds cross."""
@@ -87,10 +100,6 @@ class Selection:
         if self.from_date and self.to_date and self.from_date > self.to_date:
             msg = f"--from-date {self.from_date} is after --to-date {self.to_date}; correct them."
             raise UsageError(msg)
-
-    def has_day(self, day: Column) -> Column:
-        """Whether `day` lies from `from_date` to `to_date`; a missing end is the other one's day."""
-        return day.between(F.lit(self.from_date or self.to_date), F.lit(self.to_date or self.from_date))
 
 
 def selection_of(args: argparse.Namespace) -> Selection:
@@ -143,15 +152,25 @@ def open_plan(spark: SparkSession, checkpoint: Checkpoint, plan: Plan) -> Plan:
         tree = {"batches": [dict(batch) for batch in plan.batches], "records": plan.records, "version": plan.version}
         files.write_text(spark, path, json.dumps(tree))
         return plan
-    tree = json.loads(files.read_text(spark, path))
-    batches: list[Ranges] = [{int(part): (first, end) for part, (first, end) in batch.items()} for batch in tree["batches"]]
-    return Plan(batches, tree["records"], tree["version"])
+    kept = read_object(spark, checkpoint.path, _PLAN)
+    try:
+        batches: list[Ranges] = [{int(part): (first, end) for part, (first, end) in batch.items()} for batch in kept["batches"]]
+        return Plan(batches, kept["records"], kept["version"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        msg = (
+            f"The file {_PLAN} of the checkpoint {checkpoint.path} is damaged, expected the plan of a replay; give a new path "
+            "(playbooks/checkpoint-lost.md)."
+        )
+        raise CheckpointError(msg) from None
 
 
 def run_plan(
     spark: SparkSession, checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event
 ) -> None:
-    """Do the batches that are not done yet, until `stop` is set; a batch that a crash cut is done again."""
+    """Do the batches that are not done yet; a batch that a crash cut is done again.
+
+    Raises StoppedError where `stop` is set before all of them are done.
+    """
     try:
         _run_plan(spark, checkpoint, plan, work, stop)
     finally:
@@ -166,8 +185,8 @@ def _run_plan(
         if str(number) in done:
             continue
         if stop.is_set():
-            _LOG.info("replay stopped, the same command goes on with it", batch=number, batches=len(plan.batches))
-            return
+            msg = f"The replay was stopped after {number} of {len(plan.batches)} batches; the same command goes on with it."
+            raise StoppedError(msg)
         work(ranges, number)
         files.write_text(spark, f"{checkpoint.path}/{_DONE}/{number}", "")
     _LOG.info("replay done", batches=len(plan.batches), records=plan.records)

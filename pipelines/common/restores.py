@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
 from pipelines.common import files
-from pipelines.common.checkpoints import Checkpoint
+from pipelines.common.checkpoints import Checkpoint, last_planned
 from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.ledger import Ledger
 
@@ -75,6 +76,27 @@ def refuse_restored_after(version: int, checkpoint: Checkpoint, name: str, path:
             f"The table {name} was restored to an older version (by its version {restored}) after the checkpoint "
             f"{checkpoint.path} (generation {checkpoint.generation}) had written to it, so going on would lose the records "
             "that were taken back; start a new generation (`lakehouse rollback` says where it begins)."
+        )
+        raise CheckpointError(msg)
+
+
+def refuse_old_copy(spark: SparkSession, checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> None:
+    """Refuse a stream's checkpoint that ends before a batch of its generation that was written: an old copy, or files were lost.
+
+    `tables`: part of the app id -> path. A batch is planned before it is written, so after a crash both sides name the same
+    one; where the table is ahead, Spark would plan its batches' numbers anew for other records, and Delta would skip these
+    silently. Raises CheckpointError with one sentence; nothing is written.
+    """
+    planned = last_planned(spark, checkpoint.path)
+    ids = [DeltaTable(files.absolute(path)).transaction_version(checkpoint.app_id(part)) for part, path in tables.items()]
+    recorded = [batch for generation, batch in ledger.known(checkpoint.job) if generation == checkpoint.generation]
+    written = max([*(one for one in ids if one is not None), *recorded], default=-1)
+    if written > (-1 if planned is None else planned):
+        ends = "before its first batch" if planned is None else f"at batch {planned}"
+        msg = (
+            f"The checkpoint {checkpoint.path} ends {ends}, but batch {written} of its generation {checkpoint.generation} was "
+            "written: it is an old copy, or files of it were lost, and going on would skip records; make a new one with "
+            f"`lakehouse checkpoint rebuild {checkpoint.job}` (playbooks/checkpoint-lost.md)."
         )
         raise CheckpointError(msg)
 

@@ -17,7 +17,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import delta, failpoints, files, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.errors import UsageError
+from pipelines.common.errors import StoppedError, UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
@@ -97,8 +97,11 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     if not hours:
         raise UsageError(NOTHING_THERE.format("Silver"))
     sys.stderr.write(f"replay of {len(hours):,} hours ({changes:,} rows) from {hours[0]:%F %H:00} to {hours[-1]:%F %H:00}\n")
-    if args.dry_run or stop.is_set():
+    if args.dry_run:
         return
+    if stop.is_set():
+        msg = "The replay was stopped before it wrote anything; the same command does it."
+        raise StoppedError(msg)
     hourly, daily = GOLD_HOURLY.path(settings), GOLD_DAILY.path(settings)
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
@@ -116,7 +119,7 @@ def _hours_again(
 ) -> tuple[list[datetime], list[int], int]:
     silver = SILVER.path(settings)
     if days.is_bounded:
-        rows = spark.read.format("delta").option("versionAsOf", last).load(silver).where(days.has_day(F.col("_event_date")))
+        rows = spark.read.format("delta").option("versionAsOf", last).load(silver).where(days.condition())
         hours, versions, changes = touched_hours(rows.select("event_timestamp", F.lit(last).alias("_commit_version")))
         if not hours:
             return [], [], 0
@@ -132,8 +135,8 @@ def _gold_days(spark: SparkSession, settings: Settings, days: Selection) -> list
     for name, day in ((GOLD_HOURLY, F.to_date("hour")), (GOLD_DAILY, F.col("day"))):
         path = name.path(settings)
         if delta.is_delta_table(spark, path):
-            rows = spark.read.format("delta").load(path).select(day.alias("day")).where(days.has_day(F.col("day")))
-            found += [row["day"] for row in rows.distinct().collect()]
+            rows = spark.read.format("delta").load(path).select(day.alias("_event_date")).where(days.condition())
+            found += [row["_event_date"] for row in rows.distinct().collect()]
     return found
 
 

@@ -24,7 +24,8 @@ class MergeCounts:
 
 def merge_hourly(spark: SparkSession, path: str, rows: DataFrame, hours: Sequence[datetime], now: datetime) -> MergeCounts:
     """Make the rows of `hours` equal to `rows` (recomputed from Silver). Idempotent: a repetition changes nothing."""
-    scope = F.col("t.hour").isin(list(hours)) if len(hours) <= 1000 else F.col("t.hour").between(min(hours), max(hours))
+    # Hours between these are not among `rows`, and would be taken for gone; the bounds alone only help to find the files.
+    scope = F.col("t.hour").isin(list(hours)) & F.col("t.hour").between(min(hours), max(hours))
     source = rows.withColumn("_updated_at", F.lit(now))
     return _merge(spark, path, source, keys=HOURLY_KEYS, compared=HOURLY_MEASURES, scope=scope)
 

@@ -18,6 +18,7 @@ from pipelines.common.failures import BatchFailures
 from pipelines.common.ledger import Ledger
 from pipelines.common.process import run_process
 from pipelines.common.replay import OnConflict, Selection
+from pipelines.common.restores import refuse_old_copy
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
@@ -46,6 +47,7 @@ def run(
     tables = open_tables(spark, settings)
     refuse_unread(settings)
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
+    refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)
     if version is None and starting:

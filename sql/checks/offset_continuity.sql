@@ -69,6 +69,23 @@ lost AS (
     JOIN ranges r ON h.p = r.p AND h.first_missing < r.stop AND h.last_missing >= r.first
     JOIN short_batches b ON b.generation = r.generation AND b.batch_id = r.batch_id
 ),
+-- A hole may have been explained in parts, one row beside the other.
+explained AS (
+    SELECT p, min(first) AS first, max(last) AS last
+    FROM (
+        SELECT *,
+            sum(CASE WHEN reach + 1 >= first THEN 0 ELSE 1 END)
+                OVER (PARTITION BY p ORDER BY first, last ROWS UNBOUNDED PRECEDING) AS run
+        FROM (
+            SELECT partition AS p, first_missing AS first, last_missing AS last,
+                max(last_missing) OVER (
+                    PARTITION BY partition ORDER BY first_missing, last_missing ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                ) AS reach
+            FROM ops.known_gaps
+        )
+    )
+    GROUP BY p, run
+),
 day_offsets AS (
     SELECT p, min(first) AS low, max(last) AS high
     FROM (
@@ -88,6 +105,6 @@ FROM holes h
 LEFT JOIN islands i ON i.p = h.p AND i.first <= h.first_missing AND h.last_missing < i.stop
 LEFT JOIN lost l ON l.p = h.p AND l.first_missing = h.first_missing
 LEFT JOIN day_offsets d ON d.p = h.p AND h.last_missing + 1 >= d.low AND h.first_missing - 1 <= d.high
-LEFT ANTI JOIN ops.known_gaps k ON k.partition = h.p AND k.first_missing <= h.first_missing AND k.last_missing >= h.last_missing
+LEFT ANTI JOIN explained e ON e.p = h.p AND e.first <= h.first_missing AND e.last >= h.last_missing
 WHERE (i.p IS NULL OR l.p IS NOT NULL) AND (d.p IS NOT NULL OR '${date}' = '')
 ORDER BY kafka_partition, first_missing;

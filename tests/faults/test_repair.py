@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
@@ -19,8 +21,11 @@ from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
 from pipelines.bronze import bronze_ingestion
 from pipelines.common import jobs, kafka
+from pipelines.common.errors import EXIT_INTERRUPTED, DataLossError
+from pipelines.common.replay import Plan
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
 from tests.faults.conftest import DAY, PROJECT, LakeCase
+from tests.faults.driver import COMMAND
 
 
 def _offsets(case: LakeCase) -> set[tuple[int, int]]:
@@ -108,7 +113,66 @@ def test_bounded_replay_from_kafka_writes_what_is_missing_alone(
     assert "replay of 150 records" in capsys.readouterr().err
     bronze_ingestion.replay(spark, case.settings, _args(*part, "--checkpoint-path", f"{case.folder}/r1"), threading.Event())
     assert _offsets(case) == {*((0, offset) for offset in range(100)), *((2, offset) for offset in range(50))}
-    day = ["--from-date", f"{DAY:%F}", "--to-date", f"{DAY:%F}", "--checkpoint-path", f"{case.folder}/r2"]
+    day = ["--from-date", f"{DAY:%F}", "--to-date", "9999-12-31", "--checkpoint-path", f"{case.folder}/r2"]
     bronze_ingestion.replay(spark, case.settings, _args(*day), threading.Event())
 
     assert _offsets(case) == {(part, offset) for part, last in end.items() for offset in range(last)}
+
+
+def test_replay_that_died_before_it_noted_its_batch_goes_on_however_long_ago(
+    spark: SparkSession, lake_case: Callable[[int], LakeCase]
+) -> None:
+    case = lake_case(300)
+    replay = case.folder / "r1"
+    flags = _args("--ending-offsets", '{"0":50}', "--checkpoint-path", str(replay))
+    bronze_ingestion.replay(spark, case.settings, flags, threading.Event())
+    for name in ("0", ".0.crc"):
+        (replay / "replay/done" / name).unlink()
+    for number in range(51):  # what the stream beside it has committed since
+        DeltaTable(BRONZE.path(case.settings)).alter.set_table_description(str(number))
+    before = _offsets(case)
+
+    bronze_ingestion.replay(spark, case.settings, flags, threading.Event())
+    assert (replay / "replay/done/0").exists()
+    assert _offsets(case) == before
+
+    # Another range under the number of a batch that is written: it would be taken for done.
+    (replay / "replay/done/0").unlink()
+    plan = replay / "replay/plan.json"
+    plan.write_text(plan.read_text().replace("[0, 50]", "[0, 60]"))
+    (replay / "replay/.plan.json.crc").unlink()
+    with pytest.raises(DataLossError, match=r"was written with offsets .*\[0, 50\].* plans it with .*\[0, 60\]"):
+        bronze_ingestion.replay(spark, case.settings, flags, threading.Event())
+    assert _offsets(case) == before
+
+
+@pytest.mark.faults
+def test_repair_that_is_stopped_explains_nothing_and_its_repetition_fills_the_rest(
+    spark: SparkSession, lake_case: Callable[[int], LakeCase]
+) -> None:
+    case = lake_case(900)
+    topic = kafka.wait_for_topic(case.settings)
+    parts = Plan([{0: (first, first + 10)} for first in range(0, 200, 20)], 100)  # nine holes, a batch each
+    bronze_ingestion.fill(
+        spark, case.settings, topic, parts, checkpoint_path=f"{case.folder}/r1", what="parts", stop=threading.Event()
+    )
+    checkpoints = Path(case.settings.lake.checkpoints) / "bronze"
+
+    command = [*COMMAND, "repair", "bronze", "--config", str(case.config)]
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, env=environ, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as repair:
+        deadline = time.monotonic() + 120
+        while not list(checkpoints.glob("repair-*/replay/done/0")):
+            assert repair.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        repair.terminate()
+        said = repair.communicate(timeout=60)[1]
+
+    assert repair.returncode == EXIT_INTERRUPTED, said
+    assert "of 9 batches; the same command goes on with it" in said
+    filled = len(_offsets(case))
+    assert 110 <= filled < 190
+    assert not DeltaTable.is_deltatable(KNOWN_GAPS.path(case.settings))
+    assert f"{190 - filled} offsets filled; recorded in ops.known_gaps: none without" in _repair(case)
+    assert _offsets(case) == {(0, offset) for offset in range(190)}

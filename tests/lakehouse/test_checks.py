@@ -285,6 +285,20 @@ def test_hole_that_was_explained_is_shown_and_alarms_nobody(hand_lake: Any, run:
     assert not found["known_gaps"].is_red
 
 
+@pytest.mark.parametrize(
+    ("parts", "outcome"),
+    [([(2, 2), (3, 3)], "passed"), ([(3, 5), (1, 2)], "passed"), ([(2, 2)], "offenders"), ([(3, 3)], "offenders")],
+)
+def test_hole_may_be_explained_in_parts_but_wholly(
+    hand_lake: Any, run: Callable[..., dict[str, CheckResult]], parts: list[tuple[int, int]], outcome: str
+) -> None:
+    _lose_read_record(hand_lake)
+    gap = {"topic": TOPIC, "partition": 0, "cause": "retention", "found_at": T0}
+    hand_lake.known_gaps = [{**gap, "first_missing": first, "last_missing": last} for first, last in parts]
+    _write(hand_lake)
+    assert run(hand_lake, "offset_continuity")["offset_continuity"].outcome == outcome
+
+
 @pytest.mark.parametrize("spans", [[(0, 0, 2), (0, 4, 5), (1, 0, 3)], [(0, 4, 5), (1, 1, 2)]])
 @pytest.mark.parametrize("put_back", [False, True])
 def test_records_that_moved_to_the_archive_are_missed_by_nobody(

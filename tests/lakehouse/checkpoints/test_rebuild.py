@@ -13,7 +13,7 @@ from lakehouse.checkpoints.reading import Marker
 from lakehouse.checkpoints.rebuild import RebuildPlan, plan_rebuild, write_rebuild
 from lakehouse.checkpoints.starting import subtract
 from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
-from pipelines.common.tables import BRONZE, GOLD_HOURLY, SILVER
+from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 from tests.lakehouse.checkpoints.conftest import GENERATION
 
 
@@ -39,8 +39,9 @@ def test_bronze_goes_on_after_its_last_row_in_each_partition(lake: Any, on_topic
     topic.forget(2, 3)
     ingest(lake, 0, [(0, 6), (1, 4)])  # of two partitions: no statistics tell their ends
     ingest(lake, 1, [(0, 3)])
+    lake.record("bronze", 2, {"2": [3, 3]})
     plan = plan_rebuild(lake.settings, "bronze")
-    # 2 is new with its beginning gone, 3 is new and empty.
+    # The beginning of 2 was gone when Bronze first saw it, 3 is new and empty.
     assert starting(plan) == {"0": 7, "1": 5, "2": 3, "3": 0}
     assert plan.to_read == 2 + 0 + 1 + 0
     assert (plan.marker.source, plan.marker.target) == (lake.topic_id, lake.table(BRONZE).metadata().id)
@@ -82,6 +83,29 @@ def test_lost_range_is_named_and_refused_unless_it_is_accepted(lake: Any, on_top
     assert starting(plan) == {"0": 7, "1": 9}
 
 
+@pytest.mark.parametrize("seen", [[0, 0], None])
+def test_partition_without_a_row_is_checked_against_retention_too(seen: list[int] | None, lake: Any, on_topic: Any) -> None:
+    topic = on_topic(lake)
+    topic.send(0, 2)
+    topic.send(1, 5)
+    topic.forget(1, 3)
+    assert starting_of_new_lake(lake) == {"0": 0, "1": 3}
+    ingest(lake, 0, [(0, 1)])
+    if seen is not None:  # it was there and empty; otherwise it was added after Bronze's last batch
+        lake.record("bronze", 1, {"1": seen})
+    with pytest.raises(DataLossError, match=r"partition 1: 0 to 2 \(3\);"):
+        plan_rebuild(lake.settings, "bronze")
+    plan = plan_rebuild(lake.settings, "bronze", accept_loss=True)
+    assert [(lost.partition, lost.first, lost.last) for lost in plan.lost] == [(1, 0, 2)]
+    assert starting(plan) == {"0": 2, "1": 3}
+
+
+def starting_of_new_lake(lake: Any) -> Any:
+    """Where Bronze would begin that has no row and has read nothing."""
+    lake.table(BRONZE)
+    return starting(plan_rebuild(lake.settings, "bronze"))
+
+
 def test_kafka_that_ends_before_bronze_is_refused_even_if_loss_is_accepted(lake: Any, on_topic: Any) -> None:
     topic = on_topic(lake)
     topic.send(0, 3)
@@ -116,6 +140,13 @@ def test_silver_goes_on_at_the_version_that_its_last_batch_had_reached(lake: Any
     assert [plan.marker.source, plan.marker.target] == ids
 
 
+def test_silver_that_had_read_all_goes_on_at_the_end(lake: Any) -> None:
+    silver_lake(lake)
+    lake.record("silver", 3, {"0": [3, 5]}, versions={str(BRONZE): lake.table(BRONZE).version() + 1})
+    plan = plan_rebuild(lake.settings, "silver")
+    assert (starting(plan), plan.to_read) == ({"bronze_version": 6}, 1)
+
+
 def test_rows_that_a_restore_by_hand_took_back_are_not_left_behind(lake: Any) -> None:
     silver_lake(lake)
     for _ in range(3):
@@ -129,6 +160,18 @@ def test_rows_that_a_restore_by_hand_took_back_are_not_left_behind(lake: Any) ->
     plan = plan_rebuild(lake.settings, "silver")
     assert starting(plan) == {"bronze_version": 3}
     assert Marker.decode(plan.marker.encode()).versions == {str(SILVER): 4}
+
+
+def test_dead_letters_that_a_restore_by_hand_took_back_are_not_left_behind(lake: Any) -> None:
+    silver_lake(lake)
+    for number in range(2):
+        lake.record("silver", 3 + number, {"0": [3 + number, 4 + number]}, versions={str(DLQ): lake.append(DLQ), str(BRONZE): 7})
+    lake.table(DLQ).restore(1)
+    with pytest.raises(DataLossError, match=f"1 batches had written after it.*rollback {DLQ} --to 1 --repair"):
+        plan_rebuild(lake.settings, "silver")
+    # A rollback undoes their letters in the ledger, and leaves the rest of the batch.
+    lake.record("silver", 4, {}, generation=f"void-dlq:{GENERATION}", versions={"void.from": 4, "void.to": 5})
+    assert starting(plan_rebuild(lake.settings, "silver")) == {"bronze_version": 6}
 
 
 def test_replay_of_a_late_part_does_not_hide_what_the_stream_has_not_read(lake: Any) -> None:

@@ -6,15 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
-from lakehouse.checkpoints.copying import write_copy
+from lakehouse.checkpoints.copying import plan_copy, write_copy
 from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild
 from lakehouse.checkpoints.rewind import plan_rewind
 from lakehouse.checkpoints.verify import verify_checkpoint
 from pipelines.bronze import bronze_ingestion
+from pipelines.bronze.gaps import RETENTION, Gap, record_gaps
+from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.ledger import Ledger
 from pipelines.common.tables import BRONZE, LEDGER
 
@@ -88,3 +91,62 @@ def test_no_record_is_lost_or_doubled_whatever_is_done_to_the_checkpoint(spark: 
     assert coordinates(lake) == [*everything, *((1, offset) for offset in range(7, 10))]
     assert counts(lake, plan.target) == [(0, 3, 0)]
     assert Ledger(lake.settings).end_offsets("bronze") == {0: 6, 1: 10}
+
+
+def test_restored_backup_of_a_checkpoint_is_refused_before_anything_is_read(
+    spark: SparkSession, lake: Any, on_topic: Any
+) -> None:
+    topic = on_topic(lake)
+    lake.more = {"bronze": {"max_offsets_per_trigger": 3}}
+    g1, backup = (open_folder(f"{lake.folder}/{name}") for name in ("g1", "backup"))
+    topic.send(0, 6)
+    ingest(spark, lake, g1)
+    write_copy(plan_copy(lake.settings, g1, backup))
+    topic.send(0, 6)
+    ingest(spark, lake, g1)
+    topic.send(0, 5)
+    shutil.rmtree(g1.path)
+    shutil.copytree(backup.path, g1.path)
+    rows, version = coordinates(lake), lake.table(BRONZE).version()
+
+    with pytest.raises(
+        CheckpointError, match=r"ends at batch 1, but batch 3 of its generation .*rebuild bronze.*checkpoint-lost"
+    ):
+        ingest(spark, lake, g1)
+    assert (coordinates(lake), lake.table(BRONZE).version()) == (rows, version)
+    assert read_checkpoint(g1).planned_ids == [0, 1]
+    shutil.rmtree(Path(g1.path, "offsets"))  # the marker alone is left of it
+    shutil.rmtree(Path(g1.path, "commits"))
+    with pytest.raises(CheckpointError, match="ends before its first batch, but batch 3"):
+        ingest(spark, lake, g1)
+
+    plan = plan_rebuild(lake.settings, "bronze")
+    write_rebuild(plan)
+    ingest(spark, lake, plan.target)
+    assert coordinates(lake) == [(0, offset) for offset in range(17)]
+
+
+def test_new_checkpoint_does_not_begin_behind_what_retention_took(spark: SparkSession, lake: Any, on_topic: Any) -> None:
+    topic = on_topic(lake)
+    g1, g2 = (open_folder(f"{lake.folder}/{name}") for name in ("g1", "g2"))
+    topic.send(0, 4)
+    topic.forget(0, 2)
+    ingest(spark, lake, g1)  # a new lake begins with what is there
+    assert coordinates(lake) == [(0, 2), (0, 3)]
+    topic.send(0, 5)
+    topic.send(1, 3)
+    topic.forget(0, 7)
+    topic.forget(1, 1)
+    shutil.rmtree(g1.path)
+    version = lake.table(BRONZE).version()
+
+    for _ in range(2):
+        with pytest.raises(
+            DataLossError,
+            match=r"partition 0, offsets 4 to 6; partition 1, offsets 0 to 0\).*--accept-loss.*retention-overrun\.md",
+        ):
+            ingest(spark, lake, g1)
+    assert lake.table(BRONZE).version() == version
+    record_gaps(lake.settings, topic.name, {Gap(0, 4, 6): RETENTION, Gap(1, 0, 0): RETENTION})
+    ingest(spark, lake, g2)
+    assert coordinates(lake) == [(0, 2), (0, 3), (0, 7), (0, 8), (1, 1), (1, 2)]

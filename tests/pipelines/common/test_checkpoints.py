@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from pipelines.common import files
 from pipelines.common.checkpoints import MARKER, open_checkpoint, planned_offsets
 from pipelines.common.errors import EXIT_USAGE, CheckpointError
 
@@ -84,3 +86,24 @@ def test_planned_offsets_are_read_from_sparks_log(spark: SparkSession, tmp_path:
 
     assert planned_offsets(spark, checkpoint, 0) == ({0: 5, 1: 7}, {0: 10, 1: 7})
     assert planned_offsets(spark, checkpoint, 1) == ({0: 10, 1: 7}, {0: 12, 1: 9, 2: 4})
+
+
+@pytest.mark.parametrize("text", ["", '{"job": "sil', "[]", '{"job": "silver"}'])
+def test_cut_marker_is_one_sentence_and_stays(spark: SparkSession, tmp_path: Path, text: str) -> None:
+    open_checkpoint(spark, str(tmp_path), **OWN)
+    (tmp_path / MARKER).write_text(text)
+    (tmp_path / f".{MARKER}.crc").unlink()
+
+    with pytest.raises(CheckpointError, match=r"lakehouse\.json of the checkpoint .*checkpoint-lost\.md") as caught:
+        open_checkpoint(spark, str(tmp_path), **OWN)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / MARKER).read_text() == text
+
+
+def test_marker_that_was_being_written_when_its_driver_died_is_in_nobodys_way(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / f".{MARKER}.0123.tmp").write_text('{"job": "sil')
+
+    assert open_checkpoint(spark, str(tmp_path), **OWN).is_new
+    assert json.loads((tmp_path / MARKER).read_text())["job"] == "silver"
+    with pytest.raises(Py4JJavaError, match="FileAlreadyExistsException"):
+        files.write_text(spark, str(tmp_path / MARKER), "{}")

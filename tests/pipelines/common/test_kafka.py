@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,17 @@ def test_options_pass_through_to_both_clients() -> None:
     assert kafka.client_config(settings) == {**options, "bootstrap.servers": "b:1"}
     assert {f"kafka.{name}": value for name, value in options.items()}.items() <= source.items()
     assert (source["subscribe"], source["failOnDataLoss"], source["kafka.bootstrap.servers"]) == ("t", "true", "b:1")
+
+
+def test_offsets_of_a_day_are_found_and_a_broker_that_is_down_is_named(broker: EmbeddedBroker) -> None:
+    ensure_topic(broker.bootstrap_servers, "common-kafka-days", 2)
+    settings = _settings(kafka__bootstrap_servers=broker.bootstrap_servers, kafka__topic="common-kafka-days")
+    topic = kafka.wait_for_topic(settings)
+    for day in (date.min, date(1969, 12, 31), date(2026, 1, 28), date.max):
+        assert kafka.offsets_at(settings, topic, day) == {0: 0, 1: 0}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{free.getsockname()[1]}"
+
+    with pytest.raises(TransientError, match=f"Kafka at {server} does not say where the day 2026-01-28 begins"):
+        kafka.offsets_at(_settings(kafka__bootstrap_servers=server), topic, date(2026, 1, 28))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,17 @@ def test_lake_named_by_a_file_uri_is_guarded_as_any_on_this_disk(scheme: str, tm
         assert leases_held(settings)["silver"].run == "a"
         with pytest.raises(LeaseHeldError), lease_of(settings, "silver", job="dlq", run="b").hold():
             pass
+
+
+def test_look_at_a_checkpoint_is_not_taken_for_its_user(tmp_path: Path) -> None:
+    lock = tmp_path / CHECKPOINT_LOCK
+    lock.touch()
+    with lock.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.3, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        timer.start()
+        take_checkpoint(str(tmp_path), job="silver", run="a")
+        timer.join()
+
+    assert held_by(lock) is not None
+    release_checkpoint(str(tmp_path))

@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.common import jobs
-from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.errors import CheckpointError, StoppedError, UsageError
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.gold import gold_aggregation
 
@@ -148,3 +148,34 @@ def test_start_before_silvers_log_is_one_sentence_and_nothing_is_made(
         _replay(lake, "--ending-offsets", f'{{"silver_version": {table.version()}}}')
     assert not Path(lake.path(GOLD_HOURLY)).exists()
     assert not (lake.folder / "checkpoints" / "gold").exists()
+
+
+def test_one_day_alone_bounds_a_replay_on_one_side(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    days = ("2026-01-26", "2026-01-28", "2026-01-30")
+    lake.append(*(make_record(make_event(event_id=day, event_timestamp=f"{day}T10:00:00Z"), n) for n, day in enumerate(days)))
+    lake.run_silver()
+
+    def replayed(name: str, *flags: str) -> list[int]:
+        args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", str(lake.folder / name)])
+        gold_aggregation.replay(lake.spark, lake.settings, args, threading.Event())
+        return sorted(day for day, _ in _counts(lake))
+
+    assert replayed("r1", "--to-date", "2026-01-27") == [26]
+    assert replayed("r2", "--from-date", "2026-01-29") == [26, 30]
+    assert replayed("r3", "--from-date", "2026-01-27", "--to-date", "9999-12-31") == [26, 28, 30]
+    # An hour that Silver has nothing of any more, on a day between two that it has.
+    DeltaTable(lake.path(SILVER)).delete("event_id = '2026-01-28'")
+    assert replayed("r4", "--from-date", "2026-01-26") == [26, 30]
+
+
+def test_replay_that_is_stopped_says_so(lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]) -> None:
+    lake.append(make_record(make_event(), 0))
+    lake.run_silver()
+    args = jobs.job_parser("").parse_args(["--from-date", "2026-01-28", "--checkpoint-path", str(lake.folder / "r")])
+    stop = threading.Event()
+    stop.set()
+
+    with pytest.raises(StoppedError, match="before it wrote anything"):
+        gold_aggregation.replay(lake.spark, lake.settings, args, stop)

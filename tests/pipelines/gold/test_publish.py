@@ -128,3 +128,12 @@ def test_final_day_stays_as_billed_and_open_days_follow(gold: Lake, spark: Spark
 
 def test_days_of_hours_are_unique_and_sorted() -> None:
     assert days_of([ELEVEN, TEN + timedelta(days=1), TEN]) == [DAY, NEXT]
+
+
+def test_long_list_of_hours_leaves_those_between_them_alone(gold: Lake, spark: SparkSession) -> None:
+    path = gold.path(GOLD_HOURLY)
+    merge_hourly(spark, path, _hourly(spark, (TEN, "c1", 1), (ELEVEN, "c1", 3)), [TEN, ELEVEN], NOW)
+    hours = [TEN + timedelta(hours=number) for number in range(-600, 600) if TEN + timedelta(hours=number) != ELEVEN]
+
+    assert merge_hourly(spark, path, _hourly(spark, (TEN, "c1", 2)), hours, LATER) == MergeCounts(0, 1, 0)
+    assert _hours(gold) == [(10, "c1", 2, LATER), (11, "c1", 3, NOW)]

@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.common import jobs
-from pipelines.common.errors import CheckpointError, UsageError
+from pipelines.common.errors import EXIT_INTERRUPTED, CheckpointError, StoppedError, UsageError
 from pipelines.common.replay import run_plan
 from pipelines.common.tables import DLQ, SILVER
 from pipelines.silver import replay as silver_replay
@@ -106,7 +106,9 @@ def test_stopped_replay_goes_on_where_it_was(filled: Lake, tmp_path: Path, monke
         original(spark, checkpoint, plan, once, stop)
 
     monkeypatch.setattr(silver_replay, "run_plan", stop_after_one)
-    _replay(filled, *flags, stop=stop)
+    with pytest.raises(StoppedError, match="stopped after 1 of 2 batches; the same command goes on") as caught:
+        _replay(filled, *flags, stop=stop)
+    assert caught.value.exit_code == EXIT_INTERRUPTED
     assert filled.counts()["rows_read"] == read + 4
     monkeypatch.setattr(silver_replay, "run_plan", original)
     _replay(filled, *flags)
