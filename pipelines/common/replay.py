@@ -58,8 +58,8 @@ class Selection:
         bounds = [
             *(~((partition == part) & (offset < first)) for part, first in (self.starting or {}).items()),
             *(~((partition == part) & (offset >= end)) for part, end in (self.ending or {}).items()),
-            *([day >= F.lit(self.from_date)] if self.from_date else []),
-            *([day <= F.lit(self.to_date)] if self.to_date else []),
+            *([day >= _literal(self.from_date)] if self.from_date else []),
+            *([day <= _literal(self.to_date)] if self.to_date else []),
         ]
         named = {*(self.starting or {}), *(self.ending or {})}
         # A partition that no flag names is not read: who replays a part says which.
@@ -90,7 +90,12 @@ class Selection:
 
     def has_day(self, day: Column) -> Column:
         """Whether `day` lies from `from_date` to `to_date`; a missing end is the other one's day."""
-        return day.between(F.lit(self.from_date or self.to_date), F.lit(self.to_date or self.from_date))
+        return day.between(_literal(self.from_date or self.to_date), _literal(self.to_date or self.from_date))
+
+
+def _literal(day: date | None) -> Column:
+    # As text: PySpark hands a date before year 1000 over with a year of less than four digits, which Java refuses.
+    return F.lit(None if day is None else day.isoformat()).cast("date")
 
 
 def selection_of(args: argparse.Namespace) -> Selection:
