@@ -59,8 +59,8 @@ class Selection:
         """Whether a row of Bronze, or by days one of Silver, is selected; literals: files are found by their statistics."""
         offset, partition, day = F.col("_kafka_offset"), F.col("_kafka_partition"), F.col("_event_date")
         days = [
-            *([day >= F.lit(self.from_date)] if self.from_date else []),
-            *([day <= F.lit(self.to_date)] if self.to_date else []),
+            *([day >= _literal(self.from_date)] if self.from_date else []),
+            *([day <= _literal(self.to_date)] if self.to_date else []),
         ]
         starting, ending = self.starting or {}, self.ending or {}
         # Said of what is read, not of what is left out: a file of several partitions could not be passed over otherwise. A
@@ -100,6 +100,11 @@ class Selection:
         if self.from_date and self.to_date and self.from_date > self.to_date:
             msg = f"--from-date {self.from_date} is after --to-date {self.to_date}; correct them."
             raise UsageError(msg)
+
+
+def _literal(day: date | None) -> Column:
+    # As text: PySpark hands a date before year 1000 over with a year of less than four digits, which Java refuses.
+    return F.lit(None if day is None else day.isoformat()).cast("date")
 
 
 def selection_of(args: argparse.Namespace) -> Selection:
