@@ -47,7 +47,9 @@ def write_text(spark: SparkSession, path: str, text: str) -> None:
     jvm: Any = spark._jvm
     managers = jvm.org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-    stream = managers.create(hadoop_path, spark._jsparkSession.sessionState().newHadoopConf()).createAtomic(hadoop_path, False)
+    manager = managers.create(hadoop_path, spark._jsparkSession.sessionState().newHadoopConf())
+    manager.mkdirs(hadoop_path.getParent())
+    stream = manager.createAtomic(hadoop_path, False)
     try:
         stream.write(bytearray(text.encode()))
         stream.close()

@@ -65,7 +65,7 @@ def test_starting_offsets_on_a_used_checkpoint_are_refused_unless_its_own(spark:
 
     assert open_checkpoint(spark, str(tmp_path), **OWN, starting='{"0":5}').starting == '{"0":5}'
     assert open_checkpoint(spark, str(tmp_path), **OWN).starting == '{"0":5}'
-    with pytest.raises(CheckpointError, match="other offsets or dates have no effect"):
+    with pytest.raises(CheckpointError, match="other offsets, dates or --on-conflict have no effect"):
         open_checkpoint(spark, str(tmp_path), **OWN, starting='{"0":6}')
 
 
