@@ -58,7 +58,8 @@ def _state(lake: Lake) -> list[Any]:
     # Whether a copy came after its survivor or made room for it depends on how batches are cut; how many there are does not.
     copies = counts.pop("duplicate", 0) + counts.pop("replaced", 0)
     counts = {**{name: counts.get(name) for name in ("inserted", "tombstone", "dead_lettered")}, "copies": copies}
-    return [lake.rows(SILVER, without=("_processed_at",)), lake.rows(DLQ, without=("_dead_lettered_at",)), counts, lake.gold()]
+    letters = lake.rows(DLQ, without=("_dead_lettered_at", "_last_attempt_at"))
+    return [lake.rows(SILVER, without=("_processed_at",)), letters, counts, lake.gold()]
 
 
 def _rebuild(lake: Lake, layer: str) -> tuple[dict[str, Difference], Callable[[], Swapped]]:
