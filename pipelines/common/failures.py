@@ -12,7 +12,7 @@ from pipelines.common import files
 from pipelines.common.checkpoints import MARKER
 from pipelines.common.errors import LakehouseError, StreamFailedError, own_error
 from pipelines.common.logging import Log
-from pipelines.common.retries import Cause, Kind, classify
+from pipelines.common.retries import Cause, Kind, classify, text_of
 
 NAME = "lakehouse-failures.json"
 """Beside the checkpoint's own files: a process that Kubernetes starts again knows that it is not the first to fail."""
@@ -63,7 +63,7 @@ class BatchFailures:
     def note(self, error: Exception) -> Failure:
         """Count a failure and say what it was."""
         cause = classify(error)
-        own = error if isinstance(error, LakehouseError) else own_error(str(error))
+        own = error if isinstance(error, LakehouseError) else own_error(text_of(error))
         if cause.kind is Kind.HELD:
             return Failure(self.stream, -1, 1, cause, own)
         # Where the checkpoint cannot even be read, it is taken for the same batch again: the count has to end.

@@ -25,7 +25,7 @@ from pipelines.common.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LakehouseErr
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
-from pipelines.common.retries import classify
+from pipelines.common.retries import classify, text_of
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, local_path, process_settings
 
@@ -239,13 +239,15 @@ def run_job(
 
 def named_error(error: Exception) -> LakehouseError:
     """Give one sentence for what Spark, Delta, the JVM or the machine raised; a sentence of the project's own inside it wins."""
-    own = own_error(str(error))
+    own = own_error(text_of(error))
     if own is not None:
         return own
     cause = classify(error)
-    condition = getattr(error, "getCondition", lambda: None)() or cause.name
+    condition = cause.name
+    with suppress(Py4JError, OSError):  # it asks the JVM, which may be gone
+        condition = getattr(error, "getCondition", lambda: None)() or cause.name
     # Of an error that PySpark does not know, Java's own text: Python's only says which call it was.
-    text = str(getattr(error, "java_exception", None) or error)
+    text = text_of(getattr(error, "java_exception", None) or error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     msg = f"It stopped with {condition} ({cause.kind}: {cause.reason}): {first[:300]}; see the log, then {cause.playbook}."
     failure = LakehouseError(msg)

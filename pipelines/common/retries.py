@@ -44,6 +44,7 @@ class Cause:
 
 
 _LOST_JVM = "the JVM of this process is gone"
+_JVM_IS_SILENT = "Answer from Java side is empty"
 _LOST_WORKER = "a worker was lost"
 _UNKNOWN = "the cause is not known"
 
@@ -68,7 +69,7 @@ _FAMILIES = (
         _LOST_JVM,
         "spark-crash",
         r"Py4JNetworkError",
-        r"Answer from Java side is empty",
+        _JVM_IS_SILENT,
         # What Python is told where the answer was cut; with a trace it is an error of a JVM that lives.
         r"protocol\.Py4JError(?=: An error occurred while calling (?!.*Trace:))",
     ),
@@ -299,6 +300,14 @@ def _own_cause(error: LakehouseError) -> Cause:
     return Cause(_P, name, "an operator has to decide", playbook)
 
 
+def text_of(said: object) -> str:
+    """An error of Python or Java as text: one of Java's asks its JVM for it, which may be gone."""
+    try:
+        return str(said)
+    except Exception:
+        return _JVM_IS_SILENT
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and its causes: Python's, and those that PySpark keeps of Java's."""
     seen: set[int] = set()
@@ -312,5 +321,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _texts(error: BaseException) -> Iterator[str]:
     """Class name, message and Java trace of each error in the chain: only searched, never shown."""
     for one in _chain(error):
-        yield f"{type(one).__module__}.{type(one).__name__}: {one}"
+        yield f"{type(one).__module__}.{type(one).__name__}: {text_of(one)}"
         yield str(getattr(one, "_stackTrace", "") or "")

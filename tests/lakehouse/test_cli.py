@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import typer
 from confluent_kafka import KafkaError, KafkaException
-from py4j.protocol import Py4JNetworkError
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.protocol import Py4JJavaError, Py4JNetworkError
 from pyspark.errors import StreamingQueryException
 
 from lakehouse import cli
@@ -88,6 +89,23 @@ def test_fault_of_the_world_is_one_sentence(
     assert line.startswith("lakehouse: ")
     assert says in line
     assert "see the log, then playbooks/" in line
+
+
+def test_error_whose_jvm_has_died_since_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, process = launch_gateway(die_on_exit=True, return_proc=True)
+    gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port))
+    with pytest.raises(Py4JJavaError) as caught:
+        gateway.jvm.java.lang.Integer.parseInt("x")
+    process.kill()
+    process.wait(10)
+    for stream in (process.stdin, process.stdout):
+        stream.close()
+    set_status(monkeypatch, caught.value)
+    assert exit_code(["status"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "permanent: the JVM of this process is gone" in line
 
 
 def test_mistake_of_the_project_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
