@@ -46,7 +46,7 @@ def job_parser(description: str) -> argparse.ArgumentParser:
     replay = parser.add_argument_group("bounded replay", "with any of these the job reads that part again, and ends by itself")
     replay.add_argument("--ending-offsets", help='where the replay ends (exclusive), as JSON such as {"0":234567}')
     replay.add_argument("--from-date", help="first UTC day to read again, such as 2026-01-28; alone, all from it on")
-    replay.add_argument("--to-date", help="last UTC day to read again; alone, all up to it")
+    replay.add_argument("--to-date", help="last UTC day to read again (Bronze: up to Kafka's first record of the next day)")
     replay.add_argument("--dry-run", action="store_true", help="say how much would be read again, and write nothing")
     return parser
 
