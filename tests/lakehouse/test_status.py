@@ -129,10 +129,15 @@ def _half_answering(broker: int) -> Iterator[tuple[str, list[int]]]:
     port = door.getsockname()[1]
 
     def ask(client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+        requests = b""
         with suppress(OSError):
             while data := client.recv(65_536):
-                if data[4:6] == _LIST_OFFSETS:
-                    asked.set()
+                requests += data
+                # One after the other: several may come at once, each after its length.
+                while len(requests) >= (end := 4 + int.from_bytes(requests[:4], "big")) > 4:
+                    if requests[4:6] == _LIST_OFFSETS:
+                        asked.set()
+                    requests = requests[end:]
                 server.sendall(data)
 
     def answer(server: socket.socket, client: socket.socket, asked: threading.Event) -> None:
