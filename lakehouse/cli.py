@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from pipelines.common.errors import LakehouseError
+from pipelines.common.errors import EXIT_INTERRUPTED, LakehouseError
 from pipelines.common.process import run_process
 
 _COMMANDS = {
@@ -33,7 +33,6 @@ _COMMANDS = {
     "schema": ("lakehouse.schema_cli", "Check whether a change of the event schema is compatible."),
     "kafka": ("lakehouse.local.kafka_cli", "Start, stop and look at the embedded Kafka broker."),
 }
-EXIT_INTERRUPTED = 130
 
 
 class _LazyGroup(TyperGroup):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
 from pipelines.common.settings import Settings, process_settings
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from lakehouse.local.demo import DemoResult
     from lakehouse.local.demo_folder import DemoFolder
-
-EXIT_INTERRUPTED = 130
 
 
 def demo(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,7 +38,7 @@ def remake_manifest(settings: Settings, day: date, run: str) -> Unit:
             )
             raise UsageError(msg)
         try:
-            unit = _unit(settings, place, day, run)
+            unit = _unit(place, day, run, recorded, settings.retention.archive_days)
             held = islands(read(place.rows(unit), columns=COORDINATES))
         except (pa.ArrowException, OSError, LakehouseError) as error:
             msg = (
@@ -58,18 +60,17 @@ def remake_manifest(settings: Settings, day: date, run: str) -> Unit:
     return unit
 
 
-def _unit(settings: Settings, place: Archive, day: date, run: str) -> Unit:
+def _unit(place: Archive, day: date, run: str, recorded: Sequence[Mapping[str, Any]], keep_days: int) -> Unit:
     folder = place.path(folder_of(day, run))
     names = place.parquet_files(folder_of(day, run))
     rows = dataset(place.system, [f"{folder}/{name}" for name in names])
-    created = min(row["archived_at"] for row in records.rows(settings) if (row["day"], row["run"]) == (day, run))
     hashes = ((name, *sha256(place.system, f"{folder}/{name}")) for name in names)
     return Unit(
         day=day,
         run=run,
         bronze_version=None,
-        created_at=created,
-        keep_until=day + timedelta(days=settings.retention.archive_days),
+        created_at=min(row["archived_at"] for row in recorded),
+        keep_until=day + timedelta(days=keep_days),
         files=tuple(ArchiveFile(name, size, digest) for name, digest, size in hashes),
         parts=figures(read(rows)),
         schema=tuple((column.name, str(column.type)) for column in rows.schema),

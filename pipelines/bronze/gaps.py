@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -124,11 +123,7 @@ def passed_by_retention(settings: Settings, topic: TopicState, covered: Mapping[
     passed = {
         part: [(covered.get(part, 0), first)] for part, first in sorted(topic.start.items()) if first > covered.get(part, 0)
     }
-    known: dict[int, list[tuple[int, int]]] = {}
-    for row in _known(settings, topic.topic).to_pylist():
-        known.setdefault(row["partition"], []).append((row["first_missing"], row["last_missing"] + 1))
-    left = subtract(passed, {part: merge_ranges(found) for part, found in known.items()})
-    return [Gap(part, first, end - 1) for part, found in left.items() for first, end in found]
+    return _without(passed, _known_ranges(settings, topic.topic))
 
 
 def within(gaps: Sequence[Gap], asked: Sequence[Gap]) -> list[Gap]:
@@ -153,26 +148,28 @@ def batches_of(gaps: Sequence[Gap]) -> list[Ranges]:
 def record_gaps(settings: Settings, topic: str, gaps: Mapping[Gap, str]) -> None:
     """Write gaps, each with its cause, to `ops.known_gaps`, less what it has already: to say it twice changes nothing."""
     now = datetime.now(UTC)
-    known = _known(settings, topic).sort_by("first_missing").to_pylist() if gaps else []
+    known = _known_ranges(settings, topic) if gaps else {}
     rows = [
         {"topic": topic, "partition": gap.partition, "first_missing": gap.first, "last_missing": gap.last}
         | {"cause": cause, "found_at": now}
         for whole, cause in sorted(gaps.items())
-        for gap in _less(whole, known)
+        for gap in _without({whole.partition: [(whole.first, whole.last + 1)]}, known)
     ]
     if rows:
         write_deltalake(files.absolute(KNOWN_GAPS.path(settings)), pa.Table.from_pylist(rows, SCHEMA), mode="append")
 
 
-def _less(gap: Gap, known: Sequence[Mapping[str, Any]]) -> list[Gap]:
-    """The parts of a gap that are not in `known`, which is in the order of the offsets."""
-    parts, first = [], gap.first
-    for row in known:
-        if row["partition"] == gap.partition and row["last_missing"] >= first and row["first_missing"] <= gap.last:
-            parts.append(Gap(gap.partition, first, row["first_missing"] - 1))
-            first = row["last_missing"] + 1
-    parts.append(Gap(gap.partition, first, gap.last))
-    return [part for part in parts if part.first <= part.last]
+def _without(ranges: Mapping[int, list[tuple[int, int]]], known: Mapping[int, list[tuple[int, int]]]) -> list[Gap]:
+    """What is left of `ranges` [start, end) of each partition without those that are `known`."""
+    return [Gap(part, first, end - 1) for part, found in subtract(ranges, known).items() for first, end in found]
+
+
+def _known_ranges(settings: Settings, topic: str) -> dict[int, list[tuple[int, int]]]:
+    """For each partition the ranges [start, end) that are known gaps, merged."""
+    known: dict[int, list[tuple[int, int]]] = {}
+    for row in _known(settings, topic).to_pylist():
+        known.setdefault(row["partition"], []).append((row["first_missing"], row["last_missing"] + 1))
+    return {part: merge_ranges(found) for part, found in known.items()}
 
 
 def _accounted(settings: Settings, topic: str) -> pa.Table:

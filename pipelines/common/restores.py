@@ -17,7 +17,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from pipelines.common import files
+from pipelines.common import delta, files
 from pipelines.common.checkpoints import Checkpoint, last_planned
 from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.ledger import Ledger
@@ -80,17 +80,24 @@ def refuse_restored_after(version: int, checkpoint: Checkpoint, name: str, path:
         raise CheckpointError(msg)
 
 
+def last_written(spark: SparkSession, checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> int:
+    """Last batch of the checkpoint's generation that the ledger or a table has, -1 where there is none.
+
+    `tables`: part of the app id -> path.
+    """
+    committed = (delta.transaction_version(spark, path, checkpoint.app_id(part)) for part, path in tables.items())
+    recorded = (batch for generation, batch in ledger.known(checkpoint.job) if generation == checkpoint.generation)
+    return max([*(batch for batch in committed if batch is not None), *recorded], default=-1)
+
+
 def refuse_old_copy(spark: SparkSession, checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> None:
     """Refuse a stream's checkpoint that ends before a batch of its generation that was written: an old copy, or files were lost.
 
-    `tables`: part of the app id -> path. A batch is planned before it is written, so after a crash both sides name the same
+    `tables` as for `last_written`. A batch is planned before it is written, so after a crash both sides name the same
     one; where the table is ahead, Spark would plan its batches' numbers anew for other records, and Delta would skip these
     silently. Raises CheckpointError with one sentence; nothing is written.
     """
-    planned = last_planned(spark, checkpoint.path)
-    ids = [DeltaTable(files.absolute(path)).transaction_version(checkpoint.app_id(part)) for part, path in tables.items()]
-    recorded = [batch for generation, batch in ledger.known(checkpoint.job) if generation == checkpoint.generation]
-    written = max([*(one for one in ids if one is not None), *recorded], default=-1)
+    planned, written = last_planned(spark, checkpoint.path), last_written(spark, checkpoint, ledger, tables)
     if written > (-1 if planned is None else planned):
         ends = "before its first batch" if planned is None else f"at batch {planned}"
         msg = (

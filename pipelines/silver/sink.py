@@ -20,7 +20,7 @@ from pipelines.common.kept_rows import kept
 from pipelines.common.leases import Lease
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
-from pipelines.common.restores import refuse_restored_after
+from pipelines.common.restores import last_written, refuse_restored_after
 from pipelines.common.session import instant
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
@@ -383,16 +383,13 @@ class SilverSink:
 
     def _refuse_old_copy(self, spark: SparkSession, batch_id: int) -> None:
         """Stop where later batches of the checkpoint were written: its batches have other records now than their numbers say."""
-        generation = self.checkpoint.generation
-        written = [number for known, number in self.ledger.known(JOB) if known == generation]
-        for path, parts in ((self.silver, ("",)), (self.dlq, ("dlq", "dlq-poison"))):
-            committed = (delta.transaction_version(spark, path, self.checkpoint.app_id(part)) for part in parts)
-            written += [number for number in committed if number is not None]
-        last = max(written, default=-1)
+        tables = {"": self.silver, "dlq": self.dlq, "dlq-poison": self.dlq}
+        last = last_written(spark, self.checkpoint, self.ledger, tables)
         if last > batch_id:
             msg = (
-                f"Batch {batch_id} of generation {generation} comes after batch {last} was written, so the checkpoint "
-                f"{self.checkpoint.path} is an old copy, and going on would lose records; start with a new checkpoint path."
+                f"Batch {batch_id} of generation {self.checkpoint.generation} comes after batch {last} was written, so the "
+                f"checkpoint {self.checkpoint.path} is an old copy, and going on would lose records; start with a new "
+                "checkpoint path."
             )
             raise DataLossError(msg)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.common import failpoints
 from pipelines.gold.schema import TOTALS
+from tests.failing import dies_at
 
 if TYPE_CHECKING:
     from tests.batch.conftest import Books
@@ -111,15 +111,8 @@ def test_run_that_died_is_completed_by_the_next(books: Books, monkeypatch: pytes
     bill = _close(books)
     books.add({"event_id": "l1", "_is_late_arriving": True}, processed_at=AFTER)
 
-    def die(reached: str) -> None:
-        if reached == f"reconcile.{point}":
-            raise InterruptedError(point)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoints, "reach", die)
-        with pytest.raises(InterruptedError):
-            books.reconcile(LATER)
-    assert f"reconcile.{point}" in failpoints.POINTS
+    with dies_at(monkeypatch, f"reconcile.{point}"), pytest.raises(InterruptedError):
+        books.reconcile(LATER)
     second = books.reconcile(LATER)
 
     assert second.adjusted == (0 if point == "after_adjustments" else 1)

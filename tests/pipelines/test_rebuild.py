@@ -25,10 +25,10 @@ from lakehouse.rebuild import Difference, build, compare, remove
 from lakehouse.rebuild_cli import show_result
 from lakehouse.rebuild_plan import plan_rebuild
 from lakehouse.rebuild_swap import Swapped, swap
-from pipelines.common import failpoints
 from pipelines.common.errors import UsageError
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from tests.failing import dies_at
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -74,15 +74,6 @@ def _rebuild(lake: Lake, layer: str) -> tuple[dict[str, Difference], Callable[[]
         return done
 
     return {str(one.table): one for one in found}, take_over
-
-
-def _die_at(point: str) -> Callable[[str], None]:
-    def die(reached: str) -> None:
-        if reached == f"rebuild.{point}":
-            raise InterruptedError(point)
-
-    assert f"rebuild.{point}" in failpoints.POINTS
-    return die
 
 
 @pytest.mark.faults
@@ -141,10 +132,8 @@ def test_swap_that_died_is_completed_by_the_next(filled: Lake, monkeypatch: pyte
     ledger.delete("job = 'silver' AND batch_id = 1")
 
     _, take_over = _rebuild(filled, "silver")
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoints, "reach", _die_at(point))
-        with pytest.raises(InterruptedError):
-            take_over()
+    with dies_at(monkeypatch, f"rebuild.{point}"), pytest.raises(InterruptedError):
+        take_over()
     _, take_over = _rebuild(filled, "silver")
     take_over()
     filled.run_gold()
@@ -312,10 +301,8 @@ def test_swap_that_died_over_a_lost_file_leaves_gold_a_version_to_go_on_from(
     before = _state(filled)
     Path(DeltaTable(filled.path(SILVER)).file_uris()[0]).unlink()
     _, take_over = _rebuild(filled, "silver")
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoints, "reach", _die_at("after_swap"))
-        with pytest.raises(InterruptedError):
-            take_over()
+    with dies_at(monkeypatch, "rebuild.after_swap"), pytest.raises(InterruptedError):
+        take_over()
     _, take_over = _rebuild(filled, "silver")
     done = take_over()
     assert done.has_lost_files

@@ -17,7 +17,7 @@ from batch.dlq_retention import strip_closed
 from lakehouse.cli import main
 from lakehouse.rollback import roll_back
 from lakehouse.rollback_plan import bronze_start, plan_rollback
-from pipelines.common import delta, failpoints
+from pipelines.common import delta
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
 from pipelines.common.errors import CheckpointError, UsageError
 from pipelines.common.leases import Lease
@@ -25,6 +25,7 @@ from pipelines.common.ledger import BatchRow, Ledger, subtract
 from pipelines.common.restores import refuse_restored
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.silver import silver_processing
+from tests.failing import dies_at
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -111,15 +112,8 @@ def test_rollback_that_died_is_completed_by_the_same_command(
     _fill(lake, make_event, make_record)
     before = _silver(lake)
 
-    def die(reached: str) -> None:
-        if reached == f"rollback.{point}":
-            raise InterruptedError(point)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoints, "reach", die)
-        with pytest.raises(InterruptedError):
-            _roll_back(lake, SILVER, 0)
-    assert f"rollback.{point}" in failpoints.POINTS
+    with dies_at(monkeypatch, f"rollback.{point}"), pytest.raises(InterruptedError):
+        _roll_back(lake, SILVER, 0)
     restored = lake.version(SILVER)
     with pytest.raises(CheckpointError):
         _open(lake, "g1")
@@ -173,14 +167,8 @@ def test_rollback_of_dead_letters_that_died_is_completed_by_the_same_command(
     _fill(lake, make_event, make_record)
     before = _silver(lake)
 
-    def die(reached: str) -> None:
-        if reached == point:
-            raise InterruptedError(point)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoints, "reach", die)
-        with pytest.raises((InterruptedError, StreamingQueryException)):
-            _roll_back(lake, DLQ, 0, repair=True)
+    with dies_at(monkeypatch, point), pytest.raises((InterruptedError, StreamingQueryException)):
+        _roll_back(lake, DLQ, 0, repair=True)
     assert lake.rows(DLQ) == []
     _roll_back(lake, DLQ, 0, repair=True)
     assert _silver(lake) == before
