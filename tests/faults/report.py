@@ -1,6 +1,7 @@
-"""Pytest plugin of `make test-faults`: gathers what each case showed, and writes docs/reliability.md.
+"""Pytest plugin of `make test-faults`: keeps what each case showed, and writes docs/reliability.md from it.
 
-Results are kept by seed in build/faults, so that runs with several seeds, and runs of some tests alone, come together.
+Results are kept by seed in docs/reliability, each with its commit and at once, so that runs with several seeds, runs of
+some tests alone and runs that were stopped come together.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ import pytest
 from tests.faults.catalogue import FAULTS
 
 PROJECT = Path(__file__).resolve().parents[2]
-RESULTS = PROJECT / "build" / "faults"
 PAGE = PROJECT / "docs" / "reliability.md"
+RESULTS = PAGE.with_suffix("")
 KINDS = ("case", "mutant", "control")
 TIMES = ("playbook", "session")
 SAID = ("fired", "held", "red", "recovery", "conservation")
 
 Row = dict[str, Any]
-_rows: dict[str, Row] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep results where the tests are led from; a worker of pytest-xdist has its results kept there."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Keeper(RESULTS / f"seed-{config.getoption('--seed')}.json", PAGE, _state()))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,34 +49,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties += [(kind, name) for name in named]
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note a test's result, once: its call, or the set-up that kept it from being called."""
-    said = [(name, value) for name, value in report.user_properties if name in (*KINDS, *TIMES, *SAID)]
-    if not any(name in (*KINDS, *TIMES) for name, _ in said) or (report.when != "call" and not report.failed):
-        return
-    if os.environ.get("SPARK_SUBMIT_OPTS"):
-        # Another JVM than the system has: what it shows holds, how long it took says nothing.
-        said = [(name, value) for name, value in said if name not in (*TIMES, "recovery")]
-    row: Row = {name: [value for found, value in said if found == name] for name, _ in said}
-    # A run on a lake of another size stands beside the usual one.
-    events = os.environ.get("LAKEHOUSE_TEST_EVENTS")
-    _rows[f"{report.nodeid} with {events} events" if events else report.nodeid] = {
-        **row,
-        "outcome": report.outcome,
-        "seconds": round(report.duration, 1),
-    }
+class Keeper:
+    """Keeps each result in the file `kept` as it comes, with the `state` of the code, and writes `page` anew."""
+
+    def __init__(self, kept: Path, page: Path, state: str) -> None:
+        self.kept, self.page, self.state = kept, page, state
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep a test's result, once: its call, or the set-up that kept it from being called."""
+        said = [(name, value) for name, value in report.user_properties if name in (*KINDS, *TIMES, *SAID)]
+        if not any(name in (*KINDS, *TIMES) for name, _ in said) or (report.when != "call" and not report.failed):
+            return
+        if os.environ.get("SPARK_SUBMIT_OPTS"):
+            # Another JVM than the system has: what it shows holds, how long it took says nothing.
+            said = [(name, value) for name, value in said if name not in (*TIMES, "recovery")]
+        # A run on a lake of another size stands beside the usual one.
+        events = os.environ.get("LAKEHOUSE_TEST_EVENTS")
+        row: Row = {name: [value for found, value in said if found == name] for name, _ in said}
+        row |= {"outcome": report.outcome, "seconds": round(report.duration, 1), "state": self.state}
+        self._keep(f"{report.nodeid} with {events} events" if events else report.nodeid, row)
+
+    def _keep(self, test: str, row: Row) -> None:
+        before = json.loads(self.kept.read_text(encoding="utf-8")) if self.kept.exists() else {}
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.kept.with_suffix(".new")
+        fresh.write_text(json.dumps({**before, test: row}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        fresh.replace(self.kept)
+        seeds = {int(path.stem.removeprefix("seed-")): path for path in sorted(self.kept.parent.glob("seed-*.json"))}
+        rows = {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in seeds.items()}
+        self.page.write_text(page(rows), encoding="utf-8")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep the results of this seed and write the page anew from those of all seeds."""
-    if not _rows or hasattr(session.config, "workerinput"):
-        return
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    kept = RESULTS / f"seed-{session.config.getoption('--seed')}.json"
-    before = json.loads(kept.read_text()) if kept.exists() else {}
-    kept.write_text(json.dumps({**before, **_rows}, indent=1, sort_keys=True))
-    seeds = {int(path.stem.removeprefix("seed-")): json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed-*.json"))}
-    PAGE.write_text(page(seeds), encoding="utf-8")
+def _state() -> str:
+    """Commit and day of the code that is tested; "+" where it has changes that are in no commit."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!docs")
+    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{'+' if changed else ''} of {datetime.now(UTC):%F}"
 
 
 _INTRO = """\
@@ -81,7 +98,7 @@ checker (`lakehouse verify`). *Fired* says how it is known that the fault happen
 the fault's end until no layer lags, the start of a driver included, for each seed whose run took it (not with `QUICK=1`, nor
 where nothing has to recover). A case without a result says so, and so does one whose invariants were not all asked for.
 
-Seeds: {seeds}. Commit {commit}, {day}, 2 cores.
+{seeds}
 
 | case | fault | has to hold | fired | held | recovery, s | result |
 |---|---|---|---|---|---|---|
@@ -124,10 +141,7 @@ Something breaks, `lakehouse doctor` names it, what it prints is typed, `lakehou
 
 def page(seeds: dict[int, dict[str, Row]]) -> str:
     """The page for {seed: {test: its row}}."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
-    text = _INTRO.format(
-        seeds=", ".join(map(str, seeds)), commit=commit.stdout.strip() or "unknown", day=f"{datetime.now(UTC):%F}"
-    )
+    text = _INTRO.format(seeds="".join(f"\n- Seed {seed}: {_ran(list(rows.values()))}" for seed, rows in seeds.items()))
     for id_, fault in FAULTS.items():
         text += f"| {id_} | {fault.what} | {fault.proof} | {' | '.join(_cells(id_, seeds))} |\n"
     text += _CONTROLS
@@ -138,6 +152,12 @@ def page(seeds: dict[int, dict[str, Row]]) -> str:
             checker = f"green. {_fired(shown)}" if kind == "control" else f"red: {_words(shown, 'red')}"
             text += f"| {kind}: {name} | {checker} | {_result(shown)} |\n"
     return text + _conservation(rows) + _times(rows)
+
+
+def _ran(rows: list[Row]) -> str:
+    failed = sum(row["outcome"] != "passed" for row in rows)
+    states = ", ".join(dict.fromkeys(sorted(row["state"] for row in rows)))
+    return f"{len(rows)} runs, {failed} failed; commit {states}"
 
 
 def _conservation(rows: list[Row]) -> str:
