@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from lakehouse.verify.archive import ArchiveFiles, find_archive
 from lakehouse.verify.database import Database
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
     ADJUSTMENTS,
@@ -127,7 +128,7 @@ class Lake:
         source = self.tables[table]
         if version is not None:
             source = DeltaTable(source.table_uri, version=version)
-        self._copy(source.to_pyarrow_dataset(), name, columns, str(table))
+        self._copy(rows_dataset(source), name, columns, str(table))
 
     def _copy(self, dataset: Any, name: str, columns: str, what: str) -> None:
         needed = None if columns == "*" else [name for name in dataset.schema.names if re.search(rf"\b{name}\b", columns)]

@@ -22,6 +22,7 @@ from lakehouse.verify.lake import EVENT_FIELDS, HELD, Lake
 from lakehouse.verify.records import AT
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.strict import StrictReader, field_types
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -146,7 +147,7 @@ def parse_share(share: _Share) -> None:
     reader = StrictReader.from_files(Path(share.schemas), share.columns, share.max_bytes)
     schema = share.arrow_schema()
     table = DeltaTable(share.path, version=share.version)
-    dataset = table.to_pyarrow_dataset() if share.archive is None else share.archive.dataset()
+    dataset = rows_dataset(table) if share.archive is None else share.archive.dataset()
     fragments = list(dataset.get_fragments())[::-1][share.first :: share.step]
     columns = ["_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_raw_value"]
     with pq.ParquetWriter(share.target, schema, compression="zstd", compression_level=1) as writer:

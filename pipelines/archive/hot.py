@@ -29,6 +29,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 from pipelines.archive.content import figures, read
 from pipelines.archive.storage import dataset, open_folder, write_files
 from pipelines.common.errors import DataLossError, UsageError
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -83,7 +84,7 @@ class HotTable:
     @cached_property
     def rows(self) -> ds.Dataset:
         """All rows."""
-        return self.table.to_pyarrow_dataset()
+        return rows_dataset(self.table)
 
     @cached_property
     def files(self) -> list[_File]:

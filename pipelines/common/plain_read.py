@@ -32,7 +32,7 @@ def rows_dataset(table: DeltaTable, bounds: Mapping[str, tuple[Any, Any]] | None
 
 
 def _may_hold(adds: pa.Table, bounds: Mapping[str, tuple[Any, Any]]) -> pa.Array:
-    keep = pa.array([True] * adds.num_rows)
+    keep = pa.array([True] * adds.num_rows, pa.bool_())
     for name, (first, last) in bounds.items():
         if f"min.{name}" in adds.column_names and f"max.{name}" in adds.column_names:
             before, after = pc.less(adds[f"max.{name}"], first), pc.greater(adds[f"min.{name}"], last)

@@ -34,6 +34,7 @@ from pipelines.common.kafka import TopicState
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import BRONZE
+from tests.far_times import FAR_TIMES, add_far_record
 
 Row = dict[str, Any]
 PROJECT = Path(__file__).resolve().parents[2]
@@ -175,6 +176,22 @@ def test_old_days_move_byte_for_byte_and_younger_ones_stay(cold: Cold, capsys: p
     names = cold.files()
     assert cold.run(*BEFORE) == 0
     assert cold.files() == names
+
+
+@pytest.mark.parametrize(("microseconds", "as_spark_writes_it"), FAR_TIMES)
+def test_record_of_a_time_after_python_ends_stays_and_keeps_no_day_from_moving(
+    cold: Cold, microseconds: int, as_spark_writes_it: str
+) -> None:
+    far = record(0, 10, D1, b"far")
+    add_far_record(BRONZE.path(cold.settings), far, microseconds, as_spark_writes_it, "_event_date")
+    cold.read_by_silver(p0=[10, 11], p1=[3, 3])
+
+    assert cold.run(*BEFORE, "--dry-run") == 0
+    assert cold.run(*BEFORE) == 0
+
+    assert len(cold.archived()) == 9
+    left = pq.read_table(cold.bronze.file_uris(), columns=["_kafka_partition", "_kafka_offset"]).to_pylist()
+    assert places(left) == {(1, 2), (0, 8), (0, 9), (0, 10)}
 
 
 def test_manifest_says_what_the_files_hold(cold: Cold) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -20,11 +20,10 @@ from batch import dlq_retention
 from lakehouse.cli import main
 from lakehouse.doctor.reading_letters import read_letter_facts
 from pipelines.common.tables import BRONZE, DLQ
+from tests.far_times import FAR_TIMES, add_far_record
 
 PROJECT = Path(__file__).resolve().parents[3]
 LATER = ("_last_attempt_at", "_closed_at", "_reason")
-LAST_KAFKA_US = 9_223_372_036_854_775_000
-"""The latest time that a Kafka timestamp can name."""
 SECRET = b'{"customer_id": "cust-secret"'
 
 
@@ -266,13 +265,21 @@ def test_retention_says_how_many_files_it_will_delete(lake: Any, capsys: pytest.
     assert f"{files - 1} files of old versions were deleted" in said[1][1]
 
 
-@pytest.mark.parametrize(
-    ("microseconds", "as_spark_writes_it"), [(254_402_300_800_000_000, "+10031-09-09"), (LAST_KAFKA_US, "+294247-01-10")]
-)
+def test_table_without_a_file_has_no_letters(lake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    schema = pa.schema(lake.delta(DLQ).schema().to_arrow())
+    shutil.rmtree(lake.path(DLQ))
+    DeltaTable.create(lake.path(DLQ), schema)
+
+    assert _listed(capsys) == []
+    assert dlq_retention.main(["--config", "conf.yaml", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(("microseconds", "as_spark_writes_it"), FAR_TIMES)
 def test_letter_of_a_time_after_python_ends_hides_no_other(
     microseconds: int, as_spark_writes_it: str, lake: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _add_file(lake, microseconds, as_spark_writes_it)
+    letter = {**lake.find(DLQ, 0, 5), "_kafka_offset": 9}
+    add_far_record(lake.path(DLQ), letter, microseconds, as_spark_writes_it, "_dlq_date")
 
     assert set(_listed(capsys)) == {(0, 5), (0, 6), (0, 7), (0, 8), (0, 9), (1, 3)}
     assert _listed(capsys, "--offset", "9") == [(0, 9)]
@@ -284,23 +291,6 @@ def test_letter_of_a_time_after_python_ends_hides_no_other(
         assert "since 1970" in capsys.readouterr().out, arguments
     assert read_letter_facts(lake.settings).open == 4
     assert dlq_retention.main(["--config", "conf.yaml", "--dry-run"]) == 0
-
-
-def _add_file(lake: Any, microseconds: int, day: str) -> None:
-    """A letter of such a Kafka time in a file of its own, with statistics as Spark writes them: deltalake writes none."""
-    row = {**lake.find(DLQ, 0, 5), "_kafka_offset": 9, "_kafka_timestamp": 0, "_dlq_date": 0}
-    table = pa.Table.from_pylist([row], pa.schema(lake.delta(DLQ).schema().to_arrow()))
-    for name, value in (("_kafka_timestamp", microseconds), ("_dlq_date", microseconds // 86_400_000_000)):
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(at), pa.array([value], table.schema.field(at).type))
-    path = Path(lake.path(DLQ)) / "late.parquet"
-    pq.write_table(table, path)
-    bounds = {"_kafka_partition": 0, "_kafka_offset": 9, "_kafka_timestamp": f"{day}T00:00:00.000Z", "_dlq_date": day}
-    stats = {"numRecords": 1, "minValues": bounds, "maxValues": bounds, "nullCount": dict.fromkeys(bounds, 0)}
-    add = {"path": path.name, "partitionValues": {}, "size": path.stat().st_size, "modificationTime": 1, "dataChange": True}
-    version = lake.delta(DLQ).version() + 1
-    commit = Path(lake.path(DLQ)) / "_delta_log" / f"{version:020}.json"
-    commit.write_text(json.dumps({"add": {**add, "stats": json.dumps(stats)}}) + "\n")
 
 
 def test_open_letters_are_never_stripped(lake: Any) -> None:

@@ -12,6 +12,7 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from tests.far_times import FAR_TIMES, add_far_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -310,6 +311,20 @@ def test_without_a_ledger_the_tables_are_still_checked(hand_lake: Any) -> None:
     found = verdicts(hand_lake)
     assert {name for name, verdict in found.items() if verdict == "not checked"} == {"I1", "I4", "I6", "I11", "I12"}
     assert "violated" not in found.values()
+
+
+@pytest.mark.parametrize(("microseconds", "as_spark_writes_it"), FAR_TIMES)
+def test_record_of_a_time_after_python_ends_is_checked_like_any_other(
+    hand_lake: Any, microseconds: int, as_spark_writes_it: str
+) -> None:
+    record, letter = hand_lake.drop(BRONZE, 0, 5), hand_lake.drop(DLQ, 0, 5)
+    sent = next(row for row in hand_lake.oracle if (row["partition"], row["offset"]) == (0, 5))
+    sent["kafka_timestamp_ms"] = microseconds // 1000
+    hand_lake.write()
+    add_far_record(hand_lake.path(BRONZE), record, microseconds, as_spark_writes_it, "_event_date")
+    assert {"I3"} <= violated(hand_lake)
+    add_far_record(hand_lake.path(DLQ), letter, microseconds, as_spark_writes_it, "_dlq_date")
+    assert violated(hand_lake) == set()
 
 
 def test_rerun_with_new_checkpoints_holds(hand_lake: Any) -> None:

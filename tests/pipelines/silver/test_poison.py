@@ -28,13 +28,12 @@ from pipelines.silver import sink, transforms
 from pipelines.silver.fates import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison
 from pipelines.silver.replay import replay
+from tests.far_times import LAST_KAFKA_US
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
 
 Row = dict[str, Any]
-LAST_KAFKA_US = 9_223_372_036_854_775_000
-"""The latest time that a Kafka timestamp can name (year 294247): the topic allows it, the arrival delay overflows."""
 
 
 class Probe:
@@ -108,6 +107,7 @@ def _land(lake: Lake, *records: Row) -> None:
 def _poison(make_event: Callable[..., Row], make_record: Callable[..., Row], offset: int) -> Row:
     """A record that Kafka takes, whose every field is valid, and on which Spark throws an arithmetic overflow."""
     value = make_event(event_id=f"p{offset}", event_timestamp="0001-01-05T00:00:00Z")
+    # The topic allows it; the arrival delay overflows.
     return {**make_record(value, offset), "_kafka_timestamp": LAST_KAFKA_US}
 
 
