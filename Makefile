@@ -28,7 +28,7 @@ test: setup quick-jvm ## Run all tests
 	@SPARK_SUBMIT_OPTS='$(QUICK_JVM)' $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-faults: setup $(if $(QUICK),quick-jvm) ## Run the whole fault suite, its long runs too; write docs/reliability.md
-	@SPARK_SUBMIT_OPTS='$(if $(QUICK),$(QUICK_JVM))' $(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) \
+	@SPARK_SUBMIT_OPTS='$(if $(QUICK),$(QUICK_JVM))' $(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) --timeout 1800 \
 	  -m 'faults or case or mutant or control' $(ARGS)
 
 # With classes from an archive a JVM of Spark starts in two thirds of the time; see tests/class_archive.py.

@@ -27,6 +27,8 @@ from tests.faults.evidence import Evidence
 
 PROJECT = Path(__file__).resolve().parents[2]
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
+PATIENCE = 4 if os.environ.get("SPARK_SUBMIT_OPTS") else 1
+"""How many times as long to wait with the quick JVM, where tests run beside each other and no times are taken."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class LakeCase:
         """Run a job as a process of its own, to be killed at `fail_at`."""
         environ = {**os.environ, "PYTHONPATH": str(PROJECT), VARIABLE: fail_at}
         command = [sys.executable, str(PROJECT / script), "--config", str(self.config), *args]
-        return subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300 * PATIENCE, check=False
+        )
 
     def produce(self, count: int, seed: int, *, start: datetime = DAY, span_seconds: float = 4 * 3600.0) -> None:
         """Send events, which the op ledger knows."""

@@ -19,7 +19,7 @@ from pipelines.common import kafka
 from pipelines.common.failpoints import POINTS, VARIABLE
 from pipelines.common.ledger import Ledger
 from pipelines.common.tables import SILVER, TableName
-from tests.faults.conftest import DAY, PROJECT, LakeCase
+from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
 
 COMMAND = [sys.executable, "-c", "from lakehouse.cli import run; run()"]
 JOBS = ("bronze", "silver", "gold")
@@ -87,7 +87,7 @@ class Driver:
     def dies(self, seconds: float = 60) -> int:
         """Wait until it has ended; return its exit code (negative: the signal)."""
         assert self.process is not None
-        code = self.process.wait(seconds)
+        code = self.process.wait(seconds * PATIENCE)
         # Its JVM, if the fault was Python's alone.
         for pid in self.children():
             os.kill(pid, signal.SIGKILL)
@@ -110,7 +110,7 @@ class Driver:
 
     def wait(self, until: Callable[[], bool], seconds: float = 60, *, every: float = _LOOK_SECONDS) -> None:
         """Wait for something that the running driver does."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not until():
             assert self.is_running(), self.said()
             assert time.monotonic() < deadline, self.said()
@@ -188,7 +188,7 @@ def run_command(case: LakeCase, *args: str) -> subprocess.CompletedProcess[str]:
     """Run a `lakehouse` command as a process of its own."""
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
     command = [*COMMAND, *args, "--config", str(case.config)]
-    return subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200 * PATIENCE, check=False)
 
 
 def last_batch(folder: Path) -> int:

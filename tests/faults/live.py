@@ -27,7 +27,7 @@ from pipelines.common.errors import LakehouseError
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import SILVER
-from tests.faults.conftest import DAY, PROJECT, LakeCase
+from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
 
 _MAIN = "from lakehouse.cli import run; run()"
 _DATA = ("WRITE", "MERGE", "UPDATE", "DELETE")
@@ -35,8 +35,8 @@ _DATA = ("WRITE", "MERGE", "UPDATE", "DELETE")
 
 
 def until(what: Callable[[], object], seconds: float = 60, poll: float = 0.2) -> None:
-    """Wait until `what` gives something true; it is shown where it does not come within `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Wait until `what` gives something true; it is shown where it does not come within `seconds`, times PATIENCE."""
+    deadline = time.monotonic() + seconds * PATIENCE
     while not what():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what.__qualname__}"
         time.sleep(poll)
@@ -60,8 +60,8 @@ def lag(settings: Settings) -> str | None:
 
 
 def await_no_lag(settings: Settings, seconds: float = 60) -> None:
-    """Wait until no layer lags."""
-    deadline = time.monotonic() + seconds
+    """Wait until no layer lags; `seconds` as in `until`."""
+    deadline = time.monotonic() + seconds * PATIENCE
     while (found := lag(settings)) is not None:
         assert time.monotonic() < deadline, f"after {seconds:g} s: {found}"
         time.sleep(0.2)
@@ -252,6 +252,6 @@ def command(case: LakeCase, *words: str) -> subprocess.CompletedProcess[str]:
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=200 * PATIENCE,
         check=False,
     )

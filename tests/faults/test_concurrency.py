@@ -28,7 +28,7 @@ from pipelines.common.errors import StreamFailedError
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import load_settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
-from tests.faults.conftest import DAY, LakeCase, make_case
+from tests.faults.conftest import DAY, PATIENCE, LakeCase, make_case
 from tests.faults.evidence import Evidence
 from tests.faults.live import Driver, await_no_lag, load, produce, read_so_far, rows_of, until
 
@@ -140,7 +140,7 @@ def test_optimize_and_vacuum_during_merge(busy: Busy, evidence: Evidence) -> Non
         return True
 
     with busy.streams("C2") as driver:
-        deadline, rounds = time.monotonic() + 90, 0
+        deadline, rounds = time.monotonic() + 90 * PATIENCE, 0
         while (rounds < 5 or not lost + len(driver.restarts)) and time.monotonic() < deadline:
             lost += sum(not optimize(table) for table in tables)
             rounds += 1

@@ -17,7 +17,7 @@ from pipelines.common import kafka
 from pipelines.common.leases import leases_held
 from pipelines.common.ledger import Ledger
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
-from tests.faults.conftest import PROJECT, make_case
+from tests.faults.conftest import PATIENCE, PROJECT, make_case
 from tests.faults.driver import COMMAND, JOBS, Driver, whole_parquet_files
 from tests.faults.evidence import Evidence
 
@@ -258,7 +258,7 @@ def test_second_driver_is_refused_on_the_checkpoint_and_takes_turns_on_the_table
     while beside.poll() is None:
         driver.send(300)
         time.sleep(1)
-    (_, refusal), (_, said) = refused.communicate(timeout=60), beside.communicate(timeout=60)
+    (_, refusal), (_, said) = refused.communicate(timeout=60 * PATIENCE), beside.communicate(timeout=60 * PATIENCE)
 
     assert refused.returncode == 2, refusal
     assert "is in use by bronze (run " in refusal

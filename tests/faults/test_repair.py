@@ -24,7 +24,7 @@ from pipelines.common import jobs, kafka
 from pipelines.common.errors import EXIT_INTERRUPTED, DataLossError
 from pipelines.common.replay import Plan
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
-from tests.faults.conftest import DAY, PROJECT, LakeCase
+from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
 from tests.faults.driver import COMMAND
 
 
@@ -46,7 +46,9 @@ def _bronze(spark: SparkSession, case: LakeCase, checkpoint: str, starting: str 
 def _repair(case: LakeCase, *flags: str) -> str:
     command = [sys.executable, "-c", "from lakehouse.cli import run; run()", "repair", "bronze", "--config", str(case.config)]
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([*command, *flags], env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [*command, *flags], env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200 * PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -161,13 +163,13 @@ def test_repair_that_is_stopped_explains_nothing_and_its_repetition_fills_the_re
     command = [*COMMAND, "repair", "bronze", "--config", str(case.config)]
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, env=environ, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as repair:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 120 * PATIENCE
         while not list(checkpoints.glob("repair-*/replay/done/0")):
             assert repair.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         repair.terminate()
-        said = repair.communicate(timeout=60)[1]
+        said = repair.communicate(timeout=60 * PATIENCE)[1]
 
     assert repair.returncode == EXIT_INTERRUPTED, said
     assert "of 9 batches; the same command goes on with it" in said
