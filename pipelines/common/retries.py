@@ -137,7 +137,7 @@ _FAMILIES = (
         r"Concurrent(?:Append|DeleteRead|DeleteDelete|Transaction|Write|Modification)Exception",
         r"(?:Metadata|Protocol)ChangedException",
         r"DELTA_CONCURRENT_\w+",
-        r"DELTA_SCHEMA_CHANGED\w*",
+        r"DELTA_SCHEMA_CHANGE(?:D\w*|_SINCE_ANALYSIS)",
         r"CommitFailedError",
         r"FileAlreadyExistsException",
     ),

@@ -189,6 +189,11 @@ class Driver:
     def is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    def until(self, what: Callable[[], object], seconds: float) -> None:
+        """Wait as the function of that name; streams that have ended by themselves are not waited for."""
+        until(lambda: what() or not self.is_running, seconds)
+        assert self.is_running, self.error
+
     def join(self, seconds: float = 120) -> None:
         """Wait until the streams have ended."""
         assert self._thread is not None

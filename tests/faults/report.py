@@ -1,7 +1,7 @@
 """Pytest plugin of `make test-faults`: keeps what each case showed, and writes docs/reliability.md from it.
 
 Results are kept by seed in docs/reliability, each with its commit and at once, so that runs with several seeds, runs of
-some tests alone and runs that were stopped come together.
+some tests alone and runs that were stopped come together; `--missing` goes on with a run that was stopped.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ Row = dict[str, Any]
 def pytest_configure(config: pytest.Config) -> None:
     """Keep results where the tests are led from; a worker of pytest-xdist has its results kept there."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Keeper(RESULTS / f"seed-{config.getoption('--seed')}.json", PAGE, _state()))
+        config.pluginmanager.register(Keeper(_kept_at(config), PAGE, _state()))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--seed N`."""
+    """Add `--seed N` and `--missing`."""
     parser.addoption("--seed", type=int, default=1, help="seed of the fault suite's events and random moments")
+    parser.addoption("--missing", action="store_true", help="only tests that have not passed with this seed: a run goes on")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let each test say which cases it shows: properties travel with its report, also from another process."""
     for item in items:
         for kind in KINDS:
@@ -47,6 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 msg = f"{item.nodeid} names the cases {unknown}, which tests/faults/catalogue.py has not."
                 raise pytest.UsageError(msg)
             item.user_properties += [(kind, name) for name in named]
+    if config.getoption("--missing"):
+        rows = _kept(_kept_at(config))
+        passed = [item for item in items if rows.get(item.nodeid, {}).get("outcome") == "passed"]
+        items[:] = [item for item in items if item not in passed]
+        config.hook.pytest_deselected(items=passed)
 
 
 class Keeper:
@@ -70,14 +76,21 @@ class Keeper:
         self._keep(f"{report.nodeid} with {events} events" if events else report.nodeid, row)
 
     def _keep(self, test: str, row: Row) -> None:
-        before = json.loads(self.kept.read_text(encoding="utf-8")) if self.kept.exists() else {}
         self.kept.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.kept.with_suffix(".new")
-        fresh.write_text(json.dumps({**before, test: row}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps({**_kept(self.kept), test: row}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         fresh.replace(self.kept)
         seeds = {int(path.stem.removeprefix("seed-")): path for path in sorted(self.kept.parent.glob("seed-*.json"))}
-        rows = {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in seeds.items()}
-        self.page.write_text(page(rows), encoding="utf-8")
+        self.page.write_text(page({seed: _kept(path) for seed, path in seeds.items()}), encoding="utf-8")
+
+
+def _kept_at(config: pytest.Config) -> Path:
+    return RESULTS / f"seed-{config.getoption('--seed')}.json"
+
+
+def _kept(path: Path) -> dict[str, Row]:
+    rows: dict[str, Row] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return rows
 
 
 def _state() -> str:

@@ -202,8 +202,8 @@ def test_columns_added_while_running(busy: Busy, evidence: Evidence) -> None:
         with evidence.recovery():
             before, rows = {job: read_so_far(case.settings, job) for job in ("bronze", "silver")}, rows_of(case.settings)
             gold = len(busy.batches("gold"))
-            until(lambda: all(read_so_far(case.settings, job) > done for job, done in before.items()), 120)
-            until(lambda: len(busy.batches("gold")) > gold and rows_of(case.settings) > rows, 120)
+            driver.until(lambda: all(read_so_far(case.settings, job) > done for job, done in before.items()), 120)
+            driver.until(lambda: len(busy.batches("gold")) > gold and rows_of(case.settings) > rows, 120)
         assert driver.is_running, driver.error
 
     for table in CHANGED:

@@ -65,6 +65,12 @@ def of_stream(cause: str) -> StreamError:
         ),
         ("io.delta.exceptions.MetadataChangedException: [DELTA_METADATA_CHANGED] x", Kind.TRANSIENT, None, "spark-crash"),
         ("io.delta.exceptions.DeltaIllegalStateException: [DELTA_SCHEMA_CHANGED_WITH_VERSION] x", Kind.TRANSIENT, None, None),
+        (
+            "org.apache.spark.sql.delta.DeltaAnalysisException: [DELTA_SCHEMA_CHANGE_SINCE_ANALYSIS] x",
+            Kind.TRANSIENT,
+            "DELTA_SCHEMA_CHANGE_SINCE_ANALYSIS",
+            "spark-crash",
+        ),
         ("org.apache.hadoop.fs.s3a.AWSServiceThrottledException: SlowDown", Kind.TRANSIENT, None, "object-store-outage"),
         ("org.apache.hadoop.fs.s3a.AWSStatus500Exception: 503", Kind.TRANSIENT, None, "object-store-outage"),
         ("software.amazon.awssdk.core.exception.SdkClientException: x", Kind.TRANSIENT, None, "object-store-outage"),
