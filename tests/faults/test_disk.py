@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pyspark.sql import SparkSession
@@ -38,15 +40,17 @@ class Machine:
 def machine(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("disks")
     with ExitStack() as stack:
-        disks = {name: stack.enter_context(Disk(folder / name)) for name in ("tables", "checkpoints", "spill")}
+        # Not below pytest's folder: a run that is killed leaves its mounts, and the next ones could not tidy up.
+        mounts = Path(stack.enter_context(TemporaryDirectory(prefix="lakehouse-disks-")))
+        disks = {name: stack.enter_context(Disk(mounts / name)) for name in ("tables", "checkpoints", "spill")}
         case = make_case(
             folder,
             broker.bootstrap_servers,
-            lake={"root": str(folder / "tables" / "lake"), "checkpoints": str(folder / "checkpoints" / "streams")},
+            lake={"root": str(mounts / "tables" / "lake"), "checkpoints": str(mounts / "checkpoints" / "streams")},
             gold={"trigger": "1 second"},
             # Longer than the disks are full here.
             retries={"attempts": 50, "longest_wait_seconds": 3.0},
-            spark={"spark.driver.memory": "1g", "spark.master": "local[2]", "spark.local.dir": str(folder / "spill")},
+            spark={"spark.driver.memory": "1g", "spark.master": "local[2]", "spark.local.dir": str(mounts / "spill")},
         )
         driver = stack.enter_context(up(case))
         yield Machine(case, driver, disks)
