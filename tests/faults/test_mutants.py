@@ -66,7 +66,7 @@ def test_checker_goes_red_when_a_batch_that_runs_again_is_appended_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(delta, "append", append)
-        patch.setattr(BronzeSink, "_read_coverage", lambda _self, _spark: {})
+        patch.setattr(BronzeSink, "read_coverage", lambda _self, _spark: {})
         run_to_end(spark, case.settings, ["bronze"], threading.Event())
         commits = Path(case.settings.lake.checkpoints) / "bronze" / "g1" / "commits"
         newest = str(last_batch(commits))
