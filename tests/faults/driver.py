@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -90,7 +91,8 @@ class Driver:
         code = self.process.wait(seconds * PATIENCE)
         # Its JVM, if the fault was Python's alone.
         for pid in self.children():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may end by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
         return code
 
     def signal(self, number: signal.Signals) -> None:

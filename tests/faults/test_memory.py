@@ -37,7 +37,8 @@ def test_driver_without_memory_ends_by_name_and_goes_on_with_more(
     [sentence] = [line for line in said.splitlines() if line.startswith("lakehouse: ")]
     assert re.search("memory is exhausted|the JVM of this process is gone", sentence), driver.said()
     assert "playbooks/spark-crash.md" in sentence
-    assert driver.planned("bronze") == driver.committed("bronze") + 1
+    # The same for the layer: Bronze with all records at once, or Silver when it reads them.
+    assert any(driver.planned(job) == driver.committed(job) + 1 for job in ("bronze", "silver"))
     evidence.loud("a heap of 200 MB for a batch of 150,000 records: exit code 1, OutOfMemoryError and the playbook named")
 
     with evidence.recovery():
