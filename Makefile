@@ -4,7 +4,7 @@ BENCH_EVENTS ?= 5000000#  events of `make bench`
 CONFIG ?= conf/local.yaml#  settings of `make demo`
 WORKERS ?= 2#             test processes; each has a Spark session (2 GB) and a broker of its own; 0: none beside pytest
 SEED ?= 1#                events and random moments of `make test-faults`
-QUICK ?=#                 1: `make test-faults` with the JVM of `make test`; times of recovery are not taken then
+QUICK ?=#                 1: `make test-faults` with the JVM of `make test`; times of recovery are neither taken nor held to then
 ARGS ?=#                  more options of the command, e.g. `make test ARGS="-k kafka -x"`
 PYTHON ?=#                Python to make .venv with; empty: python3.11 and newer ones are looked for
 UV ?= uv==0.13.*#         resolver that `make lock` installs for itself

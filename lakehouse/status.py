@@ -7,7 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -17,9 +17,6 @@ from pipelines.common.leases import Holder, leases_held
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, CIRCUIT_BREAKER, LEDGER
 from pipelines.common.voids import standing
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 KAFKA_SECONDS = 0.8
 """How long Kafka may take to answer; a status that waits for a dead broker is no status."""
@@ -156,17 +153,12 @@ def _open(path: str) -> DeltaTable | str | None:
 def _table_status(name: str, table: DeltaTable | str) -> TableStatus:
     if isinstance(table, str):
         return TableStatus(name, None, None, None, None, table)
-    adds = _actions(table, ["num_records", "size_bytes"])
+    from pipelines.common.file_facts import file_facts  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
+
+    adds = file_facts(table, ["num_records", "size_bytes"])
     records = adds["num_records"].to_pylist() if "num_records" in adds.column_names else []
     known = len(records) == adds.num_rows and None not in records
     return TableStatus(name, table.version(), sum(records) if known else None, adds.num_rows, sum(adds["size_bytes"].to_pylist()))
-
-
-def _actions(table: DeltaTable, columns: list[str]) -> pa.Table:
-    import pyarrow as pa  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
-
-    adds = pa.table(table.get_add_actions(flatten=True))
-    return adds.select([name for name in columns if name in adds.column_names])
 
 
 def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
@@ -175,9 +167,11 @@ def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq  # noqa: PLC0415
     from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415
 
+    from pipelines.common.file_facts import file_facts  # noqa: PLC0415
+
     by_job: dict[Any, list[tuple[Any, str]]] = {}
     paths = []
-    for add in _actions(ledger, _LEDGER_STATS).to_pylist():
+    for add in file_facts(ledger, _LEDGER_STATS).to_pylist():
         if add.get("max.committed_at") is None:
             paths.append(add["path"])
         else:

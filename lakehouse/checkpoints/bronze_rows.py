@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
@@ -16,6 +15,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
+from pipelines.common.file_facts import file_facts
 
 Ranges = Mapping[int, list[tuple[int, int]]]
 """For each partition ranges [start, end) of offsets, sorted, none touching another."""
@@ -30,9 +30,8 @@ class BronzeRows:
 
     def __init__(self, table: DeltaTable) -> None:
         self._storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
-        adds = pa.table(table.get_add_actions(flatten=True))
-        present = adds.select([name for name in ("path", *_STATS) if name in adds.column_names])
-        self._files: list[dict[str, Any]] = [{**dict.fromkeys(_STATS), **file} for file in present.to_pylist()]
+        files = file_facts(table, ("path", *_STATS)).to_pylist()
+        self._files: list[dict[str, Any]] = [{**dict.fromkeys(_STATS), **file} for file in files]
 
     def ends(self, ledger: Iterable[LedgerRow]) -> dict[int, int]:
         """Give for each partition that has rows the offset after the highest one.

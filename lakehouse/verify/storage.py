@@ -14,6 +14,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import FIRST, Finding, Invariant
+from pipelines.common.file_facts import file_facts
 
 _COMMIT_DIGITS = 20
 _BATCH_ROWS = 32_768
@@ -32,9 +33,7 @@ def check_storage(lake: Lake) -> Invariant:
             "commit without a byte": [f"version={version}" for version, info in commits.items() if not info.size],
             "data file": [],
         }
-        found = pa.table(table.get_add_actions(flatten=True))
-        # Not the statistics: a time after the year 9999 is none that Python has.
-        adds = found.select([name for name in _OF_A_FILE if name in found.column_names]).to_pylist()
+        adds = file_facts(table, _OF_A_FILE).to_pylist()
         problems["data file"] = [problem for add in adds if (problem := _file_problem(storage, table, add))]
         files += len(adds)
         for problem, offenders in problems.items():

@@ -29,6 +29,12 @@ PROJECT = Path(__file__).resolve().parents[2]
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
 PATIENCE = 4 if os.environ.get("SPARK_SUBMIT_OPTS") else 1
 """How many times as long to wait with the quick JVM, where tests run beside each other and no times are taken."""
+COMMAND = [sys.executable, "-c", "from lakehouse.cli import run; run()"]
+
+
+def _run(words: list[str], environ: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    whole = {**os.environ, "PYTHONPATH": str(PROJECT), **environ}
+    return subprocess.run(words, env=whole, cwd=PROJECT, capture_output=True, text=True, timeout=timeout * PATIENCE, check=False)
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,12 @@ class LakeCase:
 
     def run(self, script: str, *args: str, fail_at: str = "") -> subprocess.CompletedProcess[str]:
         """Run a job as a process of its own, to be killed at `fail_at`."""
-        environ = {**os.environ, "PYTHONPATH": str(PROJECT), VARIABLE: fail_at}
-        command = [sys.executable, str(PROJECT / script), "--config", str(self.config), *args]
-        return subprocess.run(
-            command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300 * PATIENCE, check=False
-        )
+        words = [sys.executable, str(PROJECT / script), "--config", str(self.config), *args]
+        return _run(words, {VARIABLE: fail_at}, timeout=300)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `lakehouse` on the lake, as a process of its own."""
+        return _run([*COMMAND, *words, "--config", str(self.config)], {"COLUMNS": "180"}, timeout=200)
 
     def produce(self, count: int, seed: int, *, start: datetime = DAY, span_seconds: float = 4 * 3600.0) -> None:
         """Send events, which the op ledger knows."""

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,9 +19,8 @@ from pipelines.common import kafka
 from pipelines.common.failpoints import POINTS, VARIABLE
 from pipelines.common.ledger import Ledger
 from pipelines.common.tables import SILVER, TableName
-from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
 
-COMMAND = [sys.executable, "-c", "from lakehouse.cli import run; run()"]
 JOBS = ("bronze", "silver", "gold")
 PER_ROUND = 900
 SPAN_SECONDS = 4 * 3600.0
@@ -184,13 +182,6 @@ class Driver:
     @property
     def _armed(self) -> Path:
         return self.case.folder / "armed"
-
-
-def run_command(case: LakeCase, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a `lakehouse` command as a process of its own."""
-    environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    command = [*COMMAND, *args, "--config", str(case.config)]
-    return subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200 * PATIENCE, check=False)
 
 
 def last_batch(folder: Path) -> int:

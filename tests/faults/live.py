@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +26,8 @@ from pipelines.common.errors import LakehouseError
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import SILVER
-from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
 
-_MAIN = "from lakehouse.cli import run; run()"
 _DATA = ("WRITE", "MERGE", "UPDATE", "DELETE")
 """Operations that change rows, as a table's history names them."""
 
@@ -235,7 +233,7 @@ def up(case: LakeCase, *flags: str) -> Iterator[Child]:
     log = case.folder / "up.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, "up", "--config", str(case.config), *flags],
+            [*COMMAND, "up", "--config", str(case.config), *flags],
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
             cwd=PROJECT,
             stdout=out,
@@ -247,16 +245,3 @@ def up(case: LakeCase, *flags: str) -> Iterator[Child]:
         yield child
     finally:
         child.kill()
-
-
-def command(case: LakeCase, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of `lakehouse` on the lake."""
-    return subprocess.run(
-        [sys.executable, "-c", _MAIN, *words, "--config", str(case.config)],
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "180"},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=200 * PATIENCE,
-        check=False,
-    )

@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.user_properties += [(kind, name) for name in named]
     if config.getoption("--missing"):
         rows = _kept(_kept_at(config))
-        passed = [item for item in items if rows.get(item.nodeid, {}).get("outcome") == "passed"]
+        passed = [item for item in items if rows.get(_name(item.nodeid), {}).get("outcome") == "passed"]
         items[:] = [item for item in items if item not in passed]
         config.hook.pytest_deselected(items=passed)
 
@@ -69,11 +69,9 @@ class Keeper:
         if os.environ.get("SPARK_SUBMIT_OPTS"):
             # Another JVM than the system has: what it shows holds, how long it took says nothing.
             said = [(name, value) for name, value in said if name not in (*TIMES, "recovery")]
-        # A run on a lake of another size stands beside the usual one.
-        events = os.environ.get("LAKEHOUSE_TEST_EVENTS")
         row: Row = {name: [value for found, value in said if found == name] for name, _ in said}
         row |= {"outcome": report.outcome, "seconds": round(report.duration, 1), "state": self.state}
-        self._keep(f"{report.nodeid} with {events} events" if events else report.nodeid, row)
+        self._keep(_name(report.nodeid), row)
 
     def _keep(self, test: str, row: Row) -> None:
         self.kept.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +80,12 @@ class Keeper:
         fresh.replace(self.kept)
         seeds = {int(path.stem.removeprefix("seed-")): path for path in sorted(self.kept.parent.glob("seed-*.json"))}
         self.page.write_text(page({seed: _kept(path) for seed, path in seeds.items()}), encoding="utf-8")
+
+
+def _name(test: str) -> str:
+    """Name of a result: a run on a lake of another size stands beside the usual one."""
+    events = os.environ.get("LAKEHOUSE_TEST_EVENTS")
+    return f"{test} with {events} events" if events else test
 
 
 def _kept_at(config: pytest.Config) -> Path:
@@ -154,7 +158,7 @@ Something breaks, `lakehouse doctor` names it, what it prints is typed, `lakehou
 
 def page(seeds: dict[int, dict[str, Row]]) -> str:
     """The page for {seed: {test: its row}}."""
-    text = _INTRO.format(seeds="".join(f"\n- Seed {seed}: {_ran(list(rows.values()))}" for seed, rows in seeds.items()))
+    text = _INTRO.format(seeds="\n".join(f"- Seed {seed}: {_ran(list(rows.values()))}" for seed, rows in seeds.items()))
     for id_, fault in FAULTS.items():
         text += f"| {id_} | {fault.what} | {fault.proof} | {' | '.join(_cells(id_, seeds))} |\n"
     text += _CONTROLS
@@ -169,8 +173,7 @@ def page(seeds: dict[int, dict[str, Row]]) -> str:
 
 def _ran(rows: list[Row]) -> str:
     failed = sum(row["outcome"] != "passed" for row in rows)
-    states = ", ".join(dict.fromkeys(sorted(row["state"] for row in rows)))
-    return f"{len(rows)} runs, {failed} failed; commit {states}"
+    return f"{len(rows)} runs, {failed} failed; commit {', '.join(sorted({row['state'] for row in rows}))}"
 
 
 def _conservation(rows: list[Row]) -> str:

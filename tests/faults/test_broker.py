@@ -26,7 +26,7 @@ from pipelines.common.tables import BRONZE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence
 from tests.faults.kafka_cluster import Cluster
-from tests.faults.live import Child, Driver, await_no_lag, command, in_batch, load, produce, read_so_far, until, up
+from tests.faults.live import Child, Driver, await_no_lag, in_batch, load, produce, read_so_far, until, up
 
 pytestmark = pytest.mark.faults
 
@@ -161,7 +161,7 @@ def test_log_of_a_partition_lost(spark: SparkSession, tmp_path: Path, fault_seed
         assert caught.value.exit_code == EXIT_FAILURE
         bronze.update_incremental()
         assert bronze.version() == version
-        said = command(case, "checkpoint", "verify", f"{case.settings.lake.checkpoints}/bronze/g1")
+        said = case.command("checkpoint", "verify", f"{case.settings.lake.checkpoints}/bronze/g1")
         assert said.returncode == EXIT_FAILURE
         assert f"partition 0: Kafka ends at {now}, expected at least {had[0]}" in " ".join(said.stdout.split())
     evidence.loud("the folder of a partition removed: the stream ends by name, `checkpoint verify` says how much is gone")

@@ -30,7 +30,7 @@ from pipelines.common.settings import load_settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from tests.faults.conftest import DAY, PATIENCE, LakeCase, make_case
 from tests.faults.evidence import Evidence
-from tests.faults.live import Driver, await_no_lag, load, produce, read_so_far, rows_of, until
+from tests.faults.live import Driver, await_no_lag, load, produce, read_so_far, rows_of
 
 pytestmark = pytest.mark.faults
 
@@ -65,7 +65,7 @@ class Busy:
         seed = zlib.crc32(f"{self.seed}{name}".encode())
         with load(self.case, seed, rate=100) as events, Driver(self.spark, self.case.settings) as driver:
             before = read_so_far(self.case.settings, "silver")
-            until(lambda: read_so_far(self.case.settings, "silver") > before, 90)
+            driver.until(lambda: read_so_far(self.case.settings, "silver") > before, 90)
             yield driver
             events.end()
             await_no_lag(self.case.settings)

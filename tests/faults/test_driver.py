@@ -17,8 +17,8 @@ from pipelines.common import kafka
 from pipelines.common.leases import leases_held
 from pipelines.common.ledger import Ledger
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
-from tests.faults.conftest import PATIENCE, PROJECT, make_case
-from tests.faults.driver import COMMAND, JOBS, Driver, whole_parquet_files
+from tests.faults.conftest import COMMAND, PATIENCE, PROJECT, make_case
+from tests.faults.driver import JOBS, Driver, whole_parquet_files
 from tests.faults.evidence import Evidence
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +23,7 @@ from pipelines.common import jobs, kafka
 from pipelines.common.errors import EXIT_INTERRUPTED, DataLossError
 from pipelines.common.replay import Plan
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
-from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
-from tests.faults.driver import COMMAND
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
 
 
 def _offsets(case: LakeCase) -> set[tuple[int, int]]:
@@ -44,11 +42,7 @@ def _bronze(spark: SparkSession, case: LakeCase, checkpoint: str, starting: str 
 
 
 def _repair(case: LakeCase, *flags: str) -> str:
-    command = [sys.executable, "-c", "from lakehouse.cli import run; run()", "repair", "bronze", "--config", str(case.config)]
-    environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(
-        [*command, *flags], env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=200 * PATIENCE, check=False
-    )
+    done = case.command("repair", "bronze", *flags)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,18 +18,17 @@ from lakehouse.local.demo_figures import read_conservation
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
 from pipelines.common.ledger import Ledger
-from tests.faults.conftest import DAY, PATIENCE, PROJECT, LakeCase
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
 from tests.faults.evidence import Evidence
 
 KILLS = 10
 PER_ROUND = 3000
-_MAIN = "from lakehouse.cli import run; run()"
 
 
 def _up(case: LakeCase, log: Path, *flags: str) -> subprocess.Popen[bytes]:
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-c", _MAIN, "up", "--config", str(case.config), *flags],
+            [*COMMAND, "up", "--config", str(case.config), *flags],
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
             cwd=PROJECT,
             stdout=out,

@@ -28,7 +28,7 @@ from pipelines.common.tables import ALL_TABLES, BRONZE, GOLD_DAILY, GOLD_HOURLY,
 from pipelines.gold import gold_aggregation
 from pipelines.silver import silver_processing
 from tests.faults.conftest import LakeCase
-from tests.faults.driver import Driver, last_batch, run_command
+from tests.faults.driver import Driver, last_batch
 from tests.faults.evidence import Evidence
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -328,7 +328,7 @@ def test_running_stream_notices_that_its_table_was_restored(filled: Lake, eviden
 
 def _roll_back_and_restart(lake: Lake, evidence: Evidence, to: int) -> None:
     with evidence.recovery():
-        done = run_command(lake.case, "rollback", str(SILVER), "--to", str(to), "--repair")
+        done = lake.case.command("rollback", str(SILVER), "--to", str(to), "--repair")
         assert done.returncode == 0, done.stderr
         lake.start_to_end()
     evidence.holds(lake.case.verdicts())

@@ -22,7 +22,7 @@ from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import ALL_TABLES, LEDGER, SILVER
 from tests.faults.conftest import PROJECT, LakeCase, make_case
 from tests.faults.evidence import Evidence
-from tests.faults.live import Driver, await_no_lag, command, produce, read_so_far, until, up
+from tests.faults.live import Driver, await_no_lag, produce, read_so_far, until, up
 
 pytestmark = pytest.mark.faults
 
@@ -144,14 +144,14 @@ def test_schema_folder_gone(
     assert driver.error is None
 
     versions = _versions(case)
-    said = command(case, "up", "--trigger", "available-now")
+    said = case.command("up", "--trigger", "available-now")
     assert said.returncode == EXIT_USAGE
     assert said.stderr.strip() == (
         f"lakehouse: The folder {schemas} holds no event schema; put a file such as 1.0.json there or correct `schemas_dir`."
     )
     away.rename(schemas)
     (schemas / "1.0.json").write_text('{"subject":')
-    said = command(case, "up", "--trigger", "available-now")
+    said = case.command("up", "--trigger", "available-now")
     assert said.returncode == EXIT_USAGE
     assert "cannot be read as JSON" in said.stderr
     assert _versions(case) == versions
