@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +46,9 @@ class Cause:
 
 
 _LOST_JVM = "the JVM of this process is gone"
+_NO_MEMORY = "memory is exhausted"
+_NO_MEMORY_EXIT = 3
+"""Exit code of a JVM that ends by its ExitOnOutOfMemoryError, which pipelines/common/session.py asks for."""
 _JVM_IS_SILENT = "Answer from Java side is empty"
 _LOST_WORKER = "a worker was lost"
 _UNKNOWN = "the cause is not known"
@@ -129,7 +134,7 @@ _FAMILIES = (
         r"Permission denied",
         r"Read-only file system",
     ),
-    _family(_P, "memory is exhausted", "spark-crash", r"OutOfMemoryError", r"MemoryError"),
+    _family(_P, _NO_MEMORY, "spark-crash", r"OutOfMemoryError", r"MemoryError"),
     _family(
         _T,
         "another writer committed first, or the table changed under the reader",
@@ -247,6 +252,14 @@ def classify(error: BaseException) -> Cause:
 
     What nobody knows counts as transient: the work is idempotent, and the number of retries is bounded.
     """
+    cause = _cause(error)
+    if cause.reason == _LOST_JVM and _jvm_exit_code() == _NO_MEMORY_EXIT:
+        # The error that its JVM ran into has not reached Python.
+        return Cause(_P, "OutOfMemoryError", _NO_MEMORY, cause.playbook)
+    return cause
+
+
+def _cause(error: BaseException) -> Cause:
     own = next((one for one in _chain(error) if isinstance(one, LakehouseError)), None)
     trace = "\n".join(_texts(error))
     text = "\n".join(line for line in trace.splitlines() if not _FRAME.match(line))
@@ -286,6 +299,17 @@ def backoff_seconds(settings: RetrySettings, failures: int) -> float:
 def _is_in_py4j(error: BaseException) -> bool:
     """Whether it was the connection to this process's own JVM that failed."""
     return any("/py4j/" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _jvm_exit_code() -> int | None:
+    """How the JVM of this process's session ended; None where there was none, it lives, or it is not this process's child."""
+    context = getattr(sys.modules.get("pyspark"), "SparkContext", None)
+    process: subprocess.Popen[bytes] | None = getattr(getattr(context, "_gateway", None), "proc", None)
+    try:
+        # Its connections are closed a moment before it is gone.
+        return process.wait(5) if process is not None else None
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _own_cause(error: LakehouseError) -> Cause:

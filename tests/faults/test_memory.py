@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 
 import pytest
@@ -31,11 +30,10 @@ def test_driver_without_memory_ends_by_name_and_goes_on_with_more(
     finally:
         driver.end()
     assert code == 1, driver.said()
-    # Whichever thread runs out of memory first: one of a batch, which says so, or one that takes the JVM with it.
     said = driver.log.read_text(errors="replace")
     assert "OutOfMemoryError" in said
     [sentence] = [line for line in said.splitlines() if line.startswith("lakehouse: ")]
-    assert re.search("memory is exhausted|the JVM of this process is gone", sentence), driver.said()
+    assert "memory is exhausted" in sentence, driver.said()
     assert "playbooks/spark-crash.md" in sentence
     # The same for the layer: Bronze with all records at once, or Silver when it reads them.
     assert any(driver.planned(job) == driver.committed(job) + 1 for job in ("bronze", "silver"))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gc
 from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from deltalake.exceptions import CommitFailedError, SchemaMismatchError
-from py4j.protocol import Py4JJavaError
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -215,6 +218,27 @@ def test_name_of_a_cause_is_no_message(spark: SparkSession) -> None:
 
     assert found.kind is Kind.DATA
     assert "secret-value" not in repr(found)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_jvm_that_ends_for_want_of_memory_is_named_by_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, process = launch_gateway(javaopts=["-Xmx32m", "-XX:+ExitOnOutOfMemoryError"], die_on_exit=True, return_proc=True)
+    gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port))
+    gateway.proc = process
+    monkeypatch.setattr(SparkContext, "_gateway", gateway)
+    try:
+        with pytest.raises((Py4JError, OSError)) as caught:
+            gateway.new_array(gateway.jvm.long, 10_000_000)
+        cause = classify(caught.value)
+    finally:
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            stream.close()
+    assert (cause.kind, cause.name, cause.reason) == (Kind.PERMANENT, "OutOfMemoryError", "memory is exhausted")
+    # py4j leaves the socket of its second try open: it is collected here, where that is no error.
+    del caught, gateway
+    monkeypatch.undo()
+    gc.collect()
 
 
 def test_outage_is_not_blamed_on_a_record() -> None:
