@@ -92,7 +92,8 @@ class BreakerStatus:
 class LakeStatus:
     """Everything that `lakehouse status` shows.
 
-    `kafka` is a sentence where it gave no offsets; `breaker` is None where it never opened; `leases`: who writes a layer's
+    `kafka` is a sentence where it gave no offsets, `ledger` one where it cannot be read: then `batches` and `partitions` are
+    empty, for nobody knows how far the layers are. `breaker` is None where it never opened; `leases`: who writes a layer's
     tables at this moment.
     """
 
@@ -102,6 +103,7 @@ class LakeStatus:
     kafka: str | None
     breaker: BreakerStatus | None = None
     leases: dict[str, Holder] = field(default_factory=dict)
+    ledger: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -114,20 +116,21 @@ class LakeStatus:
 def read_status(settings: Settings) -> LakeStatus:
     """Read tables and Kafka at the same time.
 
-    Raises UsageError where the lake has no table at all. Kafka that does not answer is part of the answer.
+    Raises UsageError where the lake has no table at all. Kafka that does not answer, and a ledger that cannot be read, are
+    part of the answer.
     """
     with ThreadPoolExecutor(len(ALL_TABLES) + 1) as pool:
         kafka = pool.submit(_kafka_offsets, settings)
         opened = dict(zip(ALL_TABLES, pool.map(lambda name: _open(name.path(settings)), ALL_TABLES), strict=True))
         tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
         breaker = _breaker(settings) if isinstance(opened[CIRCUIT_BREAKER], DeltaTable) else None
-        ledger = opened[LEDGER]
-        batches = _newest_batches(ledger) if isinstance(ledger, DeltaTable) else []
+        batches, unread = _read_batches(opened[LEDGER])
         offsets, problem = kafka.result()
     if not tables:
         msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
         raise UsageError(msg)
-    return LakeStatus(tables, _last_batches(batches), _partitions(offsets, batches), problem, breaker, leases_held(settings))
+    partitions = _partitions(offsets, batches) if unread is None else []
+    return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, leases_held(settings), unread)
 
 
 def _breaker(settings: Settings) -> BreakerStatus | None:
@@ -159,6 +162,19 @@ def _table_status(name: str, table: DeltaTable | str) -> TableStatus:
     records = adds["num_records"].to_pylist() if "num_records" in adds.column_names else []
     known = len(records) == adds.num_rows and None not in records
     return TableStatus(name, table.version(), sum(records) if known else None, adds.num_rows, sum(adds["size_bytes"].to_pylist()))
+
+
+def _read_batches(ledger: DeltaTable | str | None) -> tuple[list[dict[str, Any]], str | None]:
+    """The ledger's newest rows, or why there are none: the commands that mend it are chosen by what the rest of a status says."""
+    if not isinstance(ledger, DeltaTable):
+        return [], ledger and f"How far the layers are is not known: the log of {LEDGER} cannot be read."
+    import pyarrow as pa  # noqa: PLC0415
+
+    try:
+        return _newest_batches(ledger), None
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        said = str(error).splitlines()[0]
+        return [], f"How far the layers are is not known: a file of {LEDGER} cannot be read ({said})."
 
 
 def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:

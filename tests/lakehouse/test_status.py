@@ -198,6 +198,23 @@ def test_broken_log_is_shown_beside_the_others(hand_lake: Any) -> None:
     assert found[str(BRONZE)].rows == 9
 
 
+def test_ledger_that_cannot_be_read_is_shown_beside_the_tables(hand_lake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hand_lake.write()
+    [path, *_] = Path(hand_lake.path(LEDGER)).glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--config", str(_config(hand_lake))])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "How far the layers are is not known: a file of ops.batch_ledger cannot be read" in " ".join(said.split())
+
+    (Path(hand_lake.path(LEDGER)) / "_delta_log" / f"{0:020}.json").write_text("no json\n")
+    found = read_status(hand_lake.settings)
+    assert found.ledger == "How far the layers are is not known: the log of ops.batch_ledger cannot be read."
+    assert (found.batches, found.partitions) == ([], [])
+    assert {table.name: table.rows for table in found.tables}[str(BRONZE)] == 9
+
+
 def test_command_answers_within_two_seconds_and_starts_no_jvm(hand_lake: Any, tmp_path: Path) -> None:
     hand_lake.write()
     tables = {name: hand_lake.delta(name).to_pyarrow_table() for name in (BRONZE, SILVER, LEDGER)}
