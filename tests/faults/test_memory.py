@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import LakeCase
+from tests.faults.conftest import PATIENCE, LakeCase
 from tests.faults.driver import Driver
 from tests.faults.evidence import Evidence
 
@@ -17,7 +17,7 @@ TINY = {"spark.driver.memory": "200m", "spark.testing.reservedMemory": "1000000"
 
 @pytest.mark.faults
 @pytest.mark.case("D13")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 * PATIENCE)
 def test_driver_without_memory_ends_by_name_and_goes_on_with_more(
     lake_case: Callable[..., LakeCase], fault_seed: int, evidence: Evidence
 ) -> None:

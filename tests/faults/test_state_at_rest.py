@@ -27,11 +27,11 @@ from pipelines.common.ledger import Ledger
 from pipelines.common.tables import ALL_TABLES, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.gold import gold_aggregation
 from pipelines.silver import silver_processing
-from tests.faults.conftest import LakeCase
+from tests.faults.conftest import PATIENCE, LakeCase
 from tests.faults.driver import Driver, last_batch
 from tests.faults.evidence import Evidence
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300 * PATIENCE)]
 
 UNREAD = 600
 JOBS = {"bronze": bronze_ingestion, "silver": silver_processing, "gold": gold_aggregation}
