@@ -63,11 +63,6 @@ def subtract(whole: Ranges, part: Ranges) -> dict[int, list[tuple[int, int]]]:
     return rest
 
 
-def count(ranges: Ranges) -> int:
-    """Offsets in ranges [start, end)."""
-    return sum(stop - start for spans in ranges.values() for start, stop in spans)
-
-
 def _holds_any(row: LedgerRow, missed: Mapping[int, Offsets]) -> bool:
     return any(
         np.searchsorted(missed[int(partition)], start) < np.searchsorted(missed[int(partition)], stop)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
-from lakehouse.checkpoints.starting import count, covered, subtract
 from lakehouse.doctor.facts import Facts, HeldBy, StreamCheckpoint
 from lakehouse.doctor.findings import Confidence, Finding
-from pipelines.common.tables import SILVER
+from pipelines.common.tables import BRONZE, SILVER
 
 QUIET = timedelta(minutes=5)
 """A stream with work that has committed nothing for so long is down or stuck; or for ten of its triggers, if that is longer."""
@@ -87,28 +87,21 @@ def _bronze_waits(facts: Facts) -> int | None:
 def silver_waits(facts: Facts) -> int:
     """Rows of Bronze that Silver has not read; lawful holes in the offsets (transaction markers) do not wait."""
     ends = {part.partition: part.silver_end or 0 for part in facts.status.partitions}
-    reached: dict[int, int] = {}
+    next_version = _silver_reads_on_from(facts)
     waiting = 0
     for row in facts.rows.get("bronze", []):
         spans = [(int(part), start, stop) for part, (start, stop) in row.offsets.items()]
         unread = sum(max(0, stop - max(start, ends.get(part, 0))) for part, start, stop in spans)
-        if any(start < reached.get(part, 0) for part, start, _ in spans):
-            unread += _passed_over(row, facts.rows.get("silver", []), ends)
-        reached |= {part: max(stop, reached.get(part, 0)) for part, _, stop in spans}
+        if not unread and row.versions.get(str(BRONZE), -1) >= next_version:  # behind its ends, where a repair fills a hole
+            waiting += row.inserted
         waiting += max(0, unread - (sum(stop - start for _, start, stop in spans) - row.rows_read))
     return waiting
 
 
-def _passed_over(row: LedgerRow, silver: list[LedgerRow], ends: Mapping[int, int]) -> int:
-    """What a batch of Bronze put behind Silver's `ends`, as a repair does with a hole, and Silver has not come back for."""
-    began = row.committed_at - timedelta(milliseconds=row.duration_ms)
-    if not row.inserted or not silver or began < silver[0].committed_at:
-        return 0
-    # A hole that an earlier batch saw has been filled since; one that a later batch saw is there still.
-    seen = [one if one.committed_at <= began else replace(one, holes={}) for one in silver]
-    behind = {part: [(0, end)] for part, end in ends.items()}
-    unseen = subtract(covered([row]), covered(seen))
-    return min(row.inserted, count(unseen) - count(subtract(unseen, behind)))
+def _silver_reads_on_from(facts: Facts) -> float:
+    """Version of Bronze that the stream of Silver comes to next, by its last batch that says so; infinity where none does."""
+    rows = reversed(_own_rows(facts, "silver"))
+    return next((row.versions[str(BRONZE)] for row in rows if str(BRONZE) in row.versions), math.inf)
 
 
 def _gold_waits(facts: Facts) -> int:

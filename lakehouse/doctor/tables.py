@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from lakehouse.checkpoints.bronze_rows import Ranges
 from lakehouse.checkpoints.ledger_rows import LedgerRow
-from lakehouse.checkpoints.starting import count, covered, subtract
+from lakehouse.checkpoints.starting import covered, subtract
 from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.ledger import merge_ranges
@@ -131,6 +131,11 @@ def _records(rows: Iterable[LedgerRow]) -> dict[int, list[tuple[int, int]]]:
         for part, spans in subtract(covered([row]), holes).items():
             found.setdefault(part, []).extend(spans)
     return {part: merge_ranges(spans) for part, spans in found.items()}
+
+
+def count(ranges: Ranges) -> int:
+    """Offsets in ranges [start, end)."""
+    return sum(stop - start for spans in ranges.values() for start, stop in spans)
 
 
 def named(ranges: Ranges) -> str:

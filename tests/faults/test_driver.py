@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import signal
@@ -256,10 +255,9 @@ def test_second_driver_is_refused_on_the_checkpoint_and_takes_turns_on_the_table
         subprocess.Popen(command, env=environ, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command in (same, other)
     )
-    for second in itertools.count():
-        if beside.poll() is not None:
-            break
-        if second < 30:  # not more than the first can follow, however long the other takes
+    enough = driver.rounds + 30  # not more than the first can follow, however long the other takes
+    while beside.poll() is None:
+        if driver.rounds < enough:
             driver.send(300)
         time.sleep(1)
     (_, refusal), (_, said) = refused.communicate(timeout=60 * PATIENCE), beside.communicate(timeout=60 * PATIENCE)

@@ -14,7 +14,7 @@ from lakehouse.doctor.facts import Facts
 from lakehouse.doctor.pace import _half, check_pace
 from lakehouse.doctor.streams import check_streams, interval_seconds, silver_waits, streams_of
 from lakehouse.status import BreakerStatus
-from pipelines.common.tables import SILVER
+from pipelines.common.tables import BRONZE, SILVER
 from tests.lakehouse.doctor.conftest import NOW, held, row
 
 
@@ -68,24 +68,27 @@ def test_lawful_holes_at_the_end_do_not_wait(with_ends: Callable[..., Facts], so
 
 
 def test_records_that_a_repair_put_behind_silver_wait_until_it_came_back_for_them(sound: Facts) -> None:
-    later = {"committed_at": NOW - timedelta(seconds=30)}
-    first = [row("bronze", 0, {"0": [0, 8], "1": [0, 10]}), row("bronze", 1, {"0": [12, 20], "1": [10, 10]})]
-    repair = row("bronze", 0, {"0": [8, 12]}, generation="repair", **later)
-    silver = row("silver", 0, {"0": [0, 20], "1": [0, 10]}, holes={"0": [[8, 12]]})
+    def at(version: int) -> dict[str, Any]:
+        """Bronze's batch wrote this version, Silver's read all before it."""
+        return {"versions": {str(BRONZE): version}}
+
+    first = [row("bronze", 0, {"0": [0, 8], "1": [0, 10]}, **at(1)), row("bronze", 1, {"0": [12, 20], "1": [10, 10]}, **at(2))]
+    repair = row("bronze", 0, {"0": [8, 12]}, generation="repair", **at(3))
+    silver = row("silver", 0, {"0": [0, 20], "1": [0, 10]}, holes={"0": [[8, 12]]}, **at(3))
     filled = {**sound.rows, "bronze": [*first, repair], "silver": [silver]}
     assert silver_waits(replace(sound, rows=filled)) == 4
-    split = [row("silver", 0, {"0": [0, 8], "1": [0, 10]}), row("silver", 1, {"0": [12, 20]})]
+    split = [row("silver", 0, {"0": [0, 8], "1": [0, 10]}, **at(2)), row("silver", 1, {"0": [12, 20]}, **at(3))]
     assert silver_waits(replace(sound, rows={**filled, "silver": split})) == 4
     (found,) = check_streams(replace(sound, rows=filled))
     assert (found.id, found.title) == ("stream-down", "The stream silver does not run")
     assert "4 records wait" in found.evidence
 
-    back = row("silver", 1, {"0": [8, 12]}, committed_at=NOW)
+    back = row("silver", 1, {"0": [8, 12]}, **at(4))
     assert silver_waits(replace(sound, rows={**filled, "silver": [silver, back]})) == 0
     # Of what a replay read again nothing is new, and of what Silver saw no record later there is none.
-    again = row("bronze", 0, {"0": [8, 12]}, generation="replay", inserted=0, already_present=4, **later)
+    again = row("bronze", 0, {"0": [8, 12]}, generation="replay", inserted=0, already_present=4, **at(3))
     assert silver_waits(replace(sound, rows={**filled, "bronze": [*first, again]})) == 0
-    hole = row("silver", 1, {"0": [8, 12]}, holes={"0": [[9, 12]]}, committed_at=NOW)
+    hole = row("silver", 1, {"0": [8, 12]}, holes={"0": [[9, 12]]}, **at(4))
     assert silver_waits(replace(sound, rows={**filled, "silver": [silver, hole]})) == 0
 
 
