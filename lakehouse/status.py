@@ -93,8 +93,8 @@ class LakeStatus:
     """Everything that `lakehouse status` shows.
 
     `kafka` is a sentence where it gave no offsets, `ledger` one where it cannot be read: then `batches` and `partitions` are
-    empty, for nobody knows how far the layers are. `breaker` is None where it never opened; `leases`: who writes a layer's
-    tables at this moment.
+    empty, for nobody knows how far the layers are. `breaker` is None where it never opened, or where `breaker_unread` says why
+    its table cannot be read; `leases`: who writes a layer's tables at this moment.
     """
 
     tables: list[TableStatus]
@@ -104,6 +104,7 @@ class LakeStatus:
     breaker: BreakerStatus | None = None
     leases: dict[str, Holder] = field(default_factory=dict)
     ledger: str | None = None
+    breaker_unread: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -123,25 +124,30 @@ def read_status(settings: Settings) -> LakeStatus:
         kafka = pool.submit(_kafka_offsets, settings)
         opened = dict(zip(ALL_TABLES, pool.map(lambda name: _open(name.path(settings)), ALL_TABLES), strict=True))
         tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
-        breaker = _breaker(settings) if isinstance(opened[CIRCUIT_BREAKER], DeltaTable) else None
+        breaker, unknown = _read_breaker(settings) if isinstance(opened[CIRCUIT_BREAKER], DeltaTable) else (None, None)
         batches, unread = _read_batches(opened[LEDGER])
         offsets, problem = kafka.result()
     if not tables:
         msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
         raise UsageError(msg)
     partitions = _partitions(offsets, batches) if unread is None else []
-    return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, leases_held(settings), unread)
+    return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, leases_held(settings), unread, unknown)
 
 
-def _breaker(settings: Settings) -> BreakerStatus | None:
+def _read_breaker(settings: Settings) -> tuple[BreakerStatus | None, str | None]:
+    """The breaker's last change, or why it is not known."""
     from pipelines.silver.breaker import Limits  # noqa: PLC0415 - Arrow's dataset is loaded only where there is something to read
-    from pipelines.silver.breaker_store import BreakerStore  # noqa: PLC0415
+    from pipelines.silver.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
 
-    last = BreakerStore(settings).peek()
+    try:
+        last = BreakerStore(settings).last()
+    except UNREADABLE as error:
+        said = str(error).splitlines()[0]
+        return None, f"The breaker's state is not known: a file of {CIRCUIT_BREAKER} cannot be read ({said})."
     if last is None:
-        return None
+        return None, None
     retry_at = last.breaker().retry_at(Limits.of(settings.breaker)) if last.to_state == "open" else None
-    return BreakerStatus(last.to_state, last.at, retry_at, last.tally.share, last.tally.records, last.reason)
+    return BreakerStatus(last.to_state, last.at, retry_at, last.tally.share, last.tally.records, last.reason), None
 
 
 def _open(path: str) -> DeltaTable | str | None:

@@ -64,7 +64,8 @@ def _show(console: Console, found: LakeStatus) -> None:
         console.print(f"{said} ({found.breaker.reason}){more}", style=style, markup=False, highlight=False)
     for layer, holder in found.leases.items():
         console.print(f"Lease of {layer}: {holder}", markup=False, highlight=False, soft_wrap=True)
-    for problem in [found.kafka, found.ledger, *(table.problem and f"{table.name}: {table.problem}" for table in found.tables)]:
+    broken = (table.problem and f"{table.name}: {table.problem}" for table in found.tables)
+    for problem in [found.kafka, found.ledger, found.breaker_unread, *broken]:
         if problem:
             console.print(problem, style="yellow", markup=False, highlight=False)
 

@@ -51,7 +51,7 @@ def bootstrap_servers(settings: Settings) -> str:
     except (OSError, KeyError, ValueError):
         msg = (
             f"The embedded broker does not run ({state} is missing); start it with `lakehouse kafka start` "
-            "or set `kafka.bootstrap_servers`."
+            "(and this command's `--config`), or set `kafka.bootstrap_servers`."
         )
         raise UsageError(msg) from None
 

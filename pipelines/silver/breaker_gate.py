@@ -111,7 +111,7 @@ class BreakerGate:
 
     def _landed(self, spark: SparkSession, now: datetime) -> Tally:
         """Judge the records that came to Bronze since the breaker opened, at most those of a window."""
-        opened = next((seen.at for seen in self.store.newest(20) if seen.to_state == "open"), now)
+        opened = next((seen.at for seen in self.store.peek_newest(20) if seen.to_state == "open"), now)
         # A batch that Bronze was writing at that moment bears an earlier time, and the last probe did not see it.
         begun = (row["started_at"] for row in self.ledger.since("bronze", opened - _LEDGER_LAG))
         since = max(min([opened, *begun]), now - timedelta(seconds=self.settings.window_seconds))

@@ -20,8 +20,8 @@ from pipelines.common.tables import CIRCUIT_BREAKER
 from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
 
 _LOG = Log("breaker")
-_BOOKKEEPING = (DeltaError, OSError)
-"""What may keep the table from being read or written."""
+UNREADABLE = (DeltaError, OSError, pa.ArrowException)
+"""What may keep the table from being read or written: its log, its store, a file that is cut."""
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
 SCHEMA = pa.schema(
@@ -102,18 +102,23 @@ class BreakerStore:
         return [_transition(row) for row in rows]
 
     def peek(self) -> Transition | None:
-        """The newest transition; None also where it cannot be read: bookkeeping never stops the data."""
+        """The newest transition; None also where it cannot be read."""
+        newest = self.peek_newest(1)
+        return newest[0] if newest else None
+
+    def peek_newest(self, count: int) -> list[Transition]:
+        """As `newest`; nothing also where it cannot be read: bookkeeping never stops the data."""
         try:
-            return self.last()
-        except _BOOKKEEPING as error:
+            return self.newest(count)
+        except UNREADABLE as error:
             _LOG.warning("state cannot be read; taken for closed", error=type(error).__name__)
-            return None
+            return []
 
     def record(self, transition: Transition) -> bool:
         """Add a transition and log it; False, with a warning, where it cannot be written."""
         try:
             self.append(transition)
-        except _BOOKKEEPING as error:
+        except UNREADABLE as error:
             _LOG.warning("state cannot be recorded; batches pass unguarded", error=type(error).__name__, to=transition.to_state)
             return False
         log = _LOG.warning if transition.to_state == "open" else _LOG.info

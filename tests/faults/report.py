@@ -113,7 +113,8 @@ _INTRO = """\
 Written by `make test-faults` (knob `SEED`), never by hand: what each fault did, and what held after it, by the independent
 checker (`lakehouse verify`). *Fired* says how it is known that the fault happened. *Recovery* is the time in seconds from
 the fault's end until no layer lags, the start of a driver included, for each seed whose run took it (not with `QUICK=1`, nor
-where nothing has to recover). A case without a result says so, and so does one whose invariants were not all asked for.
+where nothing has to recover). *Result* counts the runs of each seed. A case without a result says so, and so does one whose
+invariants were not all asked for.
 
 {seeds}
 
@@ -165,9 +166,10 @@ def page(seeds: dict[int, dict[str, Row]]) -> str:
     rows = [row for of_seed in seeds.values() for row in of_seed.values()]
     for kind in ("control", "mutant"):
         for name in dict.fromkeys(name for row in rows for name in row.get(kind, [])):
-            shown = [row for row in rows if name in row.get(kind, [])]
+            by_seed = _of(kind, name, seeds)
+            shown = [row for of_seed in by_seed for row in of_seed]
             checker = f"green. {_fired(shown)}" if kind == "control" else f"red: {_words(shown, 'red')}"
-            text += f"| {kind}: {name} | {checker} | {_result(shown)} |\n"
+            text += f"| {kind}: {name} | {checker} | {_result(by_seed)} |\n"
     return text + _conservation(rows) + _times(rows)
 
 
@@ -200,17 +202,22 @@ def _times(rows: list[Row]) -> str:
 
 
 def _cells(id_: str, seeds: dict[int, dict[str, Row]]) -> list[str]:
-    by_seed = [[row for row in rows.values() if id_ in row.get("case", [])] for rows in seeds.values()]
+    by_seed = _of("case", id_, seeds)
     shown = [row for rows in by_seed for row in rows]
     if not shown:
         return ["-", "-", "-", "with the object store, not yet" if "object store" in FAULTS[id_].what else "not run"]
     slowest = [max((float(one) for row in rows for one in row.get("recovery", [])), default=None) for rows in by_seed if rows]
     recovery = " / ".join("-" if one is None else f"{one:.0f}" for one in slowest)
     held = _words(shown, "held")
-    result, missing = _result(shown), _missing(FAULTS[id_].proof, held)
+    result, missing = _result(by_seed), _missing(FAULTS[id_].proof, held)
     if missing and "FAILED" not in result:
         result += f"; not asked: {missing}"
     return [_fired(shown) or "not shown", held or "-", recovery, result]
+
+
+def _of(kind: str, name: str, seeds: dict[int, dict[str, Row]]) -> list[list[Row]]:
+    """Of each seed the rows of one case, mutant or control."""
+    return [[row for row in rows.values() if name in row.get(kind, [])] for rows in seeds.values()]
 
 
 def _missing(proof: str, held: str) -> str:
@@ -230,6 +237,8 @@ def _words(rows: list[Row], name: str) -> str:
     return " ".join(dict.fromkeys(word for row in rows for text in row.get(name, []) for word in text.split()))
 
 
-def _result(shown: list[Row]) -> str:
-    failed = sum(row["outcome"] != "passed" for row in shown)
-    return f"{failed} of {len(shown)} runs FAILED" if failed else f"{len(shown)} runs passed"
+def _result(by_seed: list[list[Row]]) -> str:
+    """By seed, so that a seed whose run left tests of a case out does not look whole."""
+    failed = [sum(row["outcome"] != "passed" for row in rows) for rows in by_seed]
+    ran = " / ".join(str(len(rows)) for rows in by_seed)
+    return f"{' / '.join(map(str, failed))} of {ran} runs FAILED" if any(failed) else f"{ran} runs passed"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from lakehouse.status import read_status
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.silver.breaker import Tally
+from pipelines.silver.breaker_store import BreakerStore, Transition
 
 PROJECT = Path(__file__).resolve().parents[2]
 _LIST_OFFSETS = (2).to_bytes(2, "big")
@@ -218,6 +220,24 @@ def test_ledger_that_cannot_be_read_is_shown_beside_the_tables(hand_lake: Any, c
     assert found.ledger == "How far the layers are is not known: the log of ops.batch_ledger cannot be read."
     assert (found.batches, found.partitions) == ([], [])
     assert {table.name: table.rows for table in found.tables}[str(BRONZE)] == 9
+
+
+def test_breaker_that_cannot_be_read_is_said_and_not_taken_for_closed(hand_lake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hand_lake.write()
+    store = BreakerStore(hand_lake.settings)
+    store.append(Transition(datetime(2026, 1, 28, 10, 0, tzinfo=UTC), "closed", "open", Tally(10, 9), "a flood"))
+    assert getattr(read_status(hand_lake.settings).breaker, "state", None) == "open"
+    [path] = Path(store.path).glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--config", str(_config(hand_lake))])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The breaker's state is not known: a file of ops.circuit_breaker cannot be read" in said
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--json", "--config", str(_config(hand_lake))])
+    found = {finding["title"] for finding in json.loads(capsys.readouterr().out)}
+    assert "Could not look at the circuit breaker" in found
 
 
 def test_command_answers_within_two_seconds_and_starts_no_jvm(hand_lake: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 
 from pipelines.common.settings import load_settings
 from pipelines.silver.breaker import State, Tally
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker_store import UNREADABLE, BreakerStore, Transition
 
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 
@@ -61,4 +61,14 @@ def test_table_that_cannot_be_read_counts_as_none(store: BreakerStore) -> None:
     (Path(store.path) / "_delta_log" / f"{0:020}.json").write_text("no json\n")
     assert store.peek() is None
     with pytest.raises(DeltaError):
+        store.last()
+
+
+def test_file_that_is_cut_counts_as_none(store: BreakerStore) -> None:
+    store.append(change(1))
+    [path] = Path(store.path).glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:20])
+    assert store.peek() is None
+    assert store.peek_newest(20) == []
+    with pytest.raises(UNREADABLE):
         store.last()
