@@ -26,11 +26,27 @@ SAID = ("fired", "held", "red", "recovery", "conservation")
 
 Row = dict[str, Any]
 
+_PASSED = pytest.StashKey[list[str]]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep results where the tests are led from; a worker of pytest-xdist has its results kept there."""
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Keeper(_kept_at(config), PAGE, _state()))
+    """Keep results where the tests are led from; a worker of pytest-xdist has its results kept there.
+
+    What had passed when the run began is told to each worker: one that takes a dead one's place has to find the same tests.
+    """
+    told: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if told is None:
+        kept = _kept_at(config)
+        config.stash[_PASSED] = [test for test, row in _kept(kept).items() if row["outcome"] == "passed"]
+        config.pluginmanager.register(Keeper(kept, PAGE, _state()))
+    else:
+        config.stash[_PASSED] = told["passed"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist what had passed."""
+    node.workerinput["passed"] = node.config.stash[_PASSED]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,8 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(msg)
             item.user_properties += [(kind, name) for name in named]
     if config.getoption("--missing"):
-        rows = _kept(_kept_at(config))
-        passed = [item for item in items if rows.get(_name(item.nodeid), {}).get("outcome") == "passed"]
+        before = config.stash[_PASSED]
+        passed = [item for item in items if _name(item.nodeid) in before]
         items[:] = [item for item in items if item not in passed]
         config.hook.pytest_deselected(items=passed)
 
