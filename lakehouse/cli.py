@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from pipelines.common.errors import EXIT_INTERRUPTED, LakehouseError
-from pipelines.common.process import run_process
+from pipelines.common.process import run_process, say_last
 
 _COMMANDS = {
     "demo": ("lakehouse.local.demo_cli", "Run the whole path on a real broker and show that every event is accounted for."),
@@ -105,10 +105,10 @@ def run() -> None:
 
 
 def _say_error(error: LakehouseError) -> NoReturn:
-    typer.echo(f"lakehouse: {error}", err=True)
+    say_last(f"lakehouse: {error}")
     sys.exit(error.exit_code)
 
 
 def _say_interrupted() -> NoReturn:
-    typer.echo("lakehouse: interrupted", err=True)
+    say_last("lakehouse: interrupted")
     sys.exit(EXIT_INTERRUPTED)

@@ -16,12 +16,16 @@ from pipelines.common.settings import load_settings
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """A command run within a test sends logs to that test's captured stream; later tests must not write to it, it is closed."""
+    """A command run within a test sends logs to that test's captured stream, and none after its last sentence.
+
+    Later tests must not write to that stream, it is closed; their own logs are on again.
+    """
     logger = logging.getLogger("lakehouse")
     before = (logger.handlers, logger.level, logger.propagate)
     yield
     logger.handlers, logger.propagate = before[0], before[2]
     logger.setLevel(before[1])
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

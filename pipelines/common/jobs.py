@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from pipelines.common.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LakehouseErr
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
+from pipelines.common.process import say_last
 from pipelines.common.retries import classify, text_of
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, local_path, process_settings
@@ -226,14 +226,14 @@ def run_job(
         setup_logging(settings.log)
         return main(args, settings) or 0
     except LakehouseError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say_last(f"error: {error}")
         return error.exit_code
     except OUTSIDE_ERRORS as error:
         named = named_error(error)
-        sys.stderr.write(f"error: {named}\n")
+        say_last(f"error: {named}")
         return named.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
+        say_last("stopped")
         return EXIT_INTERRUPTED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -40,3 +41,12 @@ def run_process(main: Callable[[], int | None]) -> None:
         end.code = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
         raise
     sys.exit(end.code)
+
+
+def say_last(sentence: str) -> None:
+    """Write how the process ends to standard error, and log nothing after it.
+
+    Py4J's threads log a trace each when the JVM has died, some of them late: the sentence would stand above them.
+    """
+    logging.disable()
+    sys.stderr.write(f"{sentence}\n")

@@ -55,3 +55,27 @@ def test_reader_that_has_gone_is_no_crash() -> None:
         assert process.stdout is not None
         process.stdout.close()
     assert process.returncode in (0, 1)
+
+
+def test_nothing_is_logged_after_the_last_sentence() -> None:
+    ended = _ended(
+        "import logging, sys, threading\n"
+        "from pipelines.common.process import run_process, say_last\n"
+        "def late():\n"
+        "    said.wait()\n"
+        "    logging.getLogger('py4j.clientserver').exception('after')\n"
+        "    logging.exception('after')\n"
+        "def main():\n"
+        "    other = threading.Thread(target=late)\n"
+        "    other.start()\n"
+        "    logging.getLogger('py4j.clientserver').error('before')\n"
+        "    say_last('one sentence')\n"
+        "    said.set()\n"
+        "    other.join()\n"
+        "    return 1\n"
+        "logging.basicConfig()\n"
+        "said = threading.Event()\n"
+        "run_process(main)\n"
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == ["ERROR:py4j.clientserver:before", "one sentence"]
