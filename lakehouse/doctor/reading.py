@@ -72,7 +72,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
         topic, problem, is_missing = kafka.result()
         found = status.result()
         is_broken = any(table.problem for table in found.tables)
-        unread = readers.unread | ({"the circuit breaker": found.breaker_unread} if found.breaker_unread else {})
+        breaker = {"the circuit breaker": found.breaker_unread} if found.breaker_unread else {}
         facts = Facts(
             settings=settings,
             commands=Commands(config, settings.lake.checkpoints),
@@ -89,8 +89,8 @@ def read_facts(settings: Settings, config: str) -> Facts:
             leases={layer: HeldBy(holder, seen_from_here(holder)) for layer, holder in leases_held(settings).items()},
             disks=_disks(settings),
             closed_days=days.result(),
-            # A table whose log is broken is a finding already.
-            unread={} if is_broken else unread,
+            # Last, when all readers have ended. A table whose log is broken is a finding already.
+            unread=({} if is_broken else readers.unread) | breaker,
         )
     return facts
 

@@ -112,6 +112,17 @@ def test_broken_log_is_critical_and_the_rest_is_still_said(lake: Any) -> None:
     assert {"table-unreadable", "kafka-silent"} <= set(found)
 
 
+def test_what_fails_last_is_still_said(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: Any) -> tuple[()]:
+        time.sleep(2)
+        msg = "a file is gone"
+        raise OSError(msg)
+
+    sound_lake(lake)
+    monkeypatch.setattr("lakehouse.doctor.reading.read_closed_days", slow)
+    assert read_facts(lake.settings, "c").unread == {"the closed days": "a file is gone"}
+
+
 def test_no_lake_is_one_sentence(lake: Any, capsys: Capture) -> None:
     assert run(lake.config()) == 2
     shown = capsys.readouterr().err
