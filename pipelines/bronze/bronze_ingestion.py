@@ -161,7 +161,7 @@ def _sink(
     settings: Settings, path: str, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
 ) -> BronzeSink:
     lease = lease_of(settings, "bronze", job=JOB, run=checkpoint.generation)
-    watch = kafka.TopicWatch.of(settings)
+    watch = kafka.TopicWatch(settings)
 
     def refuse_new_topic() -> None:
         _refuse_new_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())

@@ -141,38 +141,38 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, (KafkaException, TimeoutError)) and is_transient(error)
 
 
-@dataclass(frozen=True)
 class TopicWatch:
     """Asks for the topic's id again and again, on one connection: some milliseconds each time."""
 
-    settings: Settings
-    _admin: AdminClient
-
-    @staticmethod
-    def of(settings: Settings) -> TopicWatch:
+    def __init__(self, settings: Settings) -> None:
         """A watch on the settings' topic."""
-        return TopicWatch(settings, _admin(settings))
+        self._settings = settings
+        self._admin = _admin(settings)
 
     def topic_id(self) -> str:
-        """Kafka's id of the topic now; raises TransientError where no broker says it."""
-        topic = self.settings.kafka.topic
+        """Kafka's id of the topic now; raises TransientError where no broker says it within some 20 s."""
         # The broker that is asked may be one of several that has just died: no reason to stop the stream.
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
             wait=tenacity.wait_random(0.2, 0.6),
-            stop=tenacity.stop_after_attempt(3),
+            stop=tenacity.stop_after_attempt(4),
+            before_sleep=self._connect_anew,
         )
         try:
             return retrying(self._ask)
         except tenacity.RetryError:
             msg = (
-                f"Kafka at {bootstrap_servers(self.settings)} does not say whether the topic {topic} is the one that was read so "
-                "far; check that it runs, and that nobody deleted the topic."
+                f"Kafka at {bootstrap_servers(self._settings)} does not say whether the topic {self._settings.kafka.topic} is "
+                "the one that was read so far; check that it runs, and that nobody deleted the topic."
             )
             raise TransientError(msg) from None
 
+    def _connect_anew(self, _state: tenacity.RetryCallState) -> None:
+        # A client that took the dead broker for the controller asks it for a minute and longer, though the others answer.
+        self._admin = _admin(self._settings)
+
     def _ask(self) -> str:
-        topic = self.settings.kafka.topic
+        topic = self._settings.kafka.topic
         described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_SECONDS)[topic]
         return str(described.result(_CALL_SECONDS).topic_id)
 

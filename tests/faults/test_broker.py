@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from lakehouse.local.kafka_admin import admin_client, cluster_metadata
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.streams import run_to_end
 from pipelines.common.errors import EXIT_FAILURE, StreamFailedError
-from pipelines.common.kafka import wait_for_topic
+from pipelines.common.kafka import TopicWatch, wait_for_topic
 from pipelines.common.tables import BRONZE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence
@@ -138,6 +139,23 @@ def test_one_of_three_brokers_lost(spark: SparkSession, tmp_path: Path, fault_se
         # No interruption: no stream had to be started again.
         assert driver.restarts == []
         evidence.holds(case.verdicts())
+
+
+@pytest.mark.case("K3")
+def test_topic_is_known_by_the_brokers_that_are_left(tmp_path: Path, fault_seed: int, evidence: Evidence) -> None:
+    with Cluster(tmp_path / "kafka", 3) as cluster:
+        settings = make_case(tmp_path, cluster.bootstrap_servers, topic_config={"min.insync.replicas": "2"}).settings
+        # Whom a client takes for the controller is chance: of eight, one or more will have to turn to another.
+        watches = [TopicWatch(settings) for _ in range(8)]
+        known = {watch.topic_id() for watch in watches}
+        victim = random.Random(fault_seed).choice(sorted(cluster.ports))
+        cluster.kill(victim)
+        with ThreadPoolExecutor(len(watches)) as pool:
+            told = list(pool.map(TopicWatch.topic_id, watches))
+        evidence.fired(f"SIGKILL of one of three brokers, while {len(watches)} clients asked for the topic")
+
+    assert set(told) == known
+    assert len(known) == 1
 
 
 @pytest.mark.case("K4")
