@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date
@@ -139,14 +140,32 @@ def await_query(query: StreamingQuery, stop: threading.Event) -> None:
         raise failure
 
 
-def drain(query: StreamingQuery, timeout_seconds: float = 60.0) -> None:
-    """Stop between batches: wait until no batch runs, at most `timeout_seconds`, then stop."""
-    waiter = threading.Event()
-    deadline = timeout_seconds
-    while query.isActive and query.status["isTriggerActive"] and deadline > 0:
-        waiter.wait(0.05)
-        deadline -= 0.05
+def drain(query: StreamingQuery, rest_seconds: float = 10.0, batch_seconds: float = 50.0) -> None:
+    """Stop where no batch runs, if such a moment comes within `rest_seconds`.
+
+    A stream that is behind has none: of it the batch that runs then is the last, if it ends within `batch_seconds`. The next one
+    begins at once and is cut before it has written anything; it is planned, so that the next start begins with it.
+    """
+    _wait(lambda: not _runs(query), rest_seconds)
+    ended = _last_ended(query)
+    _wait(lambda: not _runs(query) or _last_ended(query) != ended, batch_seconds)
     query.stop()
+
+
+def _wait(until: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _runs(query: StreamingQuery) -> bool:
+    return query.isActive and bool(query.status["isTriggerActive"])
+
+
+def _last_ended(query: StreamingQuery) -> tuple[int, str] | None:
+    """The batch that ended last: its number, and when it began, since one without records ends again and again."""
+    progress = query.lastProgress
+    return None if progress is None else (progress.batchId, progress.timestamp)
 
 
 def stop_on_signals() -> threading.Event:

@@ -1,4 +1,4 @@
-"""The broker goes away: killed, stopped for long, one of three, or back with less than it had acknowledged."""
+"""The broker goes away: killed, stopped for long, or back with less than it had acknowledged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +17,15 @@ from confluent_kafka import KafkaException
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from lakehouse.local.kafka_admin import admin_client, cluster_metadata
+from lakehouse.local.kafka_admin import admin_client
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.streams import run_to_end
 from pipelines.common.errors import EXIT_FAILURE, StreamFailedError
-from pipelines.common.kafka import TopicWatch, wait_for_topic
+from pipelines.common.kafka import wait_for_topic
 from pipelines.common.tables import BRONZE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence
-from tests.faults.kafka_cluster import Cluster
-from tests.faults.live import Child, Driver, await_no_lag, in_batch, load, produce, read_so_far, until, up
+from tests.faults.live import Child, await_no_lag, in_batch, load, produce, read_so_far, until, up
 
 pytestmark = pytest.mark.faults
 
@@ -103,59 +101,6 @@ def test_broker_stopped_for_long(outage: Outage, fault_seed: int, evidence: Evid
 
     assert outage.driver.is_running, outage.driver.said[-2000:]
     evidence.holds(case.verdicts())
-
-
-@pytest.mark.case("K3")
-def test_one_of_three_brokers_lost(spark: SparkSession, tmp_path: Path, fault_seed: int, evidence: Evidence) -> None:
-    with Cluster(tmp_path / "kafka", 3) as cluster:
-        topic_config = {"min.insync.replicas": "2"}
-        case = make_case(
-            tmp_path, cluster.bootstrap_servers, partitions=6, topic_config=topic_config, gold={"trigger": "1 second"}
-        )
-        admin, where = admin_client(cluster.bootstrap_servers), cluster.bootstrap_servers
-
-        def leaders() -> dict[int, int]:
-            topic = cluster_metadata(admin, where).topics[case.settings.kafka.topic]
-            assert all(len(one.replicas) == 3 for one in topic.partitions.values())
-            return {number: one.leader for number, one in topic.partitions.items()}
-
-        with load(case, fault_seed) as events, Driver(spark, case.settings) as driver:
-            until(lambda: read_so_far(case.settings, "silver") > 0, 90)
-            led = leaders()
-            victim = random.Random(fault_seed).choice(sorted(set(led.values())))
-            cluster.kill(victim)
-            with evidence.recovery():
-                until(lambda: victim not in leaders().values())
-                ends = wait_for_topic(case.settings).end
-                # What is acknowledged from here on, two brokers alone have taken.
-                until(lambda: all(end > ends[part] for part, end in wait_for_topic(case.settings).end.items()))
-                events.end()
-                await_no_lag(case.settings)
-            moved = sum(leader == victim for leader in led.values())
-            evidence.fired(f"SIGKILL of the leader of {moved} of 6 partitions; two brokers went on without it")
-            assert driver.is_running
-
-        assert driver.error is None
-        # No interruption: no stream had to be started again.
-        assert driver.restarts == []
-        evidence.holds(case.verdicts())
-
-
-@pytest.mark.case("K3")
-def test_topic_is_known_by_the_brokers_that_are_left(tmp_path: Path, fault_seed: int, evidence: Evidence) -> None:
-    with Cluster(tmp_path / "kafka", 3) as cluster:
-        settings = make_case(tmp_path, cluster.bootstrap_servers, topic_config={"min.insync.replicas": "2"}).settings
-        # Whom a client takes for the controller is chance: of eight, one or more will have to turn to another.
-        watches = [TopicWatch(settings) for _ in range(8)]
-        known = {watch.topic_id() for watch in watches}
-        victim = random.Random(fault_seed).choice(sorted(cluster.ports))
-        cluster.kill(victim)
-        with ThreadPoolExecutor(len(watches)) as pool:
-            told = list(pool.map(TopicWatch.topic_id, watches))
-        evidence.fired(f"SIGKILL of one of three brokers, while {len(watches)} clients asked for the topic")
-
-    assert set(told) == known
-    assert len(known) == 1
 
 
 @pytest.mark.case("K4")

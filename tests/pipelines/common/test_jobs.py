@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.common import jobs
 from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
@@ -138,3 +139,30 @@ def test_dry_run_of_a_start_without_an_end_says_what_to_give(
     said = capsys.readouterr().err
     assert "what it would read up to now, give --ending-offsets" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("trigger", "seconds"), [("1 hour", 0.0), ("300 milliseconds", 0.6)], ids=["at rest", "always behind"])
+def test_stream_is_drained_when_its_batch_has_ended(spark: SparkSession, tmp_path: Path, trigger: str, seconds: float) -> None:
+    begun: list[int] = []
+    done: list[int] = []
+
+    def batch(rows: DataFrame, batch_id: int) -> None:
+        begun.append(batch_id)
+        rows.count()
+        time.sleep(seconds)
+        done.append(batch_id)
+
+    rows = spark.readStream.format("rate").option("rowsPerSecond", 100).load()
+    writer = rows.writeStream.option("checkpointLocation", str(tmp_path)).foreachBatch(batch)
+    query = writer.trigger(processingTime=trigger).start()
+    while not done or (seconds and len(begun) == len(done)):
+        time.sleep(0.01)
+    running = begun[-1]
+    jobs.drain(query, rest_seconds=0)
+
+    assert running in done
+    # Of one that is behind the next has begun, and may have been cut; no other has.
+    assert max(begun) <= running + 1
+    assert not query.isActive
+    assert query.exception() is None
+    assert (tmp_path / "commits" / str(running)).exists()
