@@ -144,7 +144,7 @@ def drain(query: StreamingQuery, rest_seconds: float = 10.0, batch_seconds: floa
     """Stop where no batch runs, if such a moment comes within `rest_seconds`.
 
     A stream that is behind has none: of it the batch that runs then is the last, if it ends within `batch_seconds`. The next one
-    begins at once and is cut before it has written anything; it is planned, so that the next start begins with it.
+    begins at once and is cut as it begins; the next start runs it again, as after any kill.
     """
     _wait(lambda: not _runs(query), rest_seconds)
     ended = _last_ended(query)

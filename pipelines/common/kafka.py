@@ -142,7 +142,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 class TopicWatch:
-    """Asks for the topic's id again and again, on one connection: some milliseconds each time."""
+    """Asks for the topic's id again and again, by one client while it is answered: some milliseconds each time."""
 
     def __init__(self, settings: Settings) -> None:
         """A watch on the settings' topic."""
@@ -168,7 +168,7 @@ class TopicWatch:
             raise TransientError(msg) from None
 
     def _connect_anew(self, _state: tenacity.RetryCallState) -> None:
-        # A client that took the dead broker for the controller asks it for a minute and longer, though the others answer.
+        # A client can stay with the dead broker: some were not answered in 54 s, though the others were well after three.
         self._admin = _admin(self._settings)
 
     def _ask(self) -> str:
