@@ -74,7 +74,7 @@ def ensure_table(spark: SparkSession, table: TableDef, path: str, properties: Ma
     if files.list_names(spark, path):
         msg = f"The folder {path} holds files but no Delta table, expected {table.name} or nothing; choose another path."
         raise UsageError(msg)
-    builder = DeltaTable.createIfNotExists(spark).location(path).comment(table.comment)
+    builder = DeltaTable.createIfNotExists(spark).location(files.absolute(path)).comment(table.comment)
     for column in table.columns:
         builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.doc)
     for key, value in {**COMMON_PROPERTIES, **table.properties, **(properties or {})}.items():

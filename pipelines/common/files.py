@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -82,4 +82,4 @@ def remove_tree(spark: SparkSession, path: str) -> None:
 
 def absolute(path: str) -> str:
     """Give a local path from the root, a URI as it is."""
-    return path if "://" in path else str(Path(path).absolute())
+    return path if "://" in path else os.path.abspath(path)

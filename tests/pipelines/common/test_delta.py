@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -123,6 +124,16 @@ def test_table_is_made_once_with_its_properties(spark: SparkSession, table: str)
     assert delta.table_property(spark, table, "lakehouse.x") == "y"
     assert delta.table_property(spark, table, "delta.enableDeletionVectors") == "false"
     assert delta.table_property(spark, table, "nothing") is None
+
+
+def test_table_is_made_at_a_path_that_begins_with_a_dot(spark: SparkSession, tmp_path: Path) -> None:
+    # As conf/local.yaml has it: Delta takes such a location for the name of a column.
+    relative = os.path.relpath(tmp_path / "table")
+    assert relative.startswith(".")
+
+    delta.ensure_table(spark, SMALL, relative)
+
+    assert delta.current_version(spark, str(tmp_path / "table")) == 0
 
 
 def test_folder_with_other_files_is_refused_and_untouched(spark: SparkSession, tmp_path: Path) -> None:
