@@ -24,10 +24,10 @@ help: ## Print this help
 demo: setup ## Run the whole path on a real broker, and show that every event is accounted for
 	@$(BIN)/lakehouse demo --config $(CONFIG) --events $(EVENTS) $(ARGS)
 
-test: setup quick-jvm ## Run all tests
+test: setup quick-jvm ## Run the tests, but for the long runs of test-faults
 	@SPARK_SUBMIT_OPTS='$(QUICK_JVM)' $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-faults: setup $(if $(QUICK),quick-jvm) ## Run the whole fault suite, its long runs too; write docs/reliability.md
+test-faults: setup $(if $(QUICK),quick-jvm) ## Run the fault suite and every long test; write docs/reliability.md
 	@SPARK_SUBMIT_OPTS='$(if $(QUICK),$(QUICK_JVM))' $(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) --timeout 1800 \
 	  -m 'faults or case or mutant or control' $(ARGS)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -28,6 +30,24 @@ def logs_as_before() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+Copy = Callable[[Path, Callable[[Path], None]], None]
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """Gives a folder what a function puts into one: it is called for the first test of a module, the others get a copy."""
+    made: dict[str, Path] = {}
+
+    def copy(folder: Path, make: Callable[[Path], None]) -> None:
+        if make.__qualname__ not in made:
+            first = tmp_path_factory.mktemp("made")
+            make(first)
+            made[make.__qualname__] = first
+        shutil.copytree(made[make.__qualname__], folder, dirs_exist_ok=True)
+
+    return copy
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """A running Kafka broker for the whole session: give each test a topic of its own."""
@@ -46,8 +66,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.local.dir": str(folder / "local"),
     }
-    session = build_session(load_settings(None, environ={}, overrides={"spark": options}), "tests")
     if quick := os.environ.get("SPARK_SUBMIT_OPTS"):
+        # Compiling a plan costs more than running it on a few rows; the processes that tests start compile as the system does.
+        options |= {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    session = build_session(load_settings(None, environ={}, overrides={"spark": options}), "tests")
+    if quick:
         # What the tests start as processes of their own lives for seconds: too short for the optimising compiler to pay.
         os.environ["SPARK_SUBMIT_OPTS"] = f"{quick} -XX:TieredStopAtLevel=1"
     yield session

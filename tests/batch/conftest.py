@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from deltalake import DeltaTable
@@ -19,6 +19,9 @@ from pipelines.gold.publish import merge_daily, merge_hourly
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.silver.schema import silver_table
+
+if TYPE_CHECKING:
+    from tests.conftest import Copy
 
 Row = dict[str, Any]
 DAY = parse_day("2026-01-28")
@@ -83,11 +86,18 @@ class Books:
 
 
 @pytest.fixture
-def books(spark: SparkSession, tmp_path: Path) -> Books:
+def books(spark: SparkSession, tmp_path: Path, made_once: Copy) -> Books:
     """Empty tables."""
-    overrides = {"lake.root": str(tmp_path / "lake"), "lake.state_dir": str(tmp_path)}
-    made = Books(spark, load_settings(None, environ={}, overrides=overrides))
-    delta.ensure_table(spark, silver_table(read_schemas(made.settings.schemas_dir)), made.paths.silver)
-    delta.ensure_table(spark, HOURLY_TABLE, made.paths.hourly)
-    delta.ensure_table(spark, DAILY_TABLE, made.paths.daily)
-    return made
+
+    def of(folder: Path) -> Books:
+        overrides = {"lake.root": str(folder / "lake"), "lake.state_dir": str(folder)}
+        return Books(spark, load_settings(None, environ={}, overrides=overrides))
+
+    def make(folder: Path) -> None:
+        made = of(folder)
+        delta.ensure_table(spark, silver_table(read_schemas(made.settings.schemas_dir)), made.paths.silver)
+        delta.ensure_table(spark, HOURLY_TABLE, made.paths.hourly)
+        delta.ensure_table(spark, DAILY_TABLE, made.paths.daily)
+
+    made_once(tmp_path, make)
+    return of(tmp_path)

@@ -99,14 +99,8 @@ def test_changed_and_removed_rows_are_corrections(books: Books) -> None:
     assert _owed(books) == _recomputed(books)
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param("after_evidence", marks=pytest.mark.faults),
-        pytest.param("after_hourly", marks=pytest.mark.faults),
-        "after_adjustments",
-    ],
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("point", ["after_evidence", "after_hourly", "after_adjustments"])
 def test_run_that_died_is_completed_by_the_next(books: Books, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     bill = _close(books)
     books.add({"event_id": "l1", "_is_late_arriving": True}, processed_at=AFTER)
@@ -121,6 +115,7 @@ def test_run_that_died_is_completed_by_the_next(books: Books, monkeypatch: pytes
     assert _owed(books) == _recomputed(books)
 
 
+@pytest.mark.faults
 def test_two_runs_that_saw_the_same_bill_book_it_once(books: Books) -> None:
     from batch.adjustments import book, build_adjustments, read_bill  # noqa: PLC0415
     from batch.reconcile_gold import parse_day  # noqa: PLC0415

@@ -24,6 +24,7 @@ def _run(spark: SparkSession, case: LakeCase, checkpoints: str = "checkpoints") 
 
 
 @pytest.mark.control("nothing happens, then everything again with new checkpoints")
+@pytest.mark.faults
 def test_everything_holds_and_a_replay_with_new_checkpoints_changes_nothing(
     spark: SparkSession, lake_case: Callable[[int], LakeCase], evidence: Evidence
 ) -> None:

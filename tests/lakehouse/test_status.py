@@ -260,6 +260,6 @@ def test_command_answers_within_two_seconds_and_starts_no_jvm(hand_lake: Any, tm
         assert "does not answer" in done.stdout
         return time.monotonic() - started
 
-    # The best of three: others may keep this machine's cores busy.
-    assert min(run() for _ in range(3)) < 5  # alone it is about 1; another test runs beside it
+    # One of three tries: others may keep this machine's cores busy.
+    assert any(run() < 5 for _ in range(3))  # alone it is about 1; another test runs beside it
     assert not (tmp_path / "jvm-was-started").exists()

@@ -31,6 +31,7 @@ from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_H
 from tests.failing import dies_at
 
 if TYPE_CHECKING:
+    from tests.conftest import Copy
     from tests.pipelines.conftest import Lake
 
 Make = Callable[..., dict[str, Any]]
@@ -39,17 +40,21 @@ DAY = parse_day("2026-01-28")
 
 
 @pytest.fixture
-def filled(lake: Lake, make_event: Make, make_record: Make) -> Lake:
+def filled(lake: Lake, made_once: Copy, make_event: Make, make_record: Make) -> Lake:
     """Four events, a copy, a replacement, a tombstone and two dead letters, aggregated."""
-    events = [make_event(event_id=f"e{number}", customer_id=f"c{number % 2}") for number in range(4)]
-    at = make_record(None, 0)["_kafka_timestamp"]
-    lake.append(*(make_record(one, number, at=at + HOUR) for number, one in enumerate(events)), make_record(b"{", 4))
-    lake.run_silver()
-    lake.append(
-        make_record(events[0], 5, at=at), make_record(events[1], 6, at=at + 2 * HOUR), make_record(None, 7), make_record(b"[", 8)
-    )
-    lake.run_silver()
-    lake.run_gold()
+
+    def make(folder: Path) -> None:
+        first = type(lake)(lake.spark, folder)
+        events = [make_event(event_id=f"e{number}", customer_id=f"c{number % 2}") for number in range(4)]
+        at = make_record(None, 0)["_kafka_timestamp"]
+        first.append(*(make_record(one, number, at=at + HOUR) for number, one in enumerate(events)), make_record(b"{", 4))
+        first.run_silver()
+        copies = make_record(events[0], 5, at=at), make_record(events[1], 6, at=at + 2 * HOUR)
+        first.append(*copies, make_record(None, 7), make_record(b"[", 8))
+        first.run_silver()
+        first.run_gold()
+
+    made_once(lake.folder, make)
     return lake
 
 

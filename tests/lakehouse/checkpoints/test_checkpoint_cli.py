@@ -244,9 +244,9 @@ def test_reading_commands_answer_within_two_seconds_and_start_no_jvm(full: Any, 
         assert not done.stderr
         return time.monotonic() - started
 
-    # The best of three: others may keep this machine's cores busy.
+    # One of three tries: others may keep this machine's cores busy.
     for args in (["list"], ["show", path_of(full, "bronze")], ["verify", path_of(full, "bronze")]):
-        assert min(seconds(*args) for _ in range(3)) < 5  # alone it is under 2; another test runs beside it
+        assert any(seconds(*args) < 5 for _ in range(3))  # alone it is under 2; another test runs beside it
     assert not (tmp_path / "jvm-was-started").exists()
 
 

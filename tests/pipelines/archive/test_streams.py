@@ -27,6 +27,7 @@ from pipelines.silver import replay as silver_replay
 from pipelines.silver import silver_processing
 
 if TYPE_CHECKING:
+    from tests.conftest import Copy
     from tests.pipelines.conftest import Lake
 
 Make = Callable[..., dict[str, Any]]
@@ -37,13 +38,18 @@ NOW = datetime(2026, 4, 29, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def filled(lake: Lake, make_event: Make, make_record: Make) -> Lake:
+def filled(lake: Lake, made_once: Copy, make_event: Make, make_record: Make) -> Lake:
     """Bronze as its job makes it, with a file that holds two days; a copy, a tombstone and a dead letter, read by Silver."""
-    delta.ensure_table(lake.spark, TABLE, lake.path(BRONZE), {TOPIC_ID_PROPERTY: "topic-1"})
-    old = [make_record(make_event(event_id=f"a{n}"), n) for n in range(4)]
-    lake.append(*old, make_record(make_event(event_id="a0"), 4), make_record(None, 5), make_record(b"{", 6))
-    lake.append(make_record(make_event(event_id="a9"), 7), make_record(make_event(event_id="b1"), 8, at=T0 + DAY))
-    lake.run_silver()
+
+    def make(folder: Path) -> None:
+        first = type(lake)(lake.spark, folder)
+        delta.ensure_table(lake.spark, TABLE, first.path(BRONZE), {TOPIC_ID_PROPERTY: "topic-1"})
+        old = [make_record(make_event(event_id=f"a{n}"), n) for n in range(4)]
+        first.append(*old, make_record(make_event(event_id="a0"), 4), make_record(None, 5), make_record(b"{", 6))
+        first.append(make_record(make_event(event_id="a9"), 7), make_record(make_event(event_id="b1"), 8, at=T0 + DAY))
+        first.run_silver()
+
+    made_once(lake.folder, make)
     return lake
 
 

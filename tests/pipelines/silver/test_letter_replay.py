@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -26,6 +25,7 @@ from pipelines.common.tables import DLQ, LEDGER, SILVER
 from pipelines.silver import letter_replay, sink
 
 if TYPE_CHECKING:
+    from tests.conftest import Copy
     from tests.pipelines.conftest import Lake
 
 Row = dict[str, Any]
@@ -51,20 +51,14 @@ def _schemas(folder: Path, *versions: str) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def made() -> list[Path]:
-    """Folder of the lake that the first test made; the others copy it."""
-    return []
-
-
 @pytest.fixture
-def old(lake: Lake, made: list[Path], tmp_path_factory: pytest.TempPathFactory, make_event: Make, make_record: Make) -> Lake:
+def old(lake: Lake, made_once: Copy, make_event: Make, make_record: Make) -> Lake:
     """A lake that has read events of versions 1.1 and 1.2, but knows 1.0 only: seven dead letters."""
-    if not made:
-        folder = tmp_path_factory.mktemp("made")
+
+    def make(folder: Path) -> None:
         _make(type(lake)(lake.spark, folder, {"schemas_dir": _schemas(folder / "schemas", "1.0")}), make_event, make_record)
-        made.append(folder)
-    shutil.copytree(made[0], lake.folder, dirs_exist_ok=True)
+
+    made_once(lake.folder, make)
     lake.changes = {"schemas_dir": str(lake.folder / "schemas")}
     return lake
 
@@ -320,6 +314,7 @@ def test_many_letters_are_several_batches_of_one_replay(new: Lake, monkeypatch: 
     assert _violated(new) == {}
 
 
+@pytest.mark.faults
 def test_letter_marked_replayed_that_is_nowhere_is_found(new: Lake) -> None:
     _replay(new)
     new.run_gold()

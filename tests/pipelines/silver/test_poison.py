@@ -147,6 +147,7 @@ def test_poison_record_becomes_a_dead_letter_and_the_rest_is_processed(
     assert lake.counts()["dead_lettered"] == 2
 
 
+@pytest.mark.faults
 def test_bounded_replay_sets_the_poison_of_its_range_aside_too(
     lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
 ) -> None:
@@ -166,7 +167,7 @@ class _Killed(RuntimeError):  # not an error of ours: the power went out
     pass
 
 
-@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("dies", [pytest.param(False, marks=pytest.mark.faults), True])
 def test_poison_that_shows_after_a_part_was_written_is_counted_once(
     dies: bool, lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
