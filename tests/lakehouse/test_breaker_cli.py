@@ -113,4 +113,4 @@ def test_show_answers_within_two_seconds_after_a_day_of_probes(config: str, stor
         assert "open" in subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60).stdout
         return time.monotonic() - started
 
-    assert min(once() for _ in range(3)) < 5  # alone it is under 2; another test runs beside it
+    assert any(once() < 5 for _ in range(3))  # alone it is under 2; another test runs beside it

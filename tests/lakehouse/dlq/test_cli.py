@@ -228,8 +228,8 @@ def test_reading_takes_less_than_two_seconds_and_starts_no_jvm(lake: Any, argume
         assert "SLV-004" in done.stdout
         return time.monotonic() - started
 
-    # The best of three: others may keep this machine's cores busy.
-    assert min(run() for _ in range(3)) < 5  # alone it is under 2; another test runs beside it
+    # One of three tries: others may keep this machine's cores busy.
+    assert any(run() < 5 for _ in range(3))  # alone it is under 2; another test runs beside it
     assert not (tmp_path / "jvm-was-started").exists()
 
 

@@ -91,7 +91,7 @@ def test_command_names_what_is_wrong_within_seconds_and_without_a_jvm(lake: Any,
         assert f"lakehouse checkpoint rebuild bronze {path.with_name('g2')} --dry-run" in done.stdout
         return time.monotonic() - started
 
-    assert min(once() for _ in range(3)) < 6  # alone it is under 2; another test runs beside it
+    assert any(once() < 6 for _ in range(3))  # alone it is under 2; another test runs beside it
     assert not (tmp_path / "jvm-was-started").exists()
 
 
