@@ -15,6 +15,9 @@ from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.common.session import build_session
 from pipelines.common.settings import load_settings
 
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+"""Options of a session that runs plans on a few rows: compiling a plan costs more."""
+
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
@@ -67,8 +70,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.local.dir": str(folder / "local"),
     }
     if quick := os.environ.get("SPARK_SUBMIT_OPTS"):
-        # Compiling a plan costs more than running it on a few rows; the processes that tests start compile as the system does.
-        options |= {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+        options |= INTERPRETED  # the processes that tests start compile as the system does
     session = build_session(load_settings(None, environ={}, overrides={"spark": options}), "tests")
     if quick:
         # What the tests start as processes of their own lives for seconds: too short for the optimising compiler to pay.

@@ -125,9 +125,9 @@ def test_command_prints_a_table_and_exits_3_where_gold_was_off(
     assert _main(books, tmp_path, "--date", "2026-01-28") == 0
 
 
-@pytest.mark.parametrize("days", [1, pytest.param(2, marks=pytest.mark.faults)], ids=["open", "then closed"])
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.faults)], ids=["open", "then closed"])
 def test_dry_run_says_what_a_run_does_and_writes_nothing(
-    days: int, books: Books, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rounds: int, books: Books, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     books.add({"event_id": "e1"})
     lake = Path(books.settings.lake.root)
@@ -136,7 +136,7 @@ def test_dry_run_says_what_a_run_does_and_writes_nothing(
     def tell(found: Outcome) -> None:
         told.append((str(found), sorted(lake.rglob("*.parquet"))))
 
-    for hours in range(days):
+    for hours in range(rounds):
         # An open day that lacks events, then a closed one that got one more.
         books.add({"event_id": f"late{hours}", "endpoint": f"/late{hours}"}, processed_at=LATER + timedelta(hours=hours))
         before = sorted(lake.rglob("*"))
