@@ -15,6 +15,7 @@ from benchmarks.peer import PeerResult
 from benchmarks.workload import Fates, Run, count_rows, lake_fates, ledger_rows
 from pipelines.common.errors import LakehouseError
 from pipelines.common.kafka import bootstrap_servers
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
 
 JOBS = {
@@ -101,7 +102,7 @@ def peer_outcome(answer: PeerResult) -> Outcome:
 
 def lake_outcome(run: Run) -> Outcome:
     """The project's counts."""
-    hourly = DeltaTable(GOLD_HOURLY.path(run.settings)).to_pyarrow_table(columns=["event_count"])
+    hourly = rows_dataset(DeltaTable(GOLD_HOURLY.path(run.settings))).to_table(columns=["event_count"])
     fates = lake_fates(run.settings)
     return Outcome(fates, hourly.num_rows, count_rows(GOLD_DAILY, run.settings), int(pc.sum(hourly["event_count"]).as_py() or 0))
 

@@ -16,6 +16,7 @@ from benchmarks.measure import PROJECT
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import ProduceSummary, produce_events
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import DLQ, LEDGER, SILVER, TableName
 
@@ -101,13 +102,13 @@ def lake_fates(settings: Settings) -> Fates:
 
 def ledger_rows(settings: Settings, columns: str, job: str) -> list[tuple[Any, ...]]:
     """Select from the batch ledger's rows of one job."""
-    ledger = DeltaTable(LEDGER.path(settings)).to_pyarrow_table()
+    ledger = rows_dataset(DeltaTable(LEDGER.path(settings))).to_table()
     return query(f"SELECT {columns} FROM ledger WHERE job = '{job}'", ledger=ledger)  # noqa: S608
 
 
 def count_rows(table: TableName, settings: Settings) -> int:
     """Count a table's rows, from its files."""
-    return int(DeltaTable(table.path(settings)).to_pyarrow_dataset().count_rows())
+    return int(rows_dataset(DeltaTable(table.path(settings))).count_rows())
 
 
 def query(sql: str, **tables: Any) -> list[tuple[Any, ...]]:

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 
 from pipelines.archive.guard import refuse_ranges
+from pipelines.common.arrow_storage import table_storage
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.ledger import Ledger, covered_by, subtract
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.common.voids import EVENTS, LETTERS, LedgerRow, is_void_row, standing
@@ -142,7 +143,7 @@ def _open(table: TableName, path: str, version: int | None = None) -> DeltaTable
 
 def _require_files(table: TableName, now: DeltaTable, then: DeltaTable) -> None:
     names = [set(pa.table(one.get_add_actions()).column("path").to_pylist()) for one in (now, then)]
-    storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(then._table))
+    storage = table_storage(then)
     needed = sorted(names[1] - names[0])
     gone = sum(info.type != pa_fs.FileType.File for info in (storage.get_file_info(needed) if needed else []))
     if gone:
@@ -165,7 +166,7 @@ def _refuse_open_bills(now: DeltaTable, then: DeltaTable) -> None:
 
 def closed_days(daily: DeltaTable) -> set[date]:
     """Days of the daily Gold table that are final."""
-    final = daily.to_pyarrow_dataset().to_table(columns=["day"], filter=pc.field("billing_status") == "final")
+    final = rows_dataset(daily).to_table(columns=["day"], filter=pc.field("billing_status") == "final")
     return set(final.column("day").unique().to_pylist())
 
 

@@ -185,10 +185,9 @@ def _read_batches(ledger: DeltaTable | str | None) -> tuple[list[dict[str, Any]]
 
 def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
     """Rows of the ledger's newest files of each job; files without statistics are always read."""
-    import pyarrow.fs as pa_fs  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
-    from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415
 
+    from pipelines.common.arrow_storage import table_storage  # noqa: PLC0415
     from pipelines.common.file_facts import file_facts  # noqa: PLC0415
 
     by_job: dict[Any, list[tuple[Any, str]]] = {}
@@ -199,7 +198,7 @@ def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
         else:
             by_job.setdefault((add.get("min.job"), add.get("max.job")), []).append((add["max.committed_at"], add["path"]))
     paths += [path for files in by_job.values() for _, path in sorted(files, reverse=True)[:_NEWEST_FILES]]
-    storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(ledger._table))
+    storage = table_storage(ledger)
 
     def read(path: str) -> list[dict[str, Any]]:
         with storage.open_input_file(path) as file:

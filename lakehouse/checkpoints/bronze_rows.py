@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 
 from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
+from pipelines.common.arrow_storage import table_storage
 from pipelines.common.file_facts import file_facts
 
 Ranges = Mapping[int, list[tuple[int, int]]]
@@ -29,7 +28,7 @@ class BronzeRows:
     """The coordinates of the rows in Bronze, as its log was when this was made."""
 
     def __init__(self, table: DeltaTable) -> None:
-        self._storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
+        self._storage = table_storage(table)
         files = file_facts(table, ("path", *_STATS)).to_pylist()
         self._files: list[dict[str, Any]] = [{**dict.fromkeys(_STATS), **file} for file in files]
 

@@ -9,13 +9,12 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 
 from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.lake_tables import find_table
+from pipelines.common.arrow_storage import table_storage
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER
 from pipelines.common.voids import EVENTS, Voided, is_void_row
@@ -78,7 +77,7 @@ class LedgerReader:
     def _read(self, paths: list[str]) -> list[dict[str, Any]]:
         if self._table is None:
             return []
-        storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(self._table._table))
+        storage = table_storage(self._table)
 
         def read(path: str) -> list[dict[str, Any]]:
             with storage.open_input_file(path) as file:

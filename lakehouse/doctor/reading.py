@@ -27,6 +27,7 @@ from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.kafka import TopicState, bootstrap_servers
 from pipelines.common.leases import leases_held
 from pipelines.common.ledger import merge_ranges
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
 
@@ -123,7 +124,7 @@ def _bronze_topic_id(settings: Settings) -> str | None:
 def _known_gaps(settings: Settings) -> dict[int, list[tuple[int, int]]]:
     table = find_table(settings, KNOWN_GAPS)
     found: dict[int, list[tuple[int, int]]] = {}
-    for row in table.to_pyarrow_table().to_pylist() if table is not None else ():
+    for row in rows_dataset(table).to_table().to_pylist() if table is not None else ():
         if row["topic"] == settings.kafka.topic:
             found.setdefault(row["partition"], []).append((row["first_missing"], row["last_missing"] + 1))
     return {part: merge_ranges(spans) for part, spans in found.items()}

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from lakehouse.checkpoints.lake_tables import find_table
 from lakehouse.doctor.facts import ClosedDay
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
 
@@ -26,7 +27,7 @@ def read_closed_days(settings: Settings) -> tuple[ClosedDay, ...]:
     if daily is None or hourly is None:
         return ()
     columns = ["day", "customer_id", "event_count", "billing_status"]
-    bill = daily.to_pyarrow_dataset().to_table(columns=columns)
+    bill = rows_dataset(daily).to_table(columns=columns)
     bill = bill.filter(pc.equal(bill.column("billing_status"), "final"))
     days = sorted(set(bill.column("day").to_pylist()))[-_NEWEST_DAYS:]
     if not days:
@@ -46,7 +47,7 @@ def read_closed_days(settings: Settings) -> tuple[ClosedDay, ...]:
 def _adjustments(table: DeltaTable | None) -> list[dict[str, Any]]:
     if table is None:
         return []
-    rows: list[dict[str, Any]] = table.to_pyarrow_dataset().to_table(columns=["day", "customer_id", "event_count"]).to_pylist()
+    rows: list[dict[str, Any]] = rows_dataset(table).to_table(columns=["day", "customer_id", "event_count"]).to_pylist()
     return rows
 
 
@@ -63,7 +64,7 @@ def _live(table: DeltaTable, days: list[date]) -> Counts:
     first, end = (datetime.combine(day, time(), UTC) for day in (days[0], days[-1] + timedelta(days=1)))
     hour, kind = pc.field("hour"), pa.timestamp("us", tz="UTC")
     between = (hour >= pa.scalar(first, kind)) & (hour < pa.scalar(end, kind))
-    rows = table.to_pyarrow_dataset().to_table(columns=["hour", "customer_id", "event_count"], filter=between)
+    rows = rows_dataset(table).to_table(columns=["hour", "customer_id", "event_count"], filter=between)
     summed = rows.group_by(["hour", "customer_id"]).aggregate([("event_count", "sum")])
     return _counts(
         (

@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
 
@@ -59,10 +60,10 @@ class Bill:
 def count_batches(settings: Settings, job: str) -> Counter[str]:
     """Sum the batch ledger's counts of `job`; nothing where there is no ledger yet."""
     try:
-        files = DeltaTable(LEDGER.path(settings)).file_uris()
+        ledger = DeltaTable(LEDGER.path(settings))
     except TableNotFoundError:
         return Counter()
-    rows = ds.dataset(files).to_table(columns=list(_COUNTS), filter=ds.field("job") == job)
+    rows = rows_dataset(ledger).to_table(columns=list(_COUNTS), filter=ds.field("job") == job)
     return Counter({name: pc.sum(rows[name]).as_py() or 0 for name in _COUNTS})
 
 
@@ -134,4 +135,4 @@ def _rows(settings: Settings, name: TableName) -> int:
 
 
 def _table(settings: Settings, name: TableName, columns: list[str]) -> pa.Table:
-    return DeltaTable(name.path(settings)).to_pyarrow_table(columns=columns)
+    return rows_dataset(DeltaTable(name.path(settings))).to_table(columns=columns)

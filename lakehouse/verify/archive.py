@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
+from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import LakehouseError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -25,7 +25,7 @@ class ArchiveFiles:
 
     def dataset(self) -> ds.Dataset:
         """Rows of all files."""
-        system, root = _open(self.base)
+        system, root = open_folder(self.base)
         return ds.dataset([f"{root}/{name}" for name in self.names], format="parquet", filesystem=system)
 
 
@@ -36,7 +36,7 @@ def find_archive(settings: Settings) -> ArchiveFiles:
     """
     base = (settings.retention.archive or f"{settings.lake.root.rstrip('/')}/archive").rstrip("/")
     base = f"{base}/{BRONZE.layer}/{BRONZE.table}"
-    system, root = _open(base)
+    system, root = open_folder(base)
     there = {
         info.path.removeprefix(f"{root}/")
         for info in system.get_file_info(pa_fs.FileSelector(root, recursive=True, allow_not_found=True))
@@ -57,10 +57,3 @@ def find_archive(settings: Settings) -> ArchiveFiles:
             raise LakehouseError(msg)
         names += named
     return ArchiveFiles(base, tuple(names))
-
-
-def _open(base: str) -> tuple[pa_fs.FileSystem, str]:
-    if "://" not in base:
-        return pa_fs.LocalFileSystem(), str(Path(base).absolute())
-    system, root = pa_fs.FileSystem.from_uri(base.replace("s3a://", "s3://", 1))
-    return system, root.rstrip("/")

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import FIRST, Finding, Invariant
+from pipelines.common.arrow_storage import table_storage
 from pipelines.common.file_facts import file_facts
 
 _COMMIT_DIGITS = 20
@@ -26,7 +26,7 @@ def check_storage(lake: Lake) -> Invariant:
     result = Invariant("I7", "tables are sound: versions contiguous, files there, footers and pages readable")
     files = 0
     for name, table in lake.tables.items():
-        storage = _storage(table)
+        storage = table_storage(table)
         commits = dict(_commits(storage))
         problems = {
             "version missing in the log": _missing_versions(storage, list(commits), table.version()),
@@ -48,7 +48,7 @@ def check_transactions(lake: Lake) -> Invariant:
     result = Invariant("I8", "a sink's transaction version is monotone")
     seen = 0
     for name, table in lake.tables.items():
-        storage = _storage(table)
+        storage = table_storage(table)
         last: dict[str, int] = {}
         offenders = []
         for version, info in _commits(storage):
@@ -65,10 +65,6 @@ def check_transactions(lake: Lake) -> Invariant:
             )
     result.counts = {"transactions": seen}
     return result
-
-
-def _storage(table: DeltaTable) -> pa_fs.FileSystem:
-    return pa_fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
 
 
 def _commits(storage: pa_fs.FileSystem) -> Iterator[tuple[int, pa_fs.FileInfo]]:

@@ -27,7 +27,8 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from pipelines.archive.content import figures, read
-from pipelines.archive.storage import dataset, open_folder, write_files
+from pipelines.archive.storage import dataset, write_files
+from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings

@@ -12,6 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
 from pipelines.common.ledger import merge_ranges, subtract
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE_ARCHIVE
 
@@ -90,7 +91,7 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
     path = table_path(settings)
     if not DeltaTable.is_deltatable(path):
         return []
-    found: list[dict[str, Any]] = DeltaTable(path).to_pyarrow_table().to_pylist()
+    found: list[dict[str, Any]] = rows_dataset(DeltaTable(path)).to_table().to_pylist()
     return found
 
 

@@ -19,14 +19,6 @@ _REPEATING = ["_kafka_topic", "_kafka_partition", "_kafka_timestamp_type", "_raw
 _CHUNK = 4 * 1024 * 1024
 
 
-def open_folder(path: str) -> tuple[pa_fs.FileSystem, str]:
-    """Give the file system of `path` (local, or a URI such as s3://) and the folder's path on it."""
-    if "://" not in path:
-        return pa_fs.LocalFileSystem(), str(Path(path).absolute())
-    system, root = pa_fs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
-    return system, root.rstrip("/")
-
-
 def write_files(
     system: pa_fs.FileSystem, folder: str, rows: pa.RecordBatchReader, *, level: int, begins: str = "part"
 ) -> list[str]:

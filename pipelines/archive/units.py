@@ -15,7 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
 from pipelines.archive.content import Figures, Part, figures, read
-from pipelines.archive.storage import dataset, keep, open_folder, sha256
+from pipelines.archive.storage import dataset, keep, sha256
+from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import DataLossError, LakehouseError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE

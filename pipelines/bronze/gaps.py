@@ -187,7 +187,7 @@ def _known(settings: Settings, topic: str) -> pa.Table:
     path = files.absolute(KNOWN_GAPS.path(settings))
     if not DeltaTable.is_deltatable(path):
         return SCHEMA.empty_table()
-    table = DeltaTable(path).to_pyarrow_table()
+    table = rows_dataset(DeltaTable(path)).to_table()
     return table.filter(pa.compute.equal(table.column("topic"), topic))
 
 

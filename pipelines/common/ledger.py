@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER, TableName
 from pipelines.common.voids import LETTERS, Voided, standing
@@ -180,10 +181,10 @@ class Ledger:
 
     def _read(self, wanted: ds.Expression, columns: list[str]) -> list[dict[str, Any]]:
         try:
-            files = DeltaTable(self.path).file_uris()
+            table = DeltaTable(self.path)
         except TableNotFoundError:
             return []
-        rows: list[dict[str, Any]] = ds.dataset(files, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
+        rows: list[dict[str, Any]] = rows_dataset(table, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
         return rows
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaProtocolError
-from deltalake.fs import DeltaStorageHandler
+
+from pipelines.common.arrow_storage import table_storage
 
 
-def rows_dataset(table: DeltaTable, bounds: Mapping[str, tuple[Any, Any]] | None = None) -> ds.Dataset:
+def rows_dataset(
+    table: DeltaTable, bounds: Mapping[str, tuple[Any, Any]] | None = None, schema: pa.Schema | None = None
+) -> ds.Dataset:
     """The rows of the files that may hold values within `bounds` (by column, both ends included), by their statistics.
 
     Not by deltalake's own dataset: that reads every file's statistics as Python's dates, and one record with a time after
@@ -26,9 +29,20 @@ def rows_dataset(table: DeltaTable, bounds: Mapping[str, tuple[Any, Any]] | None
         msg = f"The table {table.table_uri} has {', '.join(sorted(unknown))}, expected a table of plain files."
         raise DeltaProtocolError(msg)
     adds = pa.table(table.get_add_actions(flatten=True))
-    paths = adds.filter(_may_hold(adds, bounds or {})).column("path").to_pylist()
-    storage = pa_fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
-    return ds.dataset(paths, schema=pa.schema(table.schema().to_arrow()), format="parquet", filesystem=storage)
+    return files_dataset(table, adds.filter(_may_hold(adds, bounds or {})).column("path").to_pylist(), schema)
+
+
+def files_dataset(table: DeltaTable, paths: Iterable[str], schema: pa.Schema | None = None) -> ds.Dataset:
+    """The rows of the data files `paths`, as the table's log names them; `schema`: of the table unless given.
+
+    A file that is not there is an OSError when it is read, not before.
+    """
+    return ds.FileSystemDataset.from_paths(
+        [unquote(path) for path in paths],
+        schema=schema or pa.schema(table.schema().to_arrow()),
+        format=ds.ParquetFileFormat(),
+        filesystem=table_storage(table),
+    )
 
 
 def _may_hold(adds: pa.Table, bounds: Mapping[str, tuple[Any, Any]]) -> pa.Array:

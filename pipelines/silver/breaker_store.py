@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.common.logging import Log
+from pipelines.common.plain_read import files_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import CIRCUIT_BREAKER
 from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
@@ -95,10 +95,16 @@ class BreakerStore:
     def newest(self, count: int) -> list[Transition]:
         """The last `count` transitions, the newest first."""
         try:
-            files = _newest_files(DeltaTable(self.path), count)
+            table = DeltaTable(self.path)
         except TableNotFoundError:
             return []
-        rows = ds.dataset(files, schema=SCHEMA).to_table().sort_by([("at", "descending")]).slice(0, count).to_pylist()
+        rows = (
+            files_dataset(table, _newest_files(table, count), SCHEMA)
+            .to_table()
+            .sort_by([("at", "descending")])
+            .slice(0, count)
+            .to_pylist()
+        )
         return [_transition(row) for row in rows]
 
     def peek(self) -> Transition | None:
@@ -161,10 +167,8 @@ def _newest_files(table: DeltaTable, count: int) -> list[str]:
     """Files with the last `count` rows: a breaker that is open for a day leaves thousands of files of one row."""
     adds = pa.table(table.get_add_actions(flatten=True))
     if "max.at" not in adds.column_names or adds["max.at"].null_count:
-        return table.file_uris()
-    ordered = adds.sort_by([("max.at", "descending")])["path"].to_pylist()
-    wanted = {path.rsplit("/", 1)[-1] for path in ordered[:count]}
-    return [uri for uri in table.file_uris() if uri.rsplit("/", 1)[-1] in wanted]
+        return [str(path) for path in adds["path"].to_pylist()]
+    return [str(path) for path in adds.sort_by([("max.at", "descending")])["path"].to_pylist()[:count]]
 
 
 def _transition(row: Mapping[str, Any]) -> Transition:
