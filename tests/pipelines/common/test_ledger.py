@@ -34,7 +34,7 @@ ROW = BatchRow(
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(load_settings(None, environ={}, overrides={"lake.root": str(tmp_path)}))
+    return Ledger(load_settings(None, environ={}, overrides={"lake.root": str(tmp_path / "my lake")}))
 
 
 def test_row_comes_back_from_its_commit_metadata() -> None:

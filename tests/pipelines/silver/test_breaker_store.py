@@ -18,7 +18,7 @@ T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 
 @pytest.fixture
 def store(tmp_path: Path) -> BreakerStore:
-    return BreakerStore(load_settings(None, environ={}, overrides={"lake.root": str(tmp_path / "lake")}))
+    return BreakerStore(load_settings(None, environ={}, overrides={"lake.root": str(tmp_path / "my lake")}))
 
 
 def change(minutes: int, to: State = "open") -> Transition:
