@@ -25,11 +25,10 @@ demo: setup ## Run the whole path on a real broker, and show that every event is
 	@$(BIN)/lakehouse demo --config $(CONFIG) --events $(EVENTS) $(ARGS)
 
 test: setup quick-jvm ## Run the tests, but for the long runs of test-faults
-	@SPARK_SUBMIT_OPTS='$(QUICK_JVM)' $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@SPARK_SUBMIT_OPTS='$(QUICK_JVM)' $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -o faulthandler_timeout=1230 $(ARGS)
 
 test-faults: setup $(if $(QUICK),quick-jvm) ## Run the fault suite and every long test; write docs/reliability.md
 	@SPARK_SUBMIT_OPTS='$(if $(QUICK),$(QUICK_JVM))' $(BIN)/python -m pytest tests -p tests.faults.report --seed $(SEED) --timeout 1800 \
-	  -o faulthandler_timeout=3630 \
 	  -m 'faults or case or mutant or control' $(ARGS)
 
 # With classes from an archive a JVM of Spark starts in two thirds of the time; see tests/class_archive.py.

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
-from pyarrow import fs
 
 from pipelines.common import files
+from pipelines.common.plain_read import files_dataset
 from pipelines.silver.fates import Flags, Longs
 
 _SECOND = 1_000_000
@@ -49,15 +48,14 @@ class SilverFiles:
         wanted = pa.schema([schema.field(name) for name in dict.fromkeys(["_event_key", *columns])])
         if not names:
             return wanted.empty_table().select(list(columns))
-        system, root = fs.FileSystem.from_uri(files.absolute(self.path))
 
         def among(paths: Sequence[str], columns: Sequence[str]) -> pa.Table:
-            found = ds.dataset(list(paths), schema=wanted, format="parquet", filesystem=system)
-            return found.to_table(columns=list(columns), filter=pc.field("_event_key").isin(pa.array(keys)))
+            rows = files_dataset(table, paths, wanted)
+            return rows.to_table(columns=list(columns), filter=pc.field("_event_key").isin(pa.array(keys)))
 
         # Most files hold none of the keys: one narrow column tells.
-        hits = among([f"{root}/{unquote(name)}" for name in names], ["__filename"])
-        paths = hits.column("__filename").unique().to_pylist()
+        hits = set(among(names, ["__filename"]).column("__filename").unique().to_pylist())
+        paths = [name for name in names if unquote(name) in hits]
         # In one chunk: Spark 4.2 stops reading an Arrow table at its first empty one, and a row group without a match is one.
         return among(paths, columns).combine_chunks() if paths else wanted.empty_table().select(list(columns))
 
