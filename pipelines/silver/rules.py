@@ -8,6 +8,7 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from pipelines.common.ranges import MISSING_BELOW_MS
 from pipelines.common.settings import SilverSettings
 
 POISON_RULE = "SLV-009"
@@ -64,12 +65,13 @@ def rejecting_rules() -> list[Rule]:
 def warning_rules(settings: SilverSettings) -> list[Rule]:
     """Rules whose failure only flags the row."""
     delay = F.col("_arrival_delay_seconds")
+    kafka_time_missing = F.col("_kafka_timestamp").isNull() | (F.col("_kafka_timestamp_ms") < MISSING_BELOW_MS)
     return [
         _rule(
             "SLV-101",
             "clock_skew",
             "The event is not from the future",
-            delay < -settings.skew_after_seconds,
+            (delay < -settings.skew_after_seconds) & ~kafka_time_missing,
             f"event_timestamp is more than {settings.skew_after_seconds} s after Kafka's timestamp",
         ),
         _rule(
@@ -85,6 +87,13 @@ def warning_rules(settings: SilverSettings) -> list[Rule]:
             "The event is not older than ten years",
             delay > _SECONDS_IN_TEN_YEARS,
             "event_timestamp is more than ten years before Kafka's timestamp",
+        ),
+        _rule(
+            "SLV-104",
+            "kafka_time_missing",
+            "Kafka's time is one",
+            kafka_time_missing,
+            "Kafka's timestamp is missing, or a number that is no time of today in milliseconds",
         ),
     ]
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.settings import SilverSettings
 from pipelines.silver.rules import any_failed, failed_ids, failed_sentences, rejecting_rules, warning_rules
 from pipelines.silver.transforms import parse_events
@@ -25,7 +26,7 @@ _SILVER = SilverSettings()
 def _parsed(spark: SparkSession, *values: bytes | None) -> DataFrame:
     columns = {"i": range(len(values)), "_raw_value": pa.array(values, pa.binary())}
     table = pa.table({**columns, "_kafka_timestamp": pa.array([KAFKA] * len(values), pa.timestamp("us", tz="UTC"))})
-    return parse_events(spark.createDataFrame(table)).orderBy("i")
+    return parse_events(with_kafka_ms(spark.createDataFrame(table))).orderBy("i")
 
 
 def _bytes(event: Row) -> bytes:
