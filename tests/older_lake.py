@@ -57,7 +57,9 @@ def _with_times(rows: pa.Table) -> pa.Table:
     micros = pc.multiply(rows.column(LATER), 1000)
     found = {"_kafka_timestamp": pc.coalesce(rows.column("_kafka_timestamp"), micros.cast(pa.timestamp("us", tz="UTC")))}
     if "_arrival_delay_seconds" in rows.column_names:
-        delay = pc.divide(pc.subtract(micros, rows.column("event_timestamp").cast(pa.int64())).cast(pa.float64()), 1e6)
+        delay = pc.divide(
+            pc.subtract(micros, rows.column("event_timestamp").cast(pa.int64())).cast(pa.float64(), safe=False), 1e6
+        )
         found |= {"_arrival_delay_seconds": delay, "_is_late_arriving": pc.greater(delay, 7200)}
     for name, column in found.items():
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
