@@ -220,7 +220,8 @@ def whole(text: str) -> int:
     if not significant:
         return 0
     if power < 0 or len(significant) + power > _LONGEST_INTEGER:
-        raise ValueError
+        msg = "no whole number of 19 digits"
+        raise ValueError(msg)
     number = int(significant + "0" * power)
     return -number if text.startswith("-") else number
 
