@@ -74,7 +74,7 @@ def _whole_with_point(fields: Fields, pick: int) -> bytes:
     text = encode({**fields, **{name: f"@{name}@" for name in names}}).decode()
     for name in names:
         number = fields[name]
-        forms = (f"{number}.0", f"{number}e0", f"{number}000E-3", f"{number}.000")
+        forms = (f"{number}.0", f"{number}e0", f"{number * 1000}E-3", f"{number}.000")
         text = text.replace(f'"@{name}@"', forms[pick % len(forms)])
     return text.encode()
 
