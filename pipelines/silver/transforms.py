@@ -22,8 +22,9 @@ _OFFSET_BITS = 48
 def parse_events(records: DataFrame, poison: Sequence[int] = ()) -> DataFrame:
     """Read the value with `events.parse`; of the records at the coordinates `poison` nothing is read.
 
-    Adds `event` (struct, NULL where there is none), `problem`, `missing`, `wrong_type`, `out_of_range`, `unknown_field`
-    (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all of them.
+    Adds `event` (struct, NULL where there is none), `problem`, `detail`, `missing`, `wrong_type`, `expected`,
+    `out_of_range`, `bounds`, `unknown_field` (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all
+    of them.
     """
     if not poison:
         parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)")).select(*records.columns, "parsed.*")
