@@ -15,8 +15,13 @@ LATER = "_kafka_timestamp_ms"
 
 
 def make_older(table: str) -> None:
-    """Rewrite the data files and the log of the Delta table at `table`, all of its versions."""
+    """Rewrite the data files and the log of the Delta table at `table`, all of its versions.
+
+    A session that has read the table knows the files as they were: do it in a copy of the lake.
+    """
     folder = Path(table)
+    for checksum in folder.glob(".*.crc"):
+        checksum.unlink()
     for path in (folder / "_delta_log").iterdir():
         if path.suffix == ".json":
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

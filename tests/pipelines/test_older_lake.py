@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
+from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
 from batch.reconcile_gold import Paths, reconcile
@@ -71,9 +73,10 @@ def _command(lake: Lake, *words: str) -> str:
 
 
 def test_lake_with_files_of_both_versions(
-    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
+    spark: SparkSession, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path, lake: Lake
 ) -> None:
     minute = timedelta(minutes=1)
+    lake = type(lake)(spark, tmp_path / "first")
     lake.append(
         make_record(make_event(event_id="old"), 0),
         make_record(make_event(event_id="replaced", status_code=500), 1, at=T0 + timedelta(hours=3)),
@@ -84,6 +87,8 @@ def test_lake_with_files_of_both_versions(
     _append_far(lake, make_record(b"{far", 5))
     lake.run_silver()
     lake.run_gold()
+    shutil.copytree(lake.folder, tmp_path / "older")
+    lake = type(lake)(spark, tmp_path / "older")
     for table in (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY):
         make_older(lake.path(table))
     # What an older version made of a time in the year 58878.
