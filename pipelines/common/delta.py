@@ -100,6 +100,22 @@ def ensure_columns(spark: SparkSession, table: TableDef, path: str) -> None:
         spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` ADD COLUMNS ({columns})")
 
 
+def ensure_properties(spark: SparkSession, path: str, wanted: Mapping[str, str]) -> dict[str, str | None]:
+    """Set the properties of `wanted` that the table at `path` has otherwise; return what these were (None: not set).
+
+    For properties whose change alters no row and stops no reader, such as the columns that have statistics. Nothing is committed
+    where all are as wanted. The caller holds the lease of the table's layer, as for any commit.
+    """
+    found = _updated(spark, path).metadata().configuration()
+    before = {key: str(found.get(key).get()) if found.contains(key) else None for key in wanted}
+    differing = {key: value for key, value in before.items() if value != wanted[key]}
+    if differing:
+        pairs = ", ".join(f"'{key}' = '{wanted[key]}'" for key in differing)
+        with commits_say(spark, {"lakehouse": "properties"}):
+            spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ({pairs})")
+    return differing
+
+
 def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
     """Make the lake's existing tables known to SQL as `layer.table`; return those that exist."""
     found = []
