@@ -11,6 +11,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
+from pipelines.common.commits import newest_commits
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
@@ -94,12 +95,8 @@ class Restore:
 
 def restores(table: DeltaTable, newest: int = _HISTORY) -> list[Restore]:
     """The RESTOREs among the table's newest commits, whoever made them."""
-    found = []
-    for commit in table.history(newest):
-        kept = (commit.get("operationParameters") or {}).get("version")
-        if commit.get("operation") == "RESTORE" and kept is not None:
-            found.append(Restore(int(commit["version"]), int(kept)))
-    return found
+    commits = newest_commits(table.table_uri, table.version(), at_most=newest)
+    return [Restore(one.version, one.restored_to) for one in commits if one.restored_to is not None]
 
 
 def topic_id(table: DeltaTable) -> str | None:

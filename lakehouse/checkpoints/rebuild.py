@@ -122,7 +122,7 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
         )
         raise DataLossError(msg)
     starting = {partition: max(first, ends.get(partition, first)) for partition, first in sorted(topic.start.items())}
-    to_read = sum(topic.end[partition] - offset for partition, offset in starting.items())
+    to_read = sum(max(0, topic.readable[partition] - offset) for partition, offset in starting.items())
     return _Start(topic.topic_id, json.dumps({str(partition): offset for partition, offset in starting.items()}), to_read, lost)
 
 

@@ -128,7 +128,7 @@ def fill(
 def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
     named = {*(selection.starting or {}), *(selection.ending or {})} or set(topic.start)
     first = {part: (selection.starting or {}).get(part, topic.start[part]) for part in named}
-    end = {part: (selection.ending or {}).get(part, topic.end[part]) for part in named}
+    end = {part: (selection.ending or {}).get(part, topic.readable[part]) for part in named}
     if selection.from_date is not None:
         begin = kafka.offsets_at(settings, topic, selection.from_date)
         first = {part: max(offset, begin[part]) for part, offset in first.items()}

@@ -189,16 +189,6 @@ def transaction_version(spark: SparkSession, path: str, app_id: str) -> int | No
     return int(found.get()) if found.isDefined() else None
 
 
-def batch_metadata(spark: SparkSession, path: str, batch_key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`userMetadata` of the newest commit whose metadata holds all of `batch_key`, among the last 50."""
-    rows = DeltaTable.forPath(spark, path).history(50).select("version", "userMetadata").collect()
-    for row in rows:
-        metadata = json.loads(row.userMetadata) if row.userMetadata else {}
-        if isinstance(metadata, dict) and all(metadata.get(key) == value for key, value in batch_key.items()):
-            return {**metadata, "version": row.version}
-    return None
-
-
 def _delta_log(spark: SparkSession, path: str) -> Any:
     jvm: Any = spark._jvm
     return jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path)

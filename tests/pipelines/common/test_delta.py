@@ -108,12 +108,22 @@ def test_new_checkpoint_that_counts_from_0_again_loses_nothing(spark: SparkSessi
     assert checkpoints[0].app_id("dlq") not in ids
 
 
-def test_metadata_of_a_batch_is_found_with_its_version(spark: SparkSession, table: str) -> None:
+def test_versions_are_those_of_the_last_append(spark: SparkSession, table: str) -> None:
     versions = [_append(spark, table, [n], "a", n) for n in range(3)]
 
-    assert delta.batch_metadata(spark, table, {"batch_id": 1}) == {"batch_id": 1, "app": "a", "version": versions[1]}
-    assert delta.batch_metadata(spark, table, {"batch_id": 1, "app": "b"}) is None
     assert (delta.last_version(spark, table), delta.current_version(spark, table)) == (versions[2], versions[2])
+
+
+def test_properties_are_set_where_they_differ_and_not_again(spark: SparkSession, table: str) -> None:
+    wanted = {"delta.checkpointInterval": "200", "delta.dataSkippingStatsColumns": "id"}
+    _append(spark, table, [1], "a", 0)
+    version = delta.current_version(spark, table)
+
+    assert delta.ensure_properties(spark, table, wanted) == {"delta.dataSkippingStatsColumns": None}
+    assert delta.ensure_properties(spark, table, wanted) == {}
+    assert delta.table_property(spark, table, "delta.dataSkippingStatsColumns") == "id"
+    assert delta.current_version(spark, table) == version + 1
+    assert _ids(spark, table) == [1]
 
 
 def test_table_is_made_once_with_its_properties(spark: SparkSession, table: str) -> None:
