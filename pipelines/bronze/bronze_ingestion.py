@@ -19,6 +19,7 @@ from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.common import delta, jobs, kafka
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint, planned_offsets
+from pipelines.common.contract_start import refuse_differences, work_around_damage
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
@@ -26,7 +27,7 @@ from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.restores import refuse_old_copy, refuse_restored
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, KNOWN_GAPS
+from pipelines.common.tables import BRONZE, KNOWN_GAPS, LEDGER
 
 
 def run(
@@ -45,7 +46,9 @@ def run(
     topic = kafka.wait_for_topic(settings)
     starting = _starting(starting_offsets, topic)
     path = BRONZE.path(settings)
+    work_around_damage(settings, (BRONZE, LEDGER))
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
+    refuse_differences(spark, settings, "bronze", (BRONZE,), (LEDGER,))
     _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     # The checks of offsets read them, so they are there from the first day.
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
