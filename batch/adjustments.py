@@ -109,15 +109,15 @@ def book(
         }
     ).withColumn("adjustment_id", F.sha2(F.to_json(F.struct("day", "customer_id", "sequence", "cause")), 256))
     same = (F.col("t.customer_id") == F.col("s.customer_id")) & (F.col("t.sequence") == F.col("s.sequence"))
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(rows.select(ADJUSTMENTS_TABLE.column_names).coalesce(1).alias("s"), (F.col("t.day") == F.lit(bill.day)) & same)
         # By name, not all: a column that somebody added to the table is theirs.
         .whenNotMatchedInsert(values={name: F.col(f"s.{name}") for name in ADJUSTMENTS_TABLE.column_names})
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "reconcile"):
+        result = merge.execute().collect()[0]
     return int(result["num_inserted_rows"])
 
 

@@ -9,7 +9,8 @@ from batch import reconciliation
 from pipelines.archive import records as archive
 from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
-from pipelines.common.delta import COMMON_PROPERTIES, TableDef
+from pipelines.common.contract import COMMON_PROPERTIES
+from pipelines.common.delta import TableDef
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
 from pipelines.common.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER

@@ -186,15 +186,15 @@ def _remove_strays(spark: SparkSession, settings: Settings, plan: RebuildPlan) -
         return 0
     put = kept.join(strays, on=keys, how="left_semi").withColumn("_anew", F.lit(True))
     source = put.unionByName(strays.withColumn("_anew", F.lit(False)), allowMissingColumns=True)
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(source.alias("s"), f"{_same_letter()} AND NOT s._anew")
         .whenMatchedDelete()
         .whenNotMatchedInsert(condition="s._anew", values={name: f"s.`{name}`" for name in letters.columns})
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "rebuild"):
+        result = merge.execute().collect()[0]
     return int(result["num_deleted_rows"]) - int(result["num_inserted_rows"])
 
 
@@ -208,7 +208,7 @@ def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, r
     live = spark.read.format("delta").load(path)
     rebuilt = spark.read.format("delta").load(DLQ.path(plan.settings(settings)))
     added = rebuilt.join(live.select(*KEYS[DLQ]), on=list(KEYS[DLQ]), how="left_anti").count()
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(rebuilt.alias("s"), _same_letter())
@@ -218,9 +218,9 @@ def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, r
         .whenNotMatchedBySourceUpdate(
             condition="t._status = 'open'", set=letter_state(live.columns, "replayed", f"rebuild-{run_id}")
         )
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "rebuild"):
+        result = merge.execute().collect()[0]
     return added, int(result["num_updated_rows"])
 
 

@@ -13,9 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from deltalake import CommitProperties
+
 from pipelines.common.arrow_storage import open_folder
 from pipelines.common.ledger import COUNTS, BatchRow
 
+MARK = "lakehouse"
+"""Key under which a writer of ours names itself in a commit that carries neither a batch nor a transaction id of ours."""
+APP_IDS = "lakehouse-"
+"""How transaction ids of ours begin (see checkpoints.py)."""
 _LONGEST = 1_000_000
 """Characters of metadata that are looked at: what one of our batches says of itself is far shorter."""
 
@@ -82,6 +88,20 @@ class Commit:
             return None
         return _whole(self.parameters.get("version"))
 
+    def metric(self, key: str) -> int | None:
+        """A number that the commit says of itself; None where it does not."""
+        return _whole(_mapping(self.info.get("operationMetrics")).get(key))
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a writer of the project left its mark: a transaction id, what a batch or command says, or its name."""
+        if any(app.startswith(APP_IDS) for app in self.transactions):
+            return True
+        if isinstance(self.info.get(MARK), str) or isinstance(self.said.get(MARK), str):
+            return True
+        is_batch = any(self.batch_row(job) is not None for job in ("silver", "gold"))
+        return is_batch or any(self.note(key) for key in ("rollback", "rebuild"))
+
     def note(self, key: str) -> dict[str, Any]:
         """What a command of ours wrote below `key` (`rollback`, `rebuild`); empty where it did not."""
         found = self.said.get(key)
@@ -100,6 +120,11 @@ class Commit:
             return row if self.changes_rows else None
         own = any(app.endswith(row.generation) and number == row.batch_id for app, number in self.transactions.items())
         return row if own else None
+
+
+def marked(writer: str) -> CommitProperties:
+    """The mark of a commit that `writer`, a part of this project, makes by deltalake."""
+    return CommitProperties(custom_metadata={"userMetadata": json.dumps({MARK: writer})})
 
 
 def said(metadata: object) -> dict[str, Any]:

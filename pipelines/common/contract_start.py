@@ -10,8 +10,9 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
-from pipelines.common.contract import WRITTEN_BY, Difference, differences, table_facts
-from pipelines.common.derived_files import Damage, find_damage, set_aside
+from pipelines.common.contract import WRITTEN_BY, differences, table_facts
+from pipelines.common.contract_sentences import damage_sentence, gap_sentence, sentence
+from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import ContractError, LakehouseError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
@@ -19,7 +20,6 @@ from pipelines.common.settings import Settings
 from pipelines.common.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.common.tables import BRONZE, SILVER, TableName
 
-PAGE = "playbooks/table-contract.md"
 _LOG = Log("contract")
 
 
@@ -62,11 +62,6 @@ def refuse_differences(
             _LOG.warning("property of a table set back", table=str(name), properties=", ".join(back))
 
 
-def sentence(one: Difference) -> str:
-    """Say what differs and what to do."""
-    return f"{one}; run `lakehouse contract restore {one.table}`, which sets it back ({PAGE})."
-
-
 def refuse_gap(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -> None:
     """Refuse to start the stream of `job` on `checkpoint` where its source has lost what it reads next.
 
@@ -89,20 +84,6 @@ def gap_of(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -
     return find_gap(table, int(position["reservoirVersion"]), change_feed=job == "gold")
 
 
-def gap_sentence(job: str, gap: Gap) -> str:
-    """Say why the stream of `job` cannot go on, and what to do."""
-    if job == "gold":
-        restore = f"`lakehouse contract restore {SILVER}`, " if "change feed" in gap.why else ""
-        return (
-            f"Gold cannot read the changes of {SILVER} from version {gap.version} on, as {gap.why}; Silver has all rows still, "
-            f"so run {restore}`lakehouse rebuild gold --swap` and then `lakehouse checkpoint rebuild gold` ({PAGE})."
-        )
-    return (
-        f"Silver cannot read version {gap.version} of {BRONZE}, as {gap.why}; Bronze has all records still, so run `lakehouse "
-        f"checkpoint rebuild silver`, whose new generation reads the table as it stands ({PAGE})."
-    )
-
-
 def cause_in_tables(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -> LakehouseError | None:
     """Why a stream failed, where somebody did something to its tables; None where that is not it, or cannot be told."""
     try:
@@ -119,19 +100,6 @@ def cause_in_tables(spark: SparkSession, settings: Settings, job: str, checkpoin
     except Exception:  # a table that cannot be read, or files: the failure itself says more
         return None
     return None
-
-
-def damage_sentence(name: TableName, damage: Damage) -> str:
-    """Say which derived file is damaged, and what to do."""
-    if damage.is_lost:
-        return (
-            f"The log of {name} is damaged ({damage.why}), and the commits that the file stood for were cleaned; put it back "
-            "from a backup, or see playbooks/full-rebuild.md."
-        )
-    return (
-        f"A derived file in the log of {name} is damaged ({damage.why}), and all commits are there, so nothing is lost; run "
-        f"`lakehouse contract restore {name}`, which sets it aside ({PAGE})."
-    )
 
 
 def _position(spark: SparkSession, checkpoint: str) -> Mapping[str, Any] | None:

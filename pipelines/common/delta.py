@@ -12,6 +12,8 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.common import files
+from pipelines.common.commits import MARK
+from pipelines.common.contract import COMMON_PROPERTIES
 from pipelines.common.errors import UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, TableName
@@ -42,14 +44,6 @@ class TableDef:
     def column_names(self) -> list[str]:
         """Names in table order: the `select` that every writer ends with."""
         return [column.name for column in self.columns]
-
-
-COMMON_PROPERTIES = {
-    # Readers without a JVM (status, verify, other engines) read the plain format.
-    "delta.enableDeletionVectors": "false",
-    # A log of many small commits stays quick to load, and a checkpoint is no work on every tenth live batch.
-    "delta.checkpointInterval": "200",
-}
 
 
 def is_delta_table(spark: SparkSession, path: str) -> bool:
@@ -111,7 +105,7 @@ def ensure_properties(spark: SparkSession, path: str, wanted: Mapping[str, str])
     differing = {key: value for key, value in before.items() if value != wanted[key]}
     if differing:
         pairs = ", ".join(f"'{key}' = '{wanted[key]}'" for key in differing)
-        with commits_say(spark, {"lakehouse": "properties"}):
+        with commits_are_ours(spark, "properties"):
             spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ({pairs})")
     return differing
 
@@ -160,6 +154,13 @@ def commits_say(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[No
         yield
     finally:
         spark.conf.unset(_USER_METADATA)
+
+
+@contextmanager
+def commits_are_ours(spark: SparkSession, writer: str) -> Iterator[None]:
+    """Mark the commits of the block as the project's own, made by `writer`: the doctor names those that nobody marked."""
+    with commits_say(spark, {MARK: writer}):
+        yield
 
 
 def last_version(spark: SparkSession, path: str) -> int:

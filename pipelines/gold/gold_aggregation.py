@@ -18,7 +18,8 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import delta, failpoints, files, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.contract_start import gap_sentence, refuse_differences, refuse_gap, work_around_damage
+from pipelines.common.contract_sentences import gap_sentence
+from pipelines.common.contract_start import refuse_differences, refuse_gap, work_around_damage
 from pipelines.common.errors import ContractError, StoppedError, UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
