@@ -60,12 +60,13 @@ def run(
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
     refuse_differences(spark, settings, "gold", (GOLD_HOURLY, GOLD_DAILY), (SILVER, LEDGER))
+    refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
-    refuse_gap(spark, settings, JOB, checkpoint.path)
     if checkpoint.starting and not starting_offsets:
         # Made from what the tables hold, after the old one was lost.
         starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
     if checkpoint.is_new and (gap := find_gap(DeltaTable(files.absolute(silver)), int(starting), change_feed=True)):
+        release_checkpoint(checkpoint.path)
         raise ContractError(gap_sentence(JOB, gap))
 
     # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.

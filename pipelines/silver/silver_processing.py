@@ -50,9 +50,9 @@ def run(
     _refuse_unknown(spark, settings, *_starting(starting_offsets))
     tables = open_tables(spark, settings)
     refuse_unread(settings)
+    refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
     refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
-    refuse_gap(spark, settings, JOB, checkpoint.path)
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)
     if version is None and starting:
