@@ -19,6 +19,7 @@ from rich.table import Table
 from batch.adjustments import Bill, book, build_adjustments, read_bill
 from batch.reconciliation import TABLE, build_differences, build_pending
 from pipelines.common import delta, failpoints, jobs
+from pipelines.common.contract_start import refuse_differences, work_around_damage
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
@@ -337,6 +338,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         day = parse_day(args.date)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
         spark = build_session(settings, JOB)
+        if args.gold_path is None:
+            work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS))
+            refuse_differences(spark, settings, "gold", (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS), (SILVER,))
         outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)
         if not args.dry_run:

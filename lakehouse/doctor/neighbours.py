@@ -10,7 +10,6 @@ from pipelines.common.contract import CHANGE_FEED, Difference
 from pipelines.common.derived_files import Damage
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
-_PAGE = "table-contract"
 _SHOWN = 5
 _SEVERITIES: dict[str, Severity] = {"harmless": "info", "short": "warning", "wrong": "critical", "feature": "critical"}
 _AT_STAKE = {
@@ -47,7 +46,7 @@ def _difference(facts: Facts, one: Difference) -> Finding:
         evidence=f"{one}.",
         confidence="certain",
         at_stake=_FEED_OFF if is_feed else _AT_STAKE[one.kind],
-        playbook=_PAGE,
+        playbook="table-contract",
         commands=(facts.commands.lakehouse("contract", "restore", str(one.table)),),
     )
 
@@ -61,7 +60,7 @@ def _damage(facts: Facts, name: TableName, damage: Damage) -> Finding:
         evidence=f"{damage.why}. All commits are there.",
         confidence="certain",
         at_stake="No row is lost: Delta made the file from the commits. Until it is set aside, readers fail or take it for true.",
-        playbook=_PAGE,
+        playbook="table-contract",
         commands=(facts.commands.lakehouse("contract", "restore", str(name)),),
     )
 
@@ -76,7 +75,7 @@ def _by_hand(facts: Facts, name: TableName, found: list[Foreign]) -> Finding:
         evidence=f"Of its newest commits these changed rows and are none of the project's: {shown}{more}.",
         confidence="certain" if any(one.confidence == "certain" for one in found) else "likely",
         at_stake=f"What {name} holds may no longer be what its source gives; the commands compare, and then put it right.",
-        playbook=_PAGE,
+        playbook="table-contract",
         commands=_commands(facts, name),
     )
 
