@@ -12,6 +12,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
 from pipelines.common.commits import newest_commits
+from pipelines.common.contract_sentences import damage_sentence
+from pipelines.common.derived_files import find_damage
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
@@ -54,6 +56,9 @@ def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        damage = find_damage(name.path(settings))
+        if damage is not None and not damage.is_lost:
+            raise LakehouseError(damage_sentence(name, damage)) from None
         msg = f"The log of {name} at {name.path(settings)} cannot be read ({str(error).splitlines()[0][:200]}); repair it first."
         raise LakehouseError(msg) from None
 

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from lakehouse.doctor.facts import Foreign, Neighbours
-from pipelines.common.commits import MARK, Commit, newest_commits
+from pipelines.common.commits import APP_IDS, MARK, newest_commits
 from pipelines.common.contract import Difference, differences, table_facts
 from pipelines.common.derived_files import Damage, find_damage
 from pipelines.common.settings import Settings
@@ -38,6 +38,8 @@ _ONCE_UNMARKED = {
     BRONZE_ARCHIVE: ("DELETE", "UPDATE"),
 }
 """Operations of our own that earlier versions of this project did not mark."""
+_OWN_ID = f'"appId":"{APP_IDS}'
+_MARKED = '"userMetadata":"{\\"' + MARK + '\\":'
 _Found = tuple[TableName, tuple[Difference, ...], Damage | None, tuple[Foreign, ...]]
 
 
@@ -61,17 +63,26 @@ def _read(settings: Settings, name: TableName) -> _Found:
         table = DeltaTable(path)
     except DeltaError:
         return name, (), damage, ()
-    commits = tuple(newest_commits(path, table.version(), at_most=LOOKED_BACK))
-    return name, tuple(differences(name, table_facts(table))), damage, tuple(by_hand(name, commits))
+    return name, tuple(differences(name, table_facts(table))), damage, tuple(by_hand(name, path, table.version()))
 
 
-def by_hand(name: TableName, commits: tuple[Commit, ...]) -> list[Foreign]:
-    """The commits, newest first, that changed rows and that none of our writers made.
+def by_hand(name: TableName, path: str, version: int) -> list[Foreign]:
+    """Those of the newest commits of a table that changed rows and that none of our writers made, newest first.
 
     The first commit of a table makes it. An operation that our own writers did not mark in earlier versions counts only where
     the table has a mark from before it.
     """
-    marks = [commit.version for commit in commits if isinstance(commit.said.get(MARK), str)]
+    marks: list[int] = []
+
+    def is_plainly_ours(number: int, content: str) -> bool:
+        """Before a commit is parsed, which most need not be. Others' words cannot look so: a quote in them is escaped."""
+        if _MARKED in content:
+            marks.append(number)
+            return True
+        return _OWN_ID in content or (name in _ADDED_TO and '"remove"' not in content)
+
+    commits = list(newest_commits(path, version, at_most=LOOKED_BACK, skip=is_plainly_ours))
+    marks += [commit.version for commit in commits if isinstance(commit.said.get(MARK), str)]
     first = min(marks, default=None)
     found = []
     for commit in commits:

@@ -8,7 +8,7 @@ log's files are read as they lie, since deltalake's history of a table fails at 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -138,10 +138,18 @@ def said(metadata: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def newest_commits(path: str, version: int, *, after: int = -1, at_most: int | None = None) -> Iterator[Commit]:
+def newest_commits(
+    path: str,
+    version: int,
+    *,
+    after: int = -1,
+    at_most: int | None = None,
+    skip: Callable[[int, str], bool] = lambda _version, _content: False,
+) -> Iterator[Commit]:
     """The commits of the table at `path` from `version` down to the one after `after`, at most so many.
 
-    Ends where the log has no file of a version any more. A file that is cut gives the commit with what can be read of it.
+    Ends where the log has no file of a version any more. A file that is cut gives the commit with what can be read of it. `skip`
+    sees each version and its file as a text, and says which need not be parsed and given.
     """
     system, root = open_folder(path)
     last = after if at_most is None else max(after, version - at_most)
@@ -151,7 +159,9 @@ def newest_commits(path: str, version: int, *, after: int = -1, at_most: int | N
                 content = stream.read()
         except FileNotFoundError:
             return
-        yield _parse(number, content.decode("utf-8", errors="replace"))
+        text = content.decode("utf-8", errors="replace")
+        if not skip(number, text):
+            yield _parse(number, text)
 
 
 def _parse(version: int, content: str) -> Commit:

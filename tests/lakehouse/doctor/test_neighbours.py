@@ -13,6 +13,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from batch.dlq_retention import strip_closed
+from lakehouse.checkpoints.lake_tables import find_table
 from lakehouse.cli import main as lakehouse
 from lakehouse.dlq.decide import discard
 from lakehouse.dlq.filters import LetterFilter
@@ -24,6 +25,7 @@ from lakehouse.doctor.reading_neighbours import read_neighbours
 from pipelines.common.commits import marked
 from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, differences, interval_days, table_facts
 from pipelines.common.derived_files import find_damage, set_aside
+from pipelines.common.errors import LakehouseError
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.source_gaps import find_gap, find_snapshot_gap
 from pipelines.common.tables import (
@@ -288,6 +290,10 @@ def test_damaged_checkpoint_is_worked_around(
     with pytest.raises(Exception, match=r"(?i)checkpoint|parquet|footer"):
         DeltaTable(lake.path(SILVER))
 
+    with pytest.raises(
+        LakehouseError, match=f"all commits are there, so nothing is lost; run `lakehouse contract restore {SILVER}`"
+    ):
+        find_table(lake.settings, SILVER)
     findings = _found(lake, "")
     [found] = [one for one in findings if one.id == "derived-file-damaged"]
     assert "table-unreadable" not in {one.id for one in findings}

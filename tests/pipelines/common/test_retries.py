@@ -62,7 +62,7 @@ def of_stream(cause: str) -> StreamError:
             "table-contract",
         ),
         (
-            "org.apache.spark.sql.delta.DeltaFileNotFoundException: [DELTA_MISSING_CHANGE_DATA] Error getting change data for range",
+            "org.apache.spark.sql.delta.DeltaFileNotFoundException: [DELTA_MISSING_CHANGE_DATA] Error getting change data",
             Kind.PERMANENT,
             None,
             "table-contract",
