@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spark = build_session(settings, JOB)
         if args.gold_path is None:
             work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS))
-            refuse_differences(spark, settings, "gold", (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS), (SILVER,))
+            refuse_differences(spark, settings, (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS), (SILVER,))
         outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)
         if not args.dry_run:

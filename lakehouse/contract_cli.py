@@ -41,7 +41,7 @@ def restore(
 ) -> None:
     """Set back what differs in one table: damaged derived files, properties, and table features (these by Spark)."""
     from pipelines.common.settings import process_settings  # noqa: PLC0415
-    from pipelines.common.tables import ALL_TABLES, LEDGER  # noqa: PLC0415
+    from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
 
     name = next((one for one in ALL_TABLES if str(one) == table), None)
     if name is None:
@@ -49,12 +49,11 @@ def restore(
 
         msg = f"`{table[:80]}` is not a table of the lake; give one of {', '.join(map(str, ALL_TABLES))}."
         raise UsageError(msg)
+    from pipelines.common.contract import lease_layer  # noqa: PLC0415
     from pipelines.common.leases import lease_of  # noqa: PLC0415
 
     settings = process_settings(config)
-    layer = "silver" if str(name).endswith("_dlq") else name.layer
-    lease = lease_of(settings, "silver" if name == LEDGER else layer, job="contract", run=name.table)
-    with lease.hold():
+    with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
         done = list(_restore(settings, name))
     typer.echo("\n".join(done) if done else f"{name} is as its contract says; nothing was changed.")
 

@@ -24,6 +24,10 @@ _HISTORY = 200
 """Commits looked through for a RESTORE."""
 
 
+_TRANSACTIONS = 50
+"""Commits looked through for a transaction id: a stream's last one is among the newest."""
+
+
 @dataclass(frozen=True)
 class JobTables:
     """What a job reads (None: Kafka), the table that its checkpoint names as target, and where its batches leave an id."""
@@ -121,5 +125,13 @@ def transactions(settings: Settings, marker: Marker) -> dict[TableName, int | No
     found: dict[TableName, int | None] = {}
     for part, name in JOBS[marker.job].transactions.items() if marker.job in JOBS else ():
         table = find_table(settings, name)
-        found[name] = None if table is None else table.transaction_version(marker.app_id(part))
+        found[name] = None if table is None else _last_transaction(table, marker.app_id(part))
     return found
+
+
+def _last_transaction(table: DeltaTable, app_id: str) -> int | None:
+    """The last batch of an app id, from the commits: deltalake takes a checksum file for true, and that may be wrong."""
+    for commit in newest_commits(table.table_uri, table.version(), at_most=_TRANSACTIONS):
+        if app_id in commit.transactions:
+            return commit.transactions[app_id]
+    return table.transaction_version(app_id)

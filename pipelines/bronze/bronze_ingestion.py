@@ -48,7 +48,7 @@ def run(
     path = BRONZE.path(settings)
     work_around_damage(settings, (BRONZE, LEDGER))
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
-    refuse_differences(spark, settings, "bronze", (BRONZE,), (LEDGER,))
+    refuse_differences(spark, settings, (BRONZE,), (LEDGER,))
     _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     # The checks of offsets read them, so they are there from the first day.
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))

@@ -105,6 +105,11 @@ WRITTEN_BY: Mapping[str, tuple[TableName, ...]] = {
 """Tables that the stream of a layer writes, without the ledger, which all write."""
 
 
+def lease_layer(name: TableName) -> str:
+    """Layer whose lease a writer of the table holds: Silver's batches write its dead letters, too."""
+    return "silver" if name == DLQ else name.layer
+
+
 @dataclass(frozen=True)
 class TableFacts:
     """What the log says of a table now: its properties, and the table features that its readers and writers need to know."""

@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
-from pipelines.common.contract import WRITTEN_BY, differences, table_facts
+from pipelines.common.contract import WRITTEN_BY, differences, lease_layer, table_facts
 from pipelines.common.contract_sentences import damage_sentence, gap_sentence, sentence
 from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import ContractError, LakehouseError
@@ -33,7 +33,7 @@ def work_around_damage(settings: Settings, names: Collection[TableName]) -> None
         damage = find_damage(path)
         if damage is None or damage.is_lost:
             continue
-        with lease_of(settings, name.layer, job="contract", run=name.table).hold():
+        with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
             damage = find_damage(path)
             if damage is not None and not damage.is_lost:
                 set_aside(path, damage)
@@ -41,9 +41,9 @@ def work_around_damage(settings: Settings, names: Collection[TableName]) -> None
 
 
 def refuse_differences(
-    spark: SparkSession, settings: Settings, layer: str, written: Collection[TableName], read: Collection[TableName] = ()
+    spark: SparkSession, settings: Settings, written: Collection[TableName], read: Collection[TableName] = ()
 ) -> None:
-    """Set back what is harmless in the tables that the job of `layer` writes, and refuse what else differs from their contract.
+    """Set back what is harmless in the tables that a job writes, and refuse what else differs from their contract.
 
     Of the tables that it only reads, table features count. Raises ContractError with one sentence and the command that mends it.
     """
@@ -57,7 +57,7 @@ def refuse_differences(
                 raise ContractError(sentence(one))
         back = {one.key: one.expected for one in found if one.kind == "harmless"}
         if back and name in written:
-            with lease_of(settings, layer, job="contract", run=name.table).hold():
+            with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
                 delta.ensure_properties(spark, path, back)
             _LOG.warning("property of a table set back", table=str(name), properties=", ".join(back))
 

@@ -58,7 +58,7 @@ def run(
     if version is None and starting:
         version = _first_version(settings, starting)
     records = spark.readStream.format("delta").option("maxBytesPerTrigger", settings.silver.max_bytes_per_trigger)
-    if version and _is_readable(spark, tables.bronze, version):
+    if version and _is_readable(spark, tables.bronze, version, is_new=checkpoint.is_new):
         records = records.option("startingVersion", str(version))
     read = records.load(tables.bronze)
     for partition, offset in starting.items():
@@ -78,11 +78,14 @@ def run(
     return jobs.start_stream(writer, trigger or settings.silver.trigger, checkpoint.path)
 
 
-def _is_readable(spark: SparkSession, bronze: str, version: int) -> bool:
-    """Whether all that was added since `version` can be read as it was added; otherwise the table is read as it stands."""
+def _is_readable(spark: SparkSession, bronze: str, version: int, *, is_new: bool) -> bool:
+    """Whether all that was added since `version` can be read as it was added; otherwise the table is read as it stands.
+
+    A stream that has begun goes on from its own position, whatever became of the versions before.
+    """
     if not files.exists(spark, f"{bronze}/_delta_log/{version:020d}.json"):
         return False
-    return find_gap(DeltaTable(files.absolute(bronze)), version, change_feed=False) is None
+    return not is_new or find_gap(DeltaTable(files.absolute(bronze)), version, change_feed=False) is None
 
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:
