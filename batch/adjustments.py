@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -13,6 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
+from pipelines.common.commits import newest_commits
 from pipelines.gold.publish import day_of
 from pipelines.gold.schema import ADJUSTMENTS_TABLE, CORRECTED, DAILY_KEYS, LATE, REPLAYED, TOTALS
 from pipelines.gold.transforms import build_daily, build_hourly
@@ -42,19 +42,15 @@ def read_bill(spark: SparkSession, daily: DataFrame, adjustments_path: str, silv
     closed = daily.agg(F.max("silver_version"), F.max("_updated_at")).collect()[0]
     silver_version = max(closed[0], -1 if booked[1] is None else booked[1])
     # A batch that was under way when the bill was made had begun before it, but after the commit that the bill stands for.
-    times = [(booked[2] or closed[1]).replace(tzinfo=UTC), _commit_time(spark, silver_path, silver_version)]
+    times = [(booked[2] or closed[1]).replace(tzinfo=UTC), _commit_time(silver_path, silver_version)]
     since = min(time for time in times if time is not None)
     return Bill(day, build_issued(daily, adjustments, since), booked[0] or 0, silver_version, since)
 
 
-def _commit_time(spark: SparkSession, path: str, version: int) -> datetime | None:
+def _commit_time(path: str, version: int) -> datetime | None:
     """When `version` was committed; None where the log no longer reaches back."""
-    commit = f"{path}/_delta_log/{version:020d}.json"
-    if not files.exists(spark, commit):
-        return None
-    actions = [json.loads(line) for line in files.read_text(spark, commit).splitlines() if '"commitInfo"' in line]
-    stamps = [action["commitInfo"]["timestamp"] for action in actions if "timestamp" in action.get("commitInfo", {})]
-    return datetime.fromtimestamp(stamps[0] / 1000, UTC) if stamps else None
+    commit = next(newest_commits(files.absolute(path), version, at_most=1), None)
+    return commit.at if commit is not None else None
 
 
 def build_issued(daily: DataFrame, adjustments: DataFrame, since: datetime) -> DataFrame:
@@ -114,15 +110,15 @@ def book(
         }
     ).withColumn("adjustment_id", F.sha2(F.to_json(F.struct("day", "customer_id", "sequence", "cause")), 256))
     same = (F.col("t.customer_id") == F.col("s.customer_id")) & (F.col("t.sequence") == F.col("s.sequence"))
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(rows.select(ADJUSTMENTS_TABLE.column_names).coalesce(1).alias("s"), (F.col("t.day") == day_of(bill.day)) & same)
         # By name, not all: a column that somebody added to the table is theirs.
         .whenNotMatchedInsert(values={name: F.col(f"s.{name}") for name in ADJUSTMENTS_TABLE.column_names})
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "reconcile"):
+        result = merge.execute().collect()[0]
     return int(result["num_inserted_rows"])
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from batch.adjustments import Bill, book, build_adjustments, read_bill
 from batch.reconciliation import TABLE, build_differences, build_pending
 from pipelines.common import delta, failpoints, jobs
+from pipelines.common.contract_start import refuse_differences, work_around_damage
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
@@ -90,8 +91,19 @@ class Outcome:
         bill = f"; {self.adjusted:,} adjustments to the bill" if self.was_final else ""
         return (
             f"{self.day}: Gold is off by {self.events_off:,} of {self.events_after:,} events; differences: {found or 'none'}"
-            f"{bill}; the day is {self.status} after a run."
+            f"{bill}; {self._fate}."
         )
+
+    @property
+    def has_no_events(self) -> bool:
+        """Whether nothing stands on the day's bill, nor can: then there is no row that could be final."""
+        return not self.was_final and self.events_after == 0
+
+    @property
+    def _fate(self) -> str:
+        if self.has_no_events:
+            return "the day has no event in Silver, so there is no bill and nothing is closed"
+        return f"the day is {self.status} after a run"
 
 
 def reconcile(
@@ -154,6 +166,7 @@ def _reconcile(
     bill = read_bill(spark, daily, paths.adjustments, paths.silver, day) if was_final else None
 
     recomputed = build_hourly(silver).persist()
+    events = _sum(recomputed, "event_count")
     found = _differences(silver, hourly, bill.rows if bill else daily, recomputed, TOTALS if bill else DAILY_MEASURES).persist()
     try:
         outcome = Outcome(
@@ -161,10 +174,10 @@ def _reconcile(
             day=day,
             silver_version=silver_version,
             events_before=_sum(hourly, "event_count"),
-            events_after=_sum(recomputed, "event_count"),
+            events_after=events,
             events_off=_sum(found.where("grain = 'hourly' AND measure = 'event_count'"), _off()),
             differences={(row["grain"], row["cause"]): row["count"] for row in found.groupBy("grain", "cause").count().collect()},
-            status=FINAL if close else PROVISIONAL,
+            status=FINAL if was_final or (close and events) else PROVISIONAL,
             was_final=was_final,
             dry_run=dry_run,
         )
@@ -292,7 +305,8 @@ def print_outcome(outcome: Outcome) -> None:
     if outcome.was_final:
         table.add_row(f"adjustments {'to add' if outcome.dry_run else 'added'} to the bill", f"{outcome.adjusted:,}")
     was_closed = " (was closed: adjusted, not rewritten)" if outcome.was_final else ""
-    table.add_row(f"billing status{' after a run' if outcome.dry_run else ''}", f"{outcome.status}{was_closed}")
+    status = "not closed: the day has no event" if outcome.has_no_events else f"{outcome.status}{was_closed}"
+    table.add_row(f"billing status{' after a run' if outcome.dry_run else ''}", status)
     Console().print(table)
 
 
@@ -327,6 +341,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         day = parse_day(args.date)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
         spark = build_session(settings, JOB)
+        if args.gold_path is None:
+            work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS))
+            refuse_differences(spark, settings, (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS), (SILVER,))
         outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)
         if not args.dry_run:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "up": ("lakehouse.up_cli", "Run all streams in one process until stopped."),
     "status": ("lakehouse.status_cli", "Show tables, last batches, offsets and lag."),
     "doctor": ("lakehouse.doctor_cli", "Say what is wrong, how sure that is, what is at stake, and the commands that mend it."),
+    "contract": ("lakehouse.contract_cli", "Say what somebody changed in the tables' properties and logs, and set it back."),
     "breaker": ("lakehouse.breaker_cli", "Show the circuit breaker of Silver, or accept the dead letters that it holds back."),
     "checkpoint": ("lakehouse.checkpoint_cli", "List, show, verify, copy, rewind and rebuild the checkpoints of the streams."),
     "check": ("lakehouse.check_cli", "Run the SQL verification checks; exit code 1 when one finds offenders."),

@@ -9,7 +9,8 @@ from batch import reconciliation
 from pipelines.archive import records as archive
 from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
-from pipelines.common.delta import COMMON_PROPERTIES, TableDef
+from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, TRANSACTION_RETENTION
+from pipelines.common.delta import TableDef
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
 from pipelines.common.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER
@@ -89,7 +90,27 @@ def tables_page() -> str:
     columns = ((name, *archive.COLUMN_DOCS[name]) for name in archive.SCHEMA.names)
     archived = _section(str(BRONZE_ARCHIVE), archive.COMMENT, columns, {})
     common = _properties("Properties of all tables but the ledger, the circuit breaker and the archive's", COMMON_PROPERTIES)
-    return "\n".join([_INTRO, f"{common}\n", *(_table(table) for table in defined), ledger, breaker, archived])
+    return "\n".join([_INTRO, f"{common}\n", _contract(), *(_table(table) for table in defined), ledger, breaker, archived])
+
+
+def _contract() -> str:
+    """What each table has to have, whoever works on it."""
+    lines = [
+        "## Contract",
+        "",
+        "What each table has to have, whoever works on it ([contract.md](contract.md)). A property that is not set has",
+    ]
+    lines += ["Delta's default. Properties in brackets are set back by the next start of the job that writes the table.", ""]
+    lines += ["| table | properties | retention of at least |", "|---|---|---|"]
+    for name, contract in CONTRACTS.items():
+        fixed = [
+            f"[`{key}` = `{value}`]" if key in contract.harmless else f"`{key}` = `{value}`"
+            for key, value in contract.fixed.items()
+        ]
+        least = "; ".join(f"`{key}`: {days} days" for key, days in contract.least.items())
+        lines.append(f"| {name} | {'; '.join(fixed)}; `{TRANSACTION_RETENTION}` not set | {least} |")
+    features = ", ".join(f"`{feature}`" for feature in sorted(ALLOWED_FEATURES))
+    return "\n".join([*lines, "", f"Table features that a table may have: {features}.", ""])
 
 
 def _table(table: TableDef) -> str:

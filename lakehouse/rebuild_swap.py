@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,6 +15,7 @@ from lakehouse.rebuild import KEYS, STAMPS, Difference, content, letters_of_reco
 from lakehouse.rebuild_plan import RebuildPlan
 from lakehouse.rollback import letter_state
 from pipelines.common import delta, failpoints, files
+from pipelines.common.commits import newest_commits
 from pipelines.common.delta import TableDef
 from pipelines.common.errors import UsageError
 from pipelines.common.event_schema import read_schemas
@@ -140,16 +140,11 @@ def _pass_lost_files(spark: SparkSession, path: str, now: datetime) -> bool:
 
     Returns whether there is such a commit. By what the log says, not by what this run did: the one that wrote it may have died.
     """
-    newest = [_removed_lost_files(row["userMetadata"]) for row in DeltaTable.forPath(spark, path).history(2).collect()]
+    commits = newest_commits(files.absolute(path), delta.current_version(spark, path), at_most=2)
+    newest = [bool(commit.note("rebuild").get(_LOST)) for commit in commits]
     if newest[0]:
         spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
     return any(newest)
-
-
-def _removed_lost_files(metadata: str | None) -> bool:
-    with suppress(ValueError, TypeError, KeyError):  # another writer's, or none
-        return bool(json.loads(metadata or "{}")["rebuild"][_LOST])
-    return False
 
 
 def _with_stamps(table: TableName, rows: DataFrame, live: DataFrame, now: datetime) -> DataFrame:
@@ -191,15 +186,15 @@ def _remove_strays(spark: SparkSession, settings: Settings, plan: RebuildPlan) -
         return 0
     put = kept.join(strays, on=keys, how="left_semi").withColumn("_anew", F.lit(True))
     source = put.unionByName(strays.withColumn("_anew", F.lit(False)), allowMissingColumns=True)
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(source.alias("s"), f"{_same_letter()} AND NOT s._anew")
         .whenMatchedDelete()
         .whenNotMatchedInsert(condition="s._anew", values={name: f"s.`{name}`" for name in letters.columns})
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "rebuild"):
+        result = merge.execute().collect()[0]
     return int(result["num_deleted_rows"]) - int(result["num_inserted_rows"])
 
 
@@ -213,7 +208,7 @@ def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, r
     live = spark.read.format("delta").load(path)
     rebuilt = spark.read.format("delta").load(DLQ.path(plan.settings(settings)))
     added = rebuilt.join(live.select(*KEYS[DLQ]), on=list(KEYS[DLQ]), how="left_anti").count()
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(rebuilt.alias("s"), _same_letter())
@@ -223,9 +218,9 @@ def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, r
         .whenNotMatchedBySourceUpdate(
             condition="t._status = 'open'", set=letter_state(live.columns, "replayed", f"rebuild-{run_id}")
         )
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "rebuild"):
+        result = merge.execute().collect()[0]
     return added, int(result["num_updated_rows"])
 
 

@@ -113,14 +113,14 @@ def _reopen_dead_letters(spark: SparkSession, settings: Settings, plan: Rollback
     lost = replayed.select(*_COORDINATES, "_kafka_timestamp", "_dead_lettered_at", *_BYTES)
     lost = _with_bytes(spark, settings, lost.join(_at(spark, plan.path, plan.to), on=_COORDINATES, how="left_anti"))
     same = " AND ".join(f"t.{name} = s.{name}" for name in _COORDINATES)
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(lost.alias("s"), f"{same} AND t._status = 'replayed'")
         .whenMatchedUpdate(set=letter_state(letters.columns, "open") | {name: F.col(f"s.{name}") for name in _BYTES})
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "rollback"):
+        result = merge.execute().collect()[0]
     return int(result["num_updated_rows"])
 
 

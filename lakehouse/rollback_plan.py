@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +15,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.archive.guard import refuse_ranges
 from pipelines.common.arrow_storage import table_storage
+from pipelines.common.commits import Commit, newest_commits
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.ledger import Ledger, covered_by, subtract
 from pipelines.common.plain_read import rows_dataset
@@ -74,15 +74,17 @@ def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
     _require_files(table, now, then)
     if table == GOLD_DAILY:
         _refuse_open_bills(now, then)
-    history = sorted(now.history(now.version() - to + 1), key=lambda commit: int(commit["version"]))
-    if int(history[0]["version"]) != to:
-        msg = f"The log of {table} has no commit of version {to} any more; choose a version from {history[0]['version']} on."
+    history = list(newest_commits(now.table_uri, now.version(), after=to - 1))[::-1]
+    if not history or history[0].version != to:
+        first = history[0].version if history else now.version()
+        msg = f"The log of {table} has no commit of version {to} any more; choose a version from {first} on."
         raise UsageError(msg)
     done_at, version = None, now.version()
-    if _said(history[-1]).get("to") == to and history[-1].get("operation") == "RESTORE":
-        done_at, version = now.version(), int(_said(history[-1])["from"])
-    commits = [f"{commit['version']} {commit.get('operation', '?')}" for commit in history[1:]]
-    before = now if done_at is None else _open(table, path, version)
+    before = history[-1].note("rollback") if history[-1].operation == "RESTORE" else {}
+    if before.get("to") == to and isinstance(before.get("from"), int):
+        done_at, version = now.version(), before["from"]
+    commits = [f"{commit.version} {commit.operation or '?'}" for commit in history[1:]]
+    undone = now if done_at is None else _open(table, path, version)
     plan = RollbackPlan(
         table=table,
         path=path,
@@ -90,28 +92,20 @@ def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
         to=to,
         committed_at=_time(history[0]),
         undone_since=_time(history[1]),
-        rows=_rows(before),
+        rows=_rows(undone),
         rows_then=_rows(then),
         done_at=done_at,
         commits=commits,
     )
     if table not in _KINDS:
         return plan
-    _refuse_half_a_batch(settings, plan, str(history[0].get("operation")))
+    _refuse_half_a_batch(settings, plan, history[0].operation)
     return _with_batches(settings, plan)
 
 
 def metadata(plan: RollbackPlan, reason: str) -> str:
     """What the RESTORE commit says of itself (`userMetadata`): whoever comes after a crash reads it there."""
     return json.dumps({"rollback": {"from": plan.version, "to": plan.to, "reason": reason}})
-
-
-def _said(commit: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        said = json.loads(commit.get("userMetadata") or "{}").get("rollback", {})
-    except (ValueError, AttributeError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _reversible(name: str) -> TableName:
@@ -176,8 +170,9 @@ def _rows(table: DeltaTable) -> int | None:
     return None if len(counts) != adds.num_rows or None in counts else sum(counts)
 
 
-def _time(commit: dict[str, Any]) -> datetime:
-    return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
+def _time(commit: Commit) -> datetime:
+    """When it was committed; of a commit that does not say, the earliest moment: more is looked at then, not less."""
+    return commit.at or datetime.fromtimestamp(0, UTC)
 
 
 def _refuse_half_a_batch(settings: Settings, plan: RollbackPlan, operation: str) -> None:

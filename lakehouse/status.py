@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -15,7 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.leases import Holder, leases_held
 from pipelines.common.settings import Settings
-from pipelines.common.tables import ALL_TABLES, CIRCUIT_BREAKER, LEDGER
+from pipelines.common.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
 from pipelines.common.voids import standing
 
 KAFKA_SECONDS = 0.8
@@ -55,20 +56,31 @@ class BatchStatus:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """Next offset of a partition in Kafka, and the end (exclusive) of what Bronze and Silver have read; None: unknown."""
+    """Next offset of a partition in Kafka, and the end (exclusive) of what Bronze and Silver have read; None: unknown.
+
+    `kafka_stable`: up to which records are committed, so that Bronze can read them; before `kafka_end` while a transaction is
+    open.
+    """
 
     partition: int
     kafka_start: int | None
     kafka_end: int | None
     bronze_end: int | None
     silver_end: int | None
+    kafka_stable: int | None = None
 
     @property
     def bronze_lag(self) -> int | None:
-        """Records that Kafka holds and Bronze has not read."""
+        """Offsets that Kafka lets Bronze read and Bronze has not read."""
         if self.kafka_end is None:
             return None
-        return max(0, self.kafka_end - max(self.bronze_end or 0, self.kafka_start or 0))
+        end = self.kafka_end if self.kafka_stable is None else min(self.kafka_stable, self.kafka_end)
+        return max(0, end - max(self.bronze_end or 0, self.kafka_start or 0))
+
+    @property
+    def in_transaction(self) -> int:
+        """Offsets behind a transaction that is open."""
+        return 0 if self.kafka_end is None or self.kafka_stable is None else max(0, self.kafka_end - self.kafka_stable)
 
     @property
     def silver_lag(self) -> int | None:
@@ -231,23 +243,51 @@ def _order(job: str) -> tuple[int, str]:
     return (flow.index(job) if job in flow else len(flow), job)
 
 
-def _partitions(kafka: dict[int, tuple[int, int]], batches: list[dict[str, Any]]) -> list[PartitionStatus]:
+def _partitions(kafka: dict[int, tuple[int, int, int]], batches: list[dict[str, Any]]) -> list[PartitionStatus]:
     ends: dict[str, dict[int, int]] = {"bronze": {}, "silver": {}}
     for row in batches:
         if row["job"] in ends:
             reached = ends[row["job"]]
             for partition, (_, stop) in json.loads(row["offsets"] or "{}").items():
                 reached[int(partition)] = max(stop, reached.get(int(partition), 0))
+    _pass_markers(ends, batches)
     found = []
     for partition in sorted(kafka.keys() | ends["bronze"].keys() | ends["silver"].keys()):
-        start, end = kafka.get(partition, (None, None))
-        found.append(PartitionStatus(partition, start, end, ends["bronze"].get(partition), ends["silver"].get(partition)))
+        start, end, stable = kafka.get(partition, (None, None, None))
+        bronze, silver = (ends[layer].get(partition) for layer in ("bronze", "silver"))
+        found.append(PartitionStatus(partition, start, end, bronze, silver, stable))
     return found
 
 
-def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str | None]:
-    """First and next offset of each partition, or a sentence that says why there are none."""
-    from confluent_kafka import KafkaException, TopicPartition  # noqa: PLC0415
+def _pass_markers(ends: dict[str, dict[int, int]], batches: list[dict[str, Any]]) -> None:
+    """Take Silver's ends to Bronze's where Silver has read each version of Bronze that has rows of the partition.
+
+    Silver's ends are those of records. Bronze's are those of offsets: a transaction's marker is one, and no record.
+    """
+    silver = [row for row in batches if row["job"] == "silver"]
+    versions = (json.loads(row["versions"] or "{}") for row in sorted(silver, key=lambda row: row["committed_at"], reverse=True))
+    # The version that Silver's stream comes to next: all before it are read whole.
+    comes_to = next((found[str(BRONZE)] for found in versions if str(BRONZE) in found), None)
+    if comes_to is None:
+        return
+    for partition, end in ends["bronze"].items():
+        own = ends["silver"].get(partition, 0)
+        unread = [first for first, stop in _unread(batches, partition, comes_to) if stop > own]
+        ends["silver"][partition] = max(own, min([end, *unread]))
+
+
+def _unread(batches: list[dict[str, Any]], partition: int, comes_to: int) -> Iterator[tuple[int, int]]:
+    """Ranges [first, stop) of the partition in batches of Bronze that have rows and that Silver has not read."""
+    for row in batches:
+        span = json.loads(row["offsets"] or "{}").get(str(partition)) if row["job"] == "bronze" else None
+        version = json.loads(row["versions"] or "{}").get(str(BRONZE))
+        if span and span[1] > span[0] and row["rows_read"] and (version is None or version >= comes_to):
+            yield span[0], span[1]
+
+
+def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str | None]:
+    """First, next and last stable offset of each partition, or a sentence that says why there are none."""
+    from confluent_kafka import IsolationLevel, KafkaException, TopicPartition  # noqa: PLC0415
     from confluent_kafka.admin import AdminClient, OffsetSpec  # noqa: PLC0415
 
     from pipelines.common.kafka import bootstrap_servers, client_config  # noqa: PLC0415
@@ -265,12 +305,16 @@ def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str 
         found = admin.list_topics(topic, timeout=KAFKA_SECONDS).topics[topic].partitions
         partitions = [TopicPartition(topic, number) for number in found]
         asked = [
-            admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=KAFKA_SECONDS)
-            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=KAFKA_SECONDS, isolation_level=level)
+            for spec, level in (
+                (OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
+                (OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
+                (OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
+            )
         ]
         ends = [{part.partition: future.result(KAFKA_SECONDS).offset for part, future in answers.items()} for answers in asked]
     except (KafkaException, TimeoutError):  # a broker may answer the first question and not the second
         return {}, f"Kafka at {servers} does not answer."
     if not partitions:
         return {}, f"Kafka at {servers} has no topic {topic}."
-    return {number: (ends[0][number], ends[1][number]) for number in sorted(ends[0])}, None
+    return {number: (ends[0][number], ends[1][number], ends[2][number]) for number in sorted(ends[0])}, None

@@ -57,6 +57,10 @@ def _show(console: Console, found: LakeStatus) -> None:
         offsets.add_row(str(part.partition), *(_n(end) for end in ends))
     if found.partitions:
         console.print(offsets)
+    for part in found.partitions:
+        if part.in_transaction:
+            said = f"Partition {part.partition}: a transaction is open from offset {part.kafka_stable:,} on"
+            console.print(f"{said}; its {part.in_transaction:,} offsets wait for its producer.", markup=False, highlight=False)
     if found.breaker is not None:
         at, style = found.breaker.since, "green" if found.breaker.state == "closed" else "red"
         said = f"Circuit breaker of Silver: {found.breaker.state} since {at:%m-%d %H:%M:%S} UTC"

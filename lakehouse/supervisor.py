@@ -11,6 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import jobs
+from pipelines.common.contract_start import cause_in_tables
 from pipelines.common.errors import LakehouseError
 from pipelines.common.failures import BatchFailures, Failure
 from pipelines.common.logging import Log
@@ -93,7 +94,9 @@ class SupervisedStream:
         failure = self.failures.note(error)
         if failure.is_final(self.settings.retries.attempts):
             _LOG.error("stream failed", stream=self.name, batch=failure.batch_id, attempt=failure.count, cause=failure.cause.name)
-            raise failure.error() from error
+            place = (self.failures.spark, self.settings, self.name, self.failures.checkpoint)
+            said = None if failure.own is not None else cause_in_tables(*place)
+            raise (said or failure.error()) from error
         return failure
 
     def _pause(self, failure: Failure) -> None:

@@ -12,9 +12,12 @@ BROKEN = "checkpoint-lost"
 RETENTION = "retention-overrun"
 KAFKA = "kafka-outage"
 ROLLBACK = "bad-deploy"
+CONTRACT = "table-contract"
 
 LOG_LOST = "log-lost"
 """Id of the finding that the source has lost the end of its log."""
+SOURCE_GAP = "source-gap"
+"""Id of the finding that versions of the source which come next cannot be read any more, though its rows are all there."""
 RUN_BACK = "offsets-run-back"
 """Id of the finding that a batch ends before the one before it."""
 

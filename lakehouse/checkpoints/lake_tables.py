@@ -11,6 +11,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
+from pipelines.common.commits import newest_commits
+from pipelines.common.contract_sentences import damage_sentence
+from pipelines.common.derived_files import find_damage
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
@@ -19,6 +22,10 @@ TOPIC_ID_PROPERTY = "lakehouse.topicId"
 """As in pipelines/bronze/schema.py, which needs pyspark."""
 _HISTORY = 200
 """Commits looked through for a RESTORE."""
+
+
+_TRANSACTIONS = 50
+"""Commits looked through for a transaction id: a stream's last one is among the newest."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,9 @@ def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        damage = find_damage(name.path(settings))
+        if damage is not None and not damage.is_lost:
+            raise LakehouseError(damage_sentence(name, damage)) from None
         msg = f"The log of {name} at {name.path(settings)} cannot be read ({str(error).splitlines()[0][:200]}); repair it first."
         raise LakehouseError(msg) from None
 
@@ -94,12 +104,8 @@ class Restore:
 
 def restores(table: DeltaTable, newest: int = _HISTORY) -> list[Restore]:
     """The RESTOREs among the table's newest commits, whoever made them."""
-    found = []
-    for commit in table.history(newest):
-        kept = (commit.get("operationParameters") or {}).get("version")
-        if commit.get("operation") == "RESTORE" and kept is not None:
-            found.append(Restore(int(commit["version"]), int(kept)))
-    return found
+    commits = newest_commits(table.table_uri, table.version(), at_most=newest)
+    return [Restore(one.version, one.restored_to) for one in commits if one.restored_to is not None]
 
 
 def topic_id(table: DeltaTable) -> str | None:
@@ -119,5 +125,13 @@ def transactions(settings: Settings, marker: Marker) -> dict[TableName, int | No
     found: dict[TableName, int | None] = {}
     for part, name in JOBS[marker.job].transactions.items() if marker.job in JOBS else ():
         table = find_table(settings, name)
-        found[name] = None if table is None else table.transaction_version(marker.app_id(part))
+        found[name] = None if table is None else _last_transaction(table, marker.app_id(part))
     return found
+
+
+def _last_transaction(table: DeltaTable, app_id: str) -> int | None:
+    """The last batch of an app id, from the commits: deltalake takes a checksum file for true, and that may be wrong."""
+    for commit in newest_commits(table.table_uri, table.version(), at_most=_TRANSACTIONS):
+        if app_id in commit.transactions:
+            return commit.transactions[app_id]
+    return table.transaction_version(app_id)

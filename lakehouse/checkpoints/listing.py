@@ -147,5 +147,7 @@ def kafka_lag(offsets: dict[int, int] | None, kafka: TopicState | LakehouseError
     """Offsets between a checkpoint and the end of the topic, over all partitions; one without an offset counts whole."""
     if offsets is None or not isinstance(kafka, TopicState):
         return None
-    behind: Iterable[int] = (max(0, end - offsets.get(partition, kafka.start[partition])) for partition, end in kafka.end.items())
+    behind: Iterable[int] = (
+        max(0, end - offsets.get(partition, kafka.start[partition])) for partition, end in kafka.readable.items()
+    )
     return sum(behind)

@@ -32,6 +32,7 @@ from lakehouse.checkpoints.starting import bronze_version_for_silver, silver_ver
 from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
 from pipelines.common.errors import DataLossError
 from pipelines.common.settings import Settings
+from pipelines.common.source_gaps import find_gap
 from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
 from pipelines.common.voids import EVENTS, LETTERS
 
@@ -122,7 +123,7 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
         )
         raise DataLossError(msg)
     starting = {partition: max(first, ends.get(partition, first)) for partition, first in sorted(topic.start.items())}
-    to_read = sum(topic.end[partition] - offset for partition, offset in starting.items())
+    to_read = sum(max(0, topic.readable[partition] - offset) for partition, offset in starting.items())
     return _Start(topic.topic_id, json.dumps({str(partition): offset for partition, offset in starting.items()}), to_read, lost)
 
 
@@ -145,7 +146,7 @@ def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     bronze, silver = ledger.rows(job="bronze"), ledger.standing("silver")
     _refuse_taken_back(settings, ledger)
     version = bronze_version_for_silver(table, silver, bronze)
-    if version < log_begins(settings, BRONZE):
+    if version < log_begins(settings, BRONZE) or find_gap(table, version, change_feed=False):
         # Without a start the job reads the table as it stands, which holds all rows that the old versions added.
         return _Start(table_id(table), "", sum(row.inserted for row in bronze))
     return _Start(table_id(table), json.dumps({"bronze_version": version}), _added(bronze, BRONZE, version))
@@ -177,6 +178,12 @@ def _start_gold(settings: Settings, accept_loss: bool) -> _Start:
     version = silver_version_for_gold(settings, ledger.rows(job="gold"), begins)
     if version > table.version():  # the log was replaced by an older one: its versions mean something else now
         version = begins
+    if gap := find_gap(table, version, change_feed=True):
+        msg = (
+            f"The changes of {SILVER} from version {gap.version} on cannot be read, as {gap.why}, so a new checkpoint of Gold "
+            "would stop there; run `lakehouse rebuild gold --swap`, which makes Gold from the rows of Silver, then this again."
+        )
+        raise DataLossError(msg)
     return _Start(table_id(table), json.dumps({"silver_version": version}), _added(ledger.rows(job="silver"), SILVER, version))
 
 

@@ -5,15 +5,14 @@ Rather too early than too late: what is read again is found in the tables and ch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from deltalake import DeltaTable
 
 from lakehouse.checkpoints.bronze_rows import BronzeRows, Offsets, Ranges
-from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.ledger_rows import LedgerRow
+from pipelines.common.commits import newest_commits
 from pipelines.common.ledger import merge_ranges
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, SILVER
@@ -87,6 +86,4 @@ def silver_version_for_gold(settings: Settings, gold: Iterable[LedgerRow], begin
 
 
 def _changes_rows(settings: Settings, version: int) -> bool:
-    content = open_folder(f"{SILVER.path(settings)}/_delta_log").read(f"{version:020}.json")
-    actions = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
-    return any("cdc" in one or (one.get("add") or one.get("remove") or {}).get("dataChange", False) for one in actions)
+    return any(commit.changes_rows for commit in newest_commits(SILVER.path(settings), version, at_most=1))

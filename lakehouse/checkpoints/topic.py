@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from pipelines.common.errors import LakehouseError, TransientError, UsageError
@@ -42,11 +42,17 @@ def ask_kafka(settings: Settings, seconds: float = PATIENCE_SECONDS) -> TopicSta
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=seconds)[topic]
         partitions = [TopicPartition(topic, number) for number in numbers]
         asked = [
-            admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=seconds)
-            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=seconds, isolation_level=level)
+            for spec, level in (
+                (OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
+                (OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
+                (OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
+            )
         ]
-        start, end = ({part.partition: future.result(seconds).offset for part, future in found.items()} for found in asked)
-        return TopicState(topic=topic, topic_id=str(described.result(seconds).topic_id), start=start, end=end)
+        start, end, stable = (
+            {part.partition: future.result(seconds).offset for part, future in found.items()} for found in asked
+        )
+        return TopicState(topic=topic, topic_id=str(described.result(seconds).topic_id), start=start, end=end, stable=stable)
     except (KafkaException, TimeoutError):
         msg = f"Kafka at {servers} does not answer; start it, or correct `kafka.bootstrap_servers` and `kafka.options`."
         raise TransientError(msg) from None

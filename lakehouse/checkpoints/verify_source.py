@@ -6,14 +6,26 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lakehouse.checkpoints.findings import BROKEN, KAFKA, LOG_LOST, RETENTION, Finding, cut_short, listed, lost_ranges
+from lakehouse.checkpoints.findings import (
+    BROKEN,
+    CONTRACT,
+    KAFKA,
+    LOG_LOST,
+    RETENTION,
+    SOURCE_GAP,
+    Finding,
+    cut_short,
+    listed,
+    lost_ranges,
+)
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, log_begins, table_id
 from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
 from pipelines.common.errors import LakehouseError
 from pipelines.common.kafka import TopicState
 from pipelines.common.settings import Settings
-from pipelines.common.tables import TableName
+from pipelines.common.source_gaps import find_gap
+from pipelines.common.tables import SILVER, TableName
 
 
 def next_offsets(state: CheckpointState) -> dict[int, int] | None:
@@ -98,3 +110,9 @@ def _check_delta(settings: Settings, state: CheckpointState, name: TableName) ->
     elif version < begins:
         message = f"The checkpoint goes on at version {version} of {name}, whose log begins at {begins}: commits of it are gone."
         yield Finding("retention-passed", "error", message, RETENTION)
+    elif gap := find_gap(table, version, change_feed=name == SILVER):
+        message = (
+            f"The checkpoint goes on at version {version} of {name}, and version {gap.version} cannot be read, as {gap.why}; the "
+            "table has all rows still."
+        )
+        yield Finding(SOURCE_GAP, "error", message, CONTRACT)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lakehouse.checkpoints.findings import BROKEN, batches
+from lakehouse.checkpoints.findings import BROKEN, SOURCE_GAP, batches
 from lakehouse.checkpoints.findings import Finding as CheckpointFinding
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.doctor.facts import Facts, StreamCheckpoint
 from lakehouse.doctor.findings import Finding, Severity
+from pipelines.common.tables import SILVER
 
 _TRAP = {"behind-table", "behind-ledger"}
 _SEVERITIES: dict[str, Severity] = {"error": "critical", "warning": "warning", "info": "info"}
@@ -94,6 +95,11 @@ def _commands(facts: Facts, checkpoint: StreamCheckpoint, found: CheckpointFindi
         words = restored[1].split()
         # Of Silver it makes the next generation; Gold's checkpoint stays as it is.
         start = start if checkpoint.job == "silver" else facts.commands.start(checkpoint.job, checkpoint.path)
+    elif found.id == SOURCE_GAP and checkpoint.job == "gold":
+        # The rows of Silver say all; its changes do not.
+        back = (facts.commands.lakehouse("contract", "restore", str(SILVER)),) if "change feed" in found.message else ()
+        rebuild = facts.commands.lakehouse("checkpoint", "rebuild", "gold", checkpoint.next_path)
+        return (*back, facts.commands.lakehouse("rebuild", "gold", "--swap"), rebuild, start)
     elif found.id in _TRAP:
         words = ["checkpoint", "copy", checkpoint.path, checkpoint.next_path, "--new-generation"]
     else:

@@ -8,12 +8,23 @@ from lakehouse.doctor.facts import Facts
 from lakehouse.doctor.findings import Finding, by_severity
 from lakehouse.doctor.letters import check_letters
 from lakehouse.doctor.machine import check_machine
+from lakehouse.doctor.neighbours import check_neighbours
 from lakehouse.doctor.pace import check_pace
 from lakehouse.doctor.source import check_source
 from lakehouse.doctor.streams import check_streams
 from lakehouse.doctor.tables import check_tables
 
-_CHECKS = (check_source, check_checkpoints, check_tables, check_letters, check_machine, check_billing, check_streams, check_pace)
+_CHECKS = (
+    check_source,
+    check_neighbours,
+    check_checkpoints,
+    check_tables,
+    check_letters,
+    check_machine,
+    check_billing,
+    check_streams,
+    check_pace,
+)
 """Causes before their effects: among equals the finding of the earlier check stands first."""
 
 

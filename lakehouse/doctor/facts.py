@@ -10,10 +10,15 @@ from lakehouse.checkpoints.findings import Finding as CheckpointFinding
 from lakehouse.checkpoints.ledger_rows import LedgerRow
 from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.doctor.commands import Commands
+from lakehouse.doctor.findings import Confidence
 from lakehouse.status import LakeStatus
+from pipelines.common.commits import Commit
+from pipelines.common.contract import Difference
+from pipelines.common.derived_files import Damage
 from pipelines.common.kafka import TopicState
 from pipelines.common.leases import Holder
 from pipelines.common.settings import Settings
+from pipelines.common.tables import TableName
 
 NEWEST_ROWS = 300
 """Ledger rows of a job that are looked at: a live stream writes one a second, and an operator waits."""
@@ -82,6 +87,24 @@ class ClosedDay:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A commit that changed rows of a table and that none of our writers marked."""
+
+    table: TableName
+    commit: Commit
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What others did to the tables: differences from the contract, damaged derived files, commits that changed rows."""
+
+    differences: tuple[Difference, ...] = ()
+    damage: Mapping[TableName, Damage] = field(default_factory=dict)
+    commits: tuple[Foreign, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that was read. `kafka_problem` is a sentence where it gave nothing, `unread` what could not be looked at, and why."""
 
@@ -102,4 +125,5 @@ class Facts:
     leases: Mapping[str, HeldBy] = field(default_factory=dict)
     disks: tuple[Disk, ...] = ()
     closed_days: tuple[ClosedDay, ...] = ()
+    neighbours: Neighbours = field(default_factory=Neighbours)
     unread: Mapping[str, str] = field(default_factory=dict)

@@ -18,10 +18,11 @@ from lakehouse.checkpoints.lake_tables import JOBS, find_table, topic_id
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.doctor.commands import Commands
-from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, ClosedDay, Disk, Facts, HeldBy, Letters, StreamCheckpoint
+from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, ClosedDay, Disk, Facts, HeldBy, Letters, Neighbours, StreamCheckpoint
 from lakehouse.doctor.reading_bills import read_closed_days
 from lakehouse.doctor.reading_checkpoints import read_checkpoints, seen_from_here
 from lakehouse.doctor.reading_letters import read_letter_facts
+from lakehouse.doctor.reading_neighbours import read_neighbours
 from lakehouse.status import LakeStatus, read_status
 from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.kafka import TopicState, bootstrap_servers
@@ -58,7 +59,7 @@ class _Readers:
 
 def read_facts(settings: Settings, config: str) -> Facts:
     """Read everything; raises UsageError where there is no lake. Kafka may be silent, tables may be broken."""
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(9) as pool:
         readers = _Readers(pool)
         kafka = pool.submit(_ask, settings)
         status = readers.start(THE_TABLES, lambda: read_status(settings), LakeStatus([], [], [], None))
@@ -66,6 +67,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
         bronze_id = readers.start("Bronze's properties", lambda: _bronze_topic_id(settings), None)
         gaps: Future[dict[int, list[tuple[int, int]]]] = readers.start("ops.known_gaps", lambda: _known_gaps(settings), {})
         letters = readers.start("the dead letters", lambda: read_letter_facts(settings), Letters())
+        others = readers.start("what others did to the tables", lambda: read_neighbours(settings), Neighbours())
         days: Future[tuple[ClosedDay, ...]] = readers.start("the closed days", lambda: read_closed_days(settings), ())
         checkpoints: Future[dict[str, StreamCheckpoint]] = readers.start(
             "the checkpoints", lambda: read_checkpoints(settings), {}
@@ -90,6 +92,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
             leases={layer: HeldBy(holder, seen_from_here(holder)) for layer, holder in leases_held(settings).items()},
             disks=_disks(settings),
             closed_days=days.result(),
+            neighbours=others.result(),
             # Last, when all readers have ended. A table whose log is broken is a finding already.
             unread=({} if is_broken else readers.unread) | breaker,
         )

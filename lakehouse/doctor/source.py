@@ -9,6 +9,7 @@ from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ra
 from lakehouse.checkpoints.verify_source import next_offsets
 from lakehouse.doctor.facts import Facts
 from lakehouse.doctor.findings import Finding
+from lakehouse.doctor.streams import QUIET
 from pipelines.common.kafka import TopicState
 from pipelines.common.settings import EMBEDDED
 
@@ -28,6 +29,8 @@ def check_source(facts: Facts) -> Iterator[Finding]:
         yield _log_lost(facts, short)
     if lost := lost_ranges(_wanted(facts), facts.topic.start):
         yield _retention_overrun(facts, lost)
+    if held := _held_back(facts.topic):
+        yield _open_transaction(facts, held)
 
 
 def _read_ends(facts: Facts) -> dict[int, int]:
@@ -40,6 +43,38 @@ def _wanted(facts: Facts) -> dict[int, int]:
     checkpoint = facts.checkpoints.get("bronze")
     planned = next_offsets(checkpoint.state) if checkpoint is not None and checkpoint.state is not None else None
     return planned or _read_ends(facts)
+
+
+def _held_back(topic: TopicState) -> dict[int, tuple[int, int]]:
+    """For each partition with an open transaction its last stable offset, and how many offsets lie behind it."""
+    return {part: (end, topic.end[part] - end) for part, end in topic.readable.items() if end < topic.end[part]}
+
+
+def _open_transaction(facts: Facts, held: dict[int, tuple[int, int]]) -> Finding:
+    ends = _read_ends(facts)
+    # Bronze has come to it, and stands there: one that lasts is an open transaction that nobody ends.
+    rows = facts.rows.get("bronze", [])
+    stands = (
+        bool(rows)
+        and facts.now - rows[-1].committed_at > QUIET
+        and all(ends.get(part, 0) >= at for part, (at, _) in held.items())
+    )
+    places = "; ".join(
+        f"partition {part}: last stable offset {at:,}, {more:,} behind it" for part, (at, more) in sorted(held.items())
+    )
+    return Finding(
+        id="open-transaction",
+        severity="warning" if stands else "info",
+        title="A producer's transaction is open",
+        evidence=f"Kafka gives committed records alone, up to the last stable offset: {places}.",
+        confidence="certain",
+        at_stake=(
+            f"{sum(more for _, more in held.values()):,} offsets wait for its producer to end the transaction, or for Kafka to "
+            "do so after its transaction.timeout.ms; Bronze reads on by itself then. Nothing is lost."
+        ),
+        playbook="kafka-outage",
+        commands=(facts.commands.lakehouse("status"),),
+    )
 
 
 def _silent(facts: Facts) -> Finding:

@@ -27,7 +27,7 @@ _MADE_FROM = {
 def check_tables(facts: Facts) -> Iterator[Finding]:
     """Look at the logs, at the ledger's offsets, and say what could not be read."""
     for table in facts.status.tables:
-        if table.problem:
+        if table.problem and not _is_derived(facts, table.name):
             yield _broken_log(facts, table.name, table.problem)
     yield from _check_holes(facts)
     for what, why in facts.unread.items():
@@ -42,6 +42,11 @@ def check_tables(facts: Facts) -> Iterator[Finding]:
             playbook="object-store-outage",
             commands=(facts.commands.lakehouse("status"),),
         )
+
+
+def _is_derived(facts: Facts, name: str) -> bool:
+    """Whether a damaged derived file is why the log cannot be read, which is a finding already: the commits are all there."""
+    return any(str(table) == name and not damage.is_lost for table, damage in facts.neighbours.damage.items())
 
 
 def _broken_log(facts: Facts, name: str, problem: str) -> Finding:

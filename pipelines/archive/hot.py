@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -21,7 +22,6 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
@@ -122,13 +122,18 @@ class HotTable:
         total = sum(held.values(), Counter[int]())
         removed = {day for day, rows in wanted.items() if total[day] == rows}
         actions: list[AddAction | RemoveAction] = []
-        for file, found in held.items():
-            if removed & found.keys():
-                actions.append(_remove(file))
-                if found.keys() - removed:
-                    actions += self._without(file, removed)
-        if actions:
-            self._commit(actions, note)
+        written: list[str] = []
+        try:
+            for file, found in held.items():
+                if removed & found.keys():
+                    actions.append(_remove(file))
+                    if found.keys() - removed:
+                        actions += self._without(file, removed, written)
+            if actions:
+                self._commit(actions, note)
+        except Exception:
+            self.discard(written)
+            raise
         return {day: rows for day, rows in counted.items() if (day - _EPOCH).days in removed}
 
     def put_back(self, names: Sequence[str], note: Mapping[str, Any]) -> None:
@@ -140,16 +145,31 @@ class HotTable:
         system, root = open_folder(self.table.table_uri)
         return write_files(system, root, rows, level=_LEVEL)
 
-    def dataset(self, names: Sequence[str]) -> ds.Dataset:
-        """Rows of files in the table's folder."""
+    def discard(self, names: Sequence[str]) -> None:
+        """Delete files that `write` wrote and no commit has taken: after a failure they would lie there for ever.
+
+        Those that the table has by now stay: a commit may have come through before its writer heard of an error.
+        """
+        try:
+            taken = {unquote(file.path) for file in self.newest().files}
+        except Exception:  # the table cannot be read: what is in it is not known, so nothing is deleted
+            return
         system, root = open_folder(self.table.table_uri)
-        return dataset(system, [f"{root}/{name}" for name in names])
+        for name in names:
+            if name not in taken:
+                with suppress(OSError):  # VACUUM deletes it after a week
+                    system.delete_file(f"{root}/{name}")
+
+    def dataset(self, names: Sequence[str]) -> ds.Dataset:
+        """Rows of files in the table's folder, with the types of the table: those in a file (INT96) may have no zone."""
+        system, root = open_folder(self.table.table_uri)
+        return dataset(system, [f"{root}/{name}" for name in names], self.rows.schema)
 
     def _days_in(self, file: _File) -> Counter[int]:
         return Counter(_by_day(self.dataset([unquote(file.path)]).to_table(columns=["_event_date"]).column("_event_date")))
 
-    def _without(self, file: _File, days: Collection[int]) -> Iterator[AddAction]:
-        """Write the rows of a file that are of no day of `days` to another, and read them back."""
+    def _without(self, file: _File, days: Collection[int], written: list[str]) -> Iterator[AddAction]:
+        """Write the rows of a file that are of no day of `days` to another, whose name `written` gets, and read them back."""
         source = self.dataset([unquote(file.path)])
         rest = pc.field("_event_date").is_null() | ~pc.field("_event_date").isin(
             pa.array(sorted(days), pa.int32()).cast(pa.date32())
@@ -159,6 +179,7 @@ class HotTable:
             return source.scanner(filter=rest, batch_size=32_768, batch_readahead=4, fragment_readahead=2).to_reader()
 
         names = self.write(rows())
+        written += names
         if figures(read(self.dataset(names))) != figures(rows()):
             msg = f"Rows of {file.path} that stay in Bronze were not written as they are; nothing was removed, look at the disk."
             raise DataLossError(msg)
@@ -167,8 +188,7 @@ class HotTable:
     def _add(self, name: str) -> AddAction:
         system, root = open_folder(self.table.table_uri)
         size = system.get_file_info(f"{root}/{name}").size
-        with system.open_input_file(f"{root}/{name}") as stream:
-            statistics = _statistics(pq.ParquetFile(stream).read(columns=list(_STATISTICS)))
+        statistics = _statistics(self.dataset([name]).to_table(columns=list(_STATISTICS)))
         return AddAction(name, size, {}, int(time.time() * 1000), False, json.dumps(statistics))
 
     def _commit(self, actions: list[AddAction | RemoveAction], note: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
+from pipelines.common.commits import marked
 from pipelines.common.ledger import merge_ranges, subtract
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
@@ -83,7 +84,7 @@ def _forget_lost(settings: Settings, days: Collection[date], there: Collection[t
     held = ranges(row for row in known if (row["day"], row["run"]) in there)
     for day, run in sorted({(row["day"], row["run"]) for row in known} - set(there)):
         if not subtract(ranges(row for row in known if (row["day"], row["run"]) == (day, run)), held):
-            DeltaTable(table_path(settings)).delete(f"run = '{run}' AND day = DATE '{day}'")
+            DeltaTable(table_path(settings)).delete(f"run = '{run}' AND day = DATE '{day}'", commit_properties=marked("archive"))
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:
@@ -111,4 +112,5 @@ def mark_expired(settings: Settings, units: Iterable[Unit], now: datetime) -> No
     table.update(
         updates={"expired_at": f"TIMESTAMP '{moment}'"},
         predicate=f"expired_at IS NULL AND concat(run, '/', cast(day AS string)) IN ({keys})",
+        commit_properties=marked("archive"),
     )

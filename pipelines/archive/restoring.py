@@ -67,16 +67,20 @@ def restore(settings: Settings, plan: RestorePlan, run: str) -> int:
         names = hot.write(among(read(place.rows(*plan.units)), held, keep=False))
         if not names:
             return 0
-        expected = figures(among(read(place.rows(*plan.units)), held, keep=False))
-        if figures(read(hot.dataset(names))) != expected:
-            msg = "What was read from the archive was not written to Bronze as it is; nothing was restored, look at the disk."
-            raise DataLossError(msg)
-        with lease_of(settings, "bronze", job=JOB, run=run).hold():
-            now = hot.newest()
-            if len(_held(now, days)) != len(held):
-                msg = "Other rows of these days came to Bronze meanwhile; nothing was restored, run the command again."
-                raise TransientError(msg)
-            now.put_back(names, {"job": JOB, "run": run, "restored": [str(day) for day in days]})
+        try:
+            expected = figures(among(read(place.rows(*plan.units)), held, keep=False))
+            if figures(read(hot.dataset(names))) != expected:
+                msg = "What was read from the archive was not written to Bronze as it is; nothing was restored, look at the disk."
+                raise DataLossError(msg)
+            with lease_of(settings, "bronze", job=JOB, run=run).hold():
+                now = hot.newest()
+                if len(_held(now, days)) != len(held):
+                    msg = "Other rows of these days came to Bronze meanwhile; nothing was restored, run the command again."
+                    raise TransientError(msg)
+                now.put_back(names, {"job": JOB, "run": run, "restored": [str(day) for day in days]})
+        except Exception:
+            hot.discard(names)
+            raise
     rows = sum(part.rows for part in expected)
     _LOG.info("archive restored", run=run, rows=rows, days=len(days))
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,25 +25,33 @@ _CHUNK = 4 * 1024 * 1024
 def write_files(
     system: pa_fs.FileSystem, folder: str, rows: pa.RecordBatchReader, *, level: int, begins: str = "part"
 ) -> list[str]:
-    """Write `rows` to Parquet files in `folder` (zstd of `level`) and return their names; no rows, no file."""
+    """Write `rows` to Parquet files in `folder` (zstd of `level`) and return their names; no rows, no file.
+
+    What was written of them is deleted where one cannot be written.
+    """
     names: list[str] = []
     batch = next(rows, None)
-    while batch is not None:
-        name = f"{begins}-{len(names):05d}-{uuid.uuid4()}.zstd.parquet"
-        path, written = f"{folder}/{name}", 0
-        with pq.ParquetWriter(
-            path, rows.schema, filesystem=system, compression="zstd", compression_level=level, use_dictionary=_REPEATING
-        ) as writer:
-            while batch is not None and written < _BYTES_PER_FILE:
-                if batch.num_rows:
-                    writer.write_batch(batch)
-                    written += batch.nbytes
-                batch = next(rows, None)
-        if not written:
-            system.delete_file(path)
-            break
-        keep(system, path)
-        names.append(name)
+    try:
+        while batch is not None:
+            names.append(f"{begins}-{len(names):05d}-{uuid.uuid4()}.zstd.parquet")
+            path, written = f"{folder}/{names[-1]}", 0
+            with pq.ParquetWriter(
+                path, rows.schema, filesystem=system, compression="zstd", compression_level=level, use_dictionary=_REPEATING
+            ) as writer:
+                while batch is not None and written < _BYTES_PER_FILE:
+                    if batch.num_rows:
+                        writer.write_batch(batch)
+                        written += batch.nbytes
+                    batch = next(rows, None)
+            if not written:
+                system.delete_file(path)
+                return names[:-1]
+            keep(system, path)
+    except Exception:
+        for name in names:
+            with suppress(OSError):
+                system.delete_file(f"{folder}/{name}")
+        raise
     return names
 
 

@@ -20,6 +20,7 @@ from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.common import delta, jobs, kafka
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint, planned_offsets
+from pipelines.common.contract_start import refuse_differences, work_around_damage
 from pipelines.common.errors import DataLossError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
@@ -27,7 +28,7 @@ from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.restores import refuse_old_copy, refuse_restored
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, KNOWN_GAPS
+from pipelines.common.tables import BRONZE, KNOWN_GAPS, LEDGER
 
 
 def run(
@@ -46,6 +47,7 @@ def run(
     topic = kafka.wait_for_topic(settings)
     starting = _starting(starting_offsets, topic)
     path = BRONZE.path(settings)
+    work_around_damage(settings, (BRONZE, LEDGER))
     _ensure_bronze(spark, settings, topic)
     # The checks of offsets read them, so they are there from the first day.
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
@@ -127,7 +129,7 @@ def fill(
 def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
     named = {*(selection.starting or {}), *(selection.ending or {})} or set(topic.start)
     first = {part: (selection.starting or {}).get(part, topic.start[part]) for part in named}
-    end = {part: (selection.ending or {}).get(part, topic.end[part]) for part in named}
+    end = {part: (selection.ending or {}).get(part, topic.readable[part]) for part in named}
     if selection.from_date is not None:
         begin = kafka.offsets_at(settings, topic, selection.from_date)
         first = {part: max(offset, begin[part]) for part, offset in first.items()}
@@ -160,6 +162,7 @@ def _ensure_bronze(spark: SparkSession, settings: Settings, topic: kafka.TopicSt
     """Make the table, or the columns of it that an older version did not know; refuse the records of another topic."""
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
+    refuse_differences(spark, settings, (BRONZE,), (LEDGER,))
     _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     if not delta.is_complete(spark, TABLE, path):
         # A batch may be writing beside a replay.

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from pipelines.bronze.transforms import UNREADABLE_TIME, build_bronze_rows, drop_known, in_ranges
 from pipelines.common import delta, failpoints
-from pipelines.common.attempts import batch_commits
+from pipelines.common.attempts import batch_commits, find_batch
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.errors import DataLossError
 from pipelines.common.leases import Lease
@@ -146,16 +146,15 @@ class BronzeSink:
         if recorded is not None:
             self._refuse_other_offsets(batch_id, recorded)
             return True
-        metadata = delta.batch_metadata(spark, self.path, {"job": JOB, "generation": generation, "batch_id": batch_id})
-        if metadata is None:
+        commit = find_batch(self.path, JOB, generation, batch_id)
+        if commit is None:
             msg = (
-                f"Bronze says that batch {batch_id} of generation {generation} was written, but its last 50 commits do not "
-                "show it; the table was restored or the checkpoint is old: start with a new checkpoint path."
+                f"Bronze says that batch {batch_id} of generation {generation} was written, but no commit in its log shows it; "
+                "the table was restored or the checkpoint is old: start with a new checkpoint path."
             )
             raise DataLossError(msg)
-        row = BatchRow.from_metadata(metadata)
-        self._refuse_other_offsets(batch_id, row.offsets)
-        self._complete(spark, row, metadata["version"])
+        self._refuse_other_offsets(batch_id, commit.row.offsets)
+        self._complete(spark, commit.row, commit.version)
         return True
 
     def _refuse_other_offsets(self, batch_id: int, written: Mapping[str, list[int]]) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from deltalake import DeltaTable
 
 from pipelines.common import files
+from pipelines.common.commits import Commit, newest_commits
 from pipelines.common.ledger import BatchRow
 
 _NEWEST = 50
-"""Commits looked through: one that died is among the last."""
+"""Commits of the job's own that are looked through: one that died is among the last."""
+_AT_MOST = 2000
+"""Commits looked through at all: others may have compacted the table many times since."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,31 @@ class BatchCommit:
 def batch_commits(path: str, job: str) -> list[BatchCommit]:
     """Commits of the job's batches among the newest of the table at `path`, oldest first; read without Spark.
 
-    Those that a RESTORE took back are left out.
+    Those that a RESTORE took back are left out, and those of others, whatever their metadata says.
     """
     found: list[BatchCommit] = []
-    for commit in reversed(DeltaTable(files.absolute(path)).history(_NEWEST)):
-        said, operation = _said(commit), commit.get("operation")
-        kept = (commit.get("operationParameters") or {}).get("version")
-        if operation == "RESTORE" and kept is not None:
-            found = [one for one in found if one.version <= int(kept)]
-        elif said.get("job") == job and "batch_id" in said:
-            found.append(BatchCommit(int(commit["version"]), operation == "MERGE", BatchRow.from_metadata(said)))
-    return found
+    kept: int | None = None
+    for commit in newest_commits(files.absolute(path), _version(path), at_most=_AT_MOST):
+        if commit.restored_to is not None and (kept is None or commit.version <= kept):
+            kept = commit.restored_to
+        elif (kept is None or commit.version <= kept) and (one := _of_batch(commit, job)) is not None:
+            found.append(one)
+            if len(found) == _NEWEST:
+                break
+    return found[::-1]
 
 
-def _said(commit: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        said = json.loads(commit.get("userMetadata") or "{}")
-    except ValueError:  # somebody else's words
-        return {}
-    return said if isinstance(said, dict) else {}
+def find_batch(path: str, job: str, generation: str, batch_id: int) -> BatchCommit | None:
+    """The newest commit of one batch in the table at `path`, as far back as the log reaches; None where there is none."""
+    commits = newest_commits(files.absolute(path), _version(path))
+    mine = (one for commit in commits if (one := _of_batch(commit, job)) is not None)
+    return next((one for one in mine if one.batch == (generation, batch_id)), None)
+
+
+def _of_batch(commit: Commit, job: str) -> BatchCommit | None:
+    row = commit.batch_row(job)
+    return None if row is None else BatchCommit(commit.version, commit.operation == "MERGE", row)
+
+
+def _version(path: str) -> int:
+    return DeltaTable(files.absolute(path)).version()

@@ -12,6 +12,8 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.common import files
+from pipelines.common.commits import MARK
+from pipelines.common.contract import COMMON_PROPERTIES
 from pipelines.common.errors import UsageError
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, TableName
@@ -42,14 +44,6 @@ class TableDef:
     def column_names(self) -> list[str]:
         """Names in table order: the `select` that every writer ends with."""
         return [column.name for column in self.columns]
-
-
-COMMON_PROPERTIES = {
-    # Readers without a JVM (status, verify, other engines) read the plain format.
-    "delta.enableDeletionVectors": "false",
-    # A log of many small commits stays quick to load, and a checkpoint is no work on every tenth live batch.
-    "delta.checkpointInterval": "200",
-}
 
 
 def is_delta_table(spark: SparkSession, path: str) -> bool:
@@ -100,6 +94,22 @@ def ensure_columns(spark: SparkSession, table: TableDef, path: str) -> None:
         spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` ADD COLUMNS ({columns})")
 
 
+def ensure_properties(spark: SparkSession, path: str, wanted: Mapping[str, str]) -> dict[str, str | None]:
+    """Set the properties of `wanted` that the table at `path` has otherwise; return what these were (None: not set).
+
+    For properties whose change alters no row and stops no reader, such as the columns that have statistics. Nothing is committed
+    where all are as wanted. The caller holds the lease of the table's layer, as for any commit.
+    """
+    found = _updated(spark, path).metadata().configuration()
+    before = {key: str(found.get(key).get()) if found.contains(key) else None for key in wanted}
+    differing = {key: value for key, value in before.items() if value != wanted[key]}
+    if differing:
+        pairs = ", ".join(f"'{key}' = '{wanted[key]}'" for key in differing)
+        with commits_are_ours(spark, "properties"):
+            spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ({pairs})")
+    return differing
+
+
 def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
     """Make the lake's existing tables known to SQL as `layer.table`; return those that exist."""
     found = []
@@ -146,6 +156,13 @@ def commits_say(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[No
         spark.conf.unset(_USER_METADATA)
 
 
+@contextmanager
+def commits_are_ours(spark: SparkSession, writer: str) -> Iterator[None]:
+    """Mark the commits of the block as the project's own, made by `writer`: the doctor names those that nobody marked."""
+    with commits_say(spark, {MARK: writer}):
+        yield
+
+
 def last_version(spark: SparkSession, path: str) -> int:
     """Version of the table as this driver last saw it; at least that of its own last commit."""
     return int(_delta_log(spark, path).unsafeVolatileSnapshot().version())
@@ -171,16 +188,6 @@ def transaction_version(spark: SparkSession, path: str, app_id: str) -> int | No
     """Last batch that `app_id` committed to the table, None where it never did."""
     found = _updated(spark, path).transactions().get(app_id)
     return int(found.get()) if found.isDefined() else None
-
-
-def batch_metadata(spark: SparkSession, path: str, batch_key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`userMetadata` of the newest commit whose metadata holds all of `batch_key`, among the last 50."""
-    rows = DeltaTable.forPath(spark, path).history(50).select("version", "userMetadata").collect()
-    for row in rows:
-        metadata = json.loads(row.userMetadata) if row.userMetadata else {}
-        if isinstance(metadata, dict) and all(metadata.get(key) == value for key, value in batch_key.items()):
-            return {**metadata, "version": row.version}
-    return None
 
 
 def _delta_log(spark: SparkSession, path: str) -> Any:

@@ -42,6 +42,10 @@ class DataLossError(LakehouseError):
     """Raised when going on would skip or double records; an operator must decide (never retried)."""
 
 
+class ContractError(LakehouseError):
+    """Raised where a table differs from its contract, or a reader cannot go on over what somebody did to its source."""
+
+
 class BreakerOpenError(LakehouseError):
     """Raised where Silver's circuit breaker holds a batch back; nothing is written, a later run tries again (exit code 4)."""
 

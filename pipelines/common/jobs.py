@@ -21,6 +21,7 @@ from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from pipelines.common.contract_start import cause_in_tables
 from pipelines.common.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
@@ -224,8 +225,10 @@ def run_stream(
         try:
             await_query(query, stop)
         except PySparkException as error:
-            failures = BatchFailures(spark, name, checkpoint_path(settings, name, args.checkpoint_path))
-            raise failures.note(error).error() from error
+            path = checkpoint_path(settings, name, args.checkpoint_path)
+            failure = BatchFailures(spark, name, path).note(error)
+            said = None if failure.own is not None else cause_in_tables(spark, settings, name, path)
+            raise (said or failure.error()) from error
 
     return run_job(job, parser, argv)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import tenacity
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from pipelines.common.errors import TransientError, UsageError
@@ -30,12 +30,21 @@ _LOGIN_MODULES = {
 
 @dataclass(frozen=True)
 class TopicState:
-    """A topic as the broker sees it: its id, and the first and next offset of each partition."""
+    """A topic as the broker sees it: its id, and the first and next offset of each partition.
+
+    `stable`: last stable offset of each partition, up to which `read_committed` reads: before `end` while a transaction is open.
+    """
 
     topic: str
     topic_id: str
     start: Mapping[int, int]
     end: Mapping[int, int]
+    stable: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def readable(self) -> dict[int, int]:
+        """For each partition the end (exclusive) of what can be read now."""
+        return {partition: min(end, self.stable.get(partition, end)) for partition, end in self.end.items()}
 
 
 def bootstrap_servers(settings: Settings) -> str:
@@ -215,6 +224,7 @@ def _ask_for_topic(admin: AdminClient, settings: Settings) -> TopicState:
         topic_id=str(described.topic_id),
         start=_offsets(admin, partitions, OffsetSpec.earliest()),
         end=_offsets(admin, partitions, OffsetSpec.latest()),
+        stable=_offsets(admin, partitions, OffsetSpec.latest(), isolation_level=IsolationLevel.READ_COMMITTED),
     )
 
 
@@ -239,6 +249,6 @@ def offsets_at(settings: Settings, topic: TopicState, day: date) -> dict[int, in
     return {part: topic.end[part] if offset < 0 else offset for part, offset in found.items()}
 
 
-def _offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
-    futures = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_CALL_SECONDS)
+def _offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec, **more: IsolationLevel) -> dict[int, int]:
+    futures = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_CALL_SECONDS, **more)
     return {part.partition: future.result(_CALL_SECONDS).offset for part, future in futures.items()}

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
 from pipelines.common.checkpoints import Checkpoint, last_planned
+from pipelines.common.commits import newest_commits
 from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.ledger import Ledger
 
@@ -32,15 +33,14 @@ def restored_since(path: str, version: int) -> int | None:
     newer = table.version() - version
     if newer <= 0:
         return None
-    commits = table.history(newer)
+    commits = list(newest_commits(files.absolute(path), table.version(), after=version))
     if len(commits) < newer:
         msg = (
             f"The log of {path} reaches back over {len(commits)} of the {newer} commits since version {version}, so whether the "
             "table was restored since cannot be told; start a new generation of the checkpoint."
         )
         raise CheckpointError(msg)
-    found = [int(commit["version"]) for commit in commits if commit.get("operation") == "RESTORE"]
-    return max((number for number in found if number > version), default=None)
+    return max((commit.version for commit in commits if commit.operation == "RESTORE"), default=None)
 
 
 def refuse_lost_commits(checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> None:

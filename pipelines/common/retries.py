@@ -190,6 +190,14 @@ _FAMILIES = (
     ),
     _family(
         _P,
+        "somebody changed a property or a feature of a table",
+        "table-contract",
+        r"DELTA_CANNOT_MODIFY_APPEND_ONLY",
+        r"DELTA_MISSING_CHANGE_DATA|DELTA_CHANGE_TABLE_FEED_DISABLED",
+        r"DELTA_UNSUPPORTED_FEATURES?_\w+|DELTA_INVALID_PROTOCOL_VERSION",
+    ),
+    _family(
+        _P,
         "a schema does not fit",
         "schema-change",
         r"AnalysisException",

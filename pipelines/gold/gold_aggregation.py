@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.common import delta, failpoints, files, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.errors import StoppedError, UsageError
+from pipelines.common.contract_sentences import gap_sentence
+from pipelines.common.contract_start import refuse_differences, refuse_gap, work_around_damage
+from pipelines.common.errors import ContractError, StoppedError, UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
@@ -25,7 +28,8 @@ from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Plan, Selection, open_plan
 from pipelines.common.restores import refuse_lost_commits
 from pipelines.common.settings import Settings
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.common.source_gaps import find_gap
+from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.gold.publish import day_of, days_of, hours_of, merge_daily, merge_hourly, moment
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
@@ -48,16 +52,22 @@ def run(
     is written.
     """
     silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
+    work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER))
     delta.require_table(spark, silver, "the Silver table")
     starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
     if not files.list_names(spark, jobs.checkpoint_path(settings, JOB, checkpoint_path)):
         _refuse_cleaned(spark, silver, int(starting))
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
+    refuse_differences(spark, settings, (GOLD_HOURLY, GOLD_DAILY), (SILVER, LEDGER))
+    refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
     if checkpoint.starting and not starting_offsets:
         # Made from what the tables hold, after the old one was lost.
         starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
+    if checkpoint.is_new and (gap := find_gap(DeltaTable(files.absolute(silver)), int(starting), change_feed=True)):
+        release_checkpoint(checkpoint.path)
+        raise ContractError(gap_sentence(JOB, gap))
 
     # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.
     changes = (

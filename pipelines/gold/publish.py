@@ -10,6 +10,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from pipelines.common import delta
 from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, FINAL, HOURLY_KEYS, HOURLY_MEASURES, PROVISIONAL
 
 
@@ -79,16 +80,16 @@ def _merge(
         on = on & F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}"))
     # By name, not all: a column that somebody added to the table is theirs.
     values: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in source.columns}
-    result = (
+    merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
         .merge(_differing(source, target, keys=keys, compared=compared).alias("s"), on)
         .whenMatchedDelete(condition=F.col("s._gone"))
         .whenMatchedUpdate(set=values)
         .whenNotMatchedInsert(condition=~F.col("s._gone"), values=values)
-        .execute()
-        .collect()[0]
     )
+    with delta.commits_are_ours(spark, "gold"):
+        result = merge.execute().collect()[0]
     return MergeCounts(result["num_inserted_rows"], result["num_updated_rows"], result["num_deleted_rows"])
 
 

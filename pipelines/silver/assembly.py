@@ -9,13 +9,14 @@ from pyspark.sql import SparkSession
 
 from pipelines.common import delta, jobs
 from pipelines.common.checkpoints import Checkpoint, open_checkpoint
+from pipelines.common.contract_start import refuse_differences, work_around_damage
 from pipelines.common.event_schema import EventSchemas, read_schemas
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import OnConflict
 from pipelines.common.restores import refuse_restored
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import JOB, SilverSink
@@ -47,9 +48,11 @@ class Tables:
 def open_tables(spark: SparkSession, settings: Settings) -> Tables:
     """Make what is missing of Silver's tables; raise UsageError where there is no Bronze."""
     bronze, silver, dlq = BRONZE.path(settings), SILVER.path(settings), DLQ.path(settings)
+    work_around_damage(settings, (BRONZE, SILVER, DLQ, LEDGER))
     delta.require_table(spark, bronze, "the Bronze table")
     schemas = read_schemas(settings.schemas_dir)
     ensure_written(spark, settings, schemas, run="start")
+    refuse_differences(spark, settings, (SILVER, DLQ), (BRONZE, LEDGER))
     written = {str(SILVER): silver, str(DLQ): dlq}
     return Tables(bronze, silver, dlq, schemas, {name: delta.current_version(spark, path) for name, path in written.items()})
 

@@ -13,11 +13,13 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.common import delta
 from pipelines.silver.fates import Longs
 from pipelines.silver.transforms import coordinate
 
 OPEN, REPLAYED, DISCARDED = "open", "replayed", "discarded"
 
+_WRITER = "dead letters"
 _OFFSETS = (1 << 48) - 1
 _NEWS = ("_quality_flags", "_error_message")
 
@@ -50,7 +52,8 @@ def leave_open(judged: DataFrame, path: str, coordinates: Longs, at: datetime) -
 def release(spark: SparkSession, path: str, replay_id: str, at: datetime) -> None:
     """Count an attempt of all letters that the replay has claimed, and let them go."""
     letters = DeltaTable.forPath(spark, path).alias("t")
-    letters.update(condition=_is_claimed() & (F.col("_replay_id") == replay_id), set=_tried(at))  # type: ignore[arg-type]
+    with delta.commits_are_ours(spark, _WRITER):
+        letters.update(condition=_is_claimed() & (F.col("_replay_id") == replay_id), set=_tried(at))  # type: ignore[arg-type]
 
 
 def claimed(letters: DataFrame) -> DataFrame:
@@ -74,10 +77,11 @@ def _update(source: DataFrame, path: str, coordinates: Longs, changes: dict[str,
     offsets = coordinates & _OFFSETS
     # Literal bounds: files without these offsets are not opened.
     near = F.col("t._kafka_offset").between(int(offsets.min()), int(offsets.max()))
-    (
+    merge = (
         DeltaTable.forPath(source.sparkSession, path)
         .alias("t")
         .merge(F.broadcast(source).alias("s"), near & (coordinate("t.") == F.col("s.coordinate")))
         .whenMatchedUpdate(condition=F.col("t._status") == OPEN, set=changes)  # type: ignore[arg-type]  # dict is invariant
-        .execute()
     )
+    with delta.commits_are_ours(source.sparkSession, _WRITER):
+        merge.execute()

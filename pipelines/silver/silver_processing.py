@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
@@ -13,6 +14,7 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.archive.guard import refuse_unread
 from pipelines.common import delta, files, jobs
 from pipelines.common.checkpoints import source_version
+from pipelines.common.contract_start import refuse_gap, work_around_damage
 from pipelines.common.errors import UsageError
 from pipelines.common.failures import BatchFailures
 from pipelines.common.kafka_time import with_kafka_ms
@@ -21,6 +23,7 @@ from pipelines.common.process import run_process
 from pipelines.common.replay import OnConflict, Selection
 from pipelines.common.restores import refuse_old_copy
 from pipelines.common.settings import Settings
+from pipelines.common.source_gaps import find_gap
 from pipelines.common.tables import BRONZE
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
 from pipelines.silver.breaker_gate import BreakerGate
@@ -44,9 +47,11 @@ def run(
     Raises UsageError (no Bronze table, wrong offsets, records that are in the archive alone, another driver on the
     checkpoint), CheckpointError; then nothing is written.
     """
+    work_around_damage(settings, (BRONZE,))
     _refuse_unknown(spark, settings, *_starting(starting_offsets))
     tables = open_tables(spark, settings)
     refuse_unread(settings)
+    refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
     refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
@@ -54,7 +59,7 @@ def run(
     if version is None and starting:
         version = _first_version(settings, starting)
     records = spark.readStream.format("delta").option("maxBytesPerTrigger", settings.silver.max_bytes_per_trigger)
-    if version and files.exists(spark, f"{tables.bronze}/_delta_log/{version:020d}.json"):
+    if version and _is_readable(spark, tables.bronze, version, is_new=checkpoint.is_new):
         records = records.option("startingVersion", str(version))
     read = records.load(tables.bronze)
     for partition, offset in starting.items():
@@ -74,6 +79,16 @@ def run(
     sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
     writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
     return jobs.start_stream(writer, trigger or settings.silver.trigger, checkpoint.path)
+
+
+def _is_readable(spark: SparkSession, bronze: str, version: int, *, is_new: bool) -> bool:
+    """Whether all that was added since `version` can be read as it was added; otherwise the table is read as it stands.
+
+    A stream that has begun goes on from its own position, whatever became of the versions before.
+    """
+    if not files.exists(spark, f"{bronze}/_delta_log/{version:020d}.json"):
+        return False
+    return not is_new or find_gap(DeltaTable(files.absolute(bronze)), version, change_feed=False) is None
 
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:

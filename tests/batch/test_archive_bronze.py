@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
+from deltalake.transaction import AddAction
 
 from batch import archive_bronze
 from lakehouse.cli import main as lakehouse
 from pipelines.archive import records
 from pipelines.archive.guard import refuse_archived, refuse_unread
+from pipelines.archive.hot import HotTable
 from pipelines.archive.restoring import due_units, expire
 from pipelines.archive.units import Archive, Survey
 from pipelines.bronze.gaps import Gap, find_gaps
@@ -194,6 +197,85 @@ def test_record_of_a_time_after_python_ends_stays_and_keeps_no_day_from_moving(
     assert places(left) == {(1, 2), (0, 8), (0, 9), (0, 10)}
 
 
+def _append_as_spark_did(cold: Cold, *rows: Row) -> None:
+    """One file for all rows, its times as INT96: without a zone in the file, and without statistics in the log."""
+    path = Path(BRONZE.path(cold.settings))
+    pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), path / "part-spark.parquet", use_deprecated_int96_timestamps=True)
+    days = sorted(row["_event_date"] for row in rows)
+    stats = {
+        "numRecords": len(rows),
+        "minValues": {"_event_date": str(days[0])},
+        "maxValues": {"_event_date": str(days[-1])},
+        "nullCount": {},
+    }
+    size = (path / "part-spark.parquet").stat().st_size
+    cold.bronze.create_write_transaction(
+        [AddAction("part-spark.parquet", size, {}, 0, True, json.dumps(stats))], "append", cold.bronze.schema()
+    )
+
+
+def _parquet_files(cold: Cold) -> list[str]:
+    return sorted(path.name for path in Path(BRONZE.path(cold.settings)).glob("*.parquet"))
+
+
+def test_day_leaves_a_file_that_holds_a_younger_one_too(cold: Cold, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of any time zone: a time without a zone is taken as UTC."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    old, young = [record(0, 8, D1), record(1, 8, D2)], [record(0, 9, D3), record(1, 9, D3)]
+    _append_as_spark_did(cold, *old, *young)
+    before = cold.hot()
+    cold.read_by_silver(p0=[0, 10], p1=[0, 10])
+
+    assert cold.run(*BEFORE) == 0
+    assert cold.archived() == [row for row in before if row["_event_date"] < D3.date()]
+    assert cold.hot() == [row for row in before if row["_event_date"] == D3.date()]
+    adds = pa.table(cold.bronze.get_add_actions(flatten=True)).to_pylist()
+    kept = next(add for add in adds if add["num_records"] == len(young) and add["min._kafka_offset"] == 9)
+    assert (kept["min._kafka_timestamp"], kept["min._event_date"]) == (D3, D3.date())
+    assert kept["max._kafka_timestamp"] == D3 + timedelta(milliseconds=1)
+
+    assert cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29") == 0
+    assert cold.hot() == before
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_failed_run_leaves_no_file_behind(cold: Cold, monkeypatch: pytest.MonkeyPatch) -> None:
+    _append_as_spark_did(cold, record(0, 8, D1), record(0, 9, D3))
+    cold.read_by_silver(p0=[0, 10], p1=[0, 10])
+    before, rows = _parquet_files(cold), cold.hot()
+
+    def refuse(*_: Any) -> None:
+        msg = "No space left on device"
+        raise OSError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HotTable, "_commit", refuse)
+        assert cold.run(*BEFORE) == 1
+    assert _parquet_files(cold) == before
+    assert cold.hot() == rows
+
+    assert cold.run(*BEFORE) == 0
+    before = _parquet_files(cold)
+    with monkeypatch.context() as patch:
+        patch.setattr(HotTable, "_commit", refuse)
+        assert cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29") == 1
+    assert _parquet_files(cold) == before
+
+    commit = HotTable._commit
+
+    def too_late(*args: Any) -> None:
+        commit(*args)
+        refuse()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HotTable, "_commit", too_late)
+        assert cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29") == 1
+    # The commit came through all the same, so its files are the table's.
+    assert cold.hot() == rows
+
+
 def test_manifest_says_what_the_files_hold(cold: Cold) -> None:
     cold.run(*BEFORE)
 
@@ -357,7 +439,7 @@ def test_copied_or_renamed_unit_is_never_read_twice(cold: Cold, capsys: pytest.C
     assert len(Archive.of(cold.settings).units()) == 2
     shutil.copytree(unit, unit.with_name("run-2"))
     version = cold.bronze.version()
-    assert cold.run("--restore", "--from-date", "2026-01-28") == 1
+    assert cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29") == 1
     assert "run-2/manifest.json is that of" in capsys.readouterr().err
     assert cold.bronze.version() == version
 
@@ -481,7 +563,7 @@ def test_damaged_archive_is_not_restored(cold: Cold, capsys: pytest.CaptureFixtu
     cold.run(*BEFORE)
     damaged, version = _damage(cold), cold.bronze.version()
 
-    assert cold.run("--restore", "--from-date", "2026-01-28") == 1
+    assert cold.run("--restore", "--from-date", "2026-01-28", "--to-date", "2026-01-29") == 1
 
     assert str(damaged) in capsys.readouterr().err
     assert cold.bronze.version() == version

@@ -101,10 +101,17 @@ def test_other_days_are_left_alone(books: Books) -> None:
     assert sorted(row["event_count"] for row in books.rows(books.paths.hourly)) == [1, 99, 99]
 
 
-def test_day_without_events_is_reconciled_quietly(books: Books) -> None:
+def test_day_without_events_is_not_closed(books: Books, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = books.reconcile(AFTER_GRACE)
 
     assert (outcome.events_before, outcome.events_after, outcome.differences) == (0, 0, {})
+    assert outcome.status == "provisional"
+    assert str(outcome).endswith("the day has no event in Silver, so there is no bill and nothing is closed.")
+    reconcile_gold.print_outcome(outcome)
+    said = capsys.readouterr().out
+    assert "not closed: the day has no event" in said
+    assert "final" not in said
+    assert {row["billing_status"] for row in books.rows(books.paths.reconciliation)} == {"provisional"}
 
 
 def _main(books: Books, tmp_path: Path, *flags: str) -> int:

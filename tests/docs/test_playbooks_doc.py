@@ -44,7 +44,7 @@ def test_every_playbook_that_the_code_names_is_there() -> None:
     texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".sql")]
     named = {name for text in texts for name in re.findall(r"playbooks/([\w-]+)\.md", text)}
     named |= {family.playbook for family in retries._FAMILIES} | {playbook for _, _, playbook in retries._ERRNO.values()}
-    named |= {findings.BROKEN, findings.RETENTION, findings.KAFKA, findings.ROLLBACK}
+    named |= {findings.BROKEN, findings.RETENTION, findings.KAFKA, findings.ROLLBACK, findings.CONTRACT}
     assert named <= NAMES | set(NOT_PLAYBOOKS)
 
 

@@ -14,7 +14,7 @@ from batch import archive_bronze
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
 from lakehouse.rebuild_plan import plan_rebuild
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.errors import ContractError, LakehouseError, UsageError
 from pipelines.common.tables import ADJUSTMENTS, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.faults.conftest import DAY
 from tests.faults.evidence import Evidence
@@ -143,6 +143,23 @@ def test_bronze_corruption(patient: Make, evidence: Evidence) -> None:
     assert f"{Path(newest).name} is missing" in "".join(followed.output.split("\n"))
     evidence.recovered(followed.recovery)
     evidence.holds(sick.case.verdicts())
+
+
+def test_table_contract(patient: Make) -> None:
+    sick = patient(1500)
+    sick.run()
+    silver = DeltaTable(sick.path(SILVER))
+    silver.alter.set_table_properties(
+        {"delta.enableChangeDataFeed": "false", "delta.logRetentionDuration": "interval 1 day"}, raise_if_not_exists=False
+    )
+    sick.produce(300, 2)
+    sick.run("bronze", "silver")
+    with pytest.raises(ContractError, match="lakehouse rebuild gold --swap"):
+        sick.run("gold")
+
+    sick.follow("table-contract", TABLE=str(SILVER))
+
+    assert not sick.broken_promises()
 
 
 def test_billing(patient: Make) -> None:

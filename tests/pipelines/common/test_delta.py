@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,12 +110,43 @@ def test_new_checkpoint_that_counts_from_0_again_loses_nothing(spark: SparkSessi
     assert checkpoints[0].app_id("dlq") not in ids
 
 
-def test_metadata_of_a_batch_is_found_with_its_version(spark: SparkSession, table: str) -> None:
+def test_versions_are_those_of_the_last_append(spark: SparkSession, table: str) -> None:
     versions = [_append(spark, table, [n], "a", n) for n in range(3)]
 
-    assert delta.batch_metadata(spark, table, {"batch_id": 1}) == {"batch_id": 1, "app": "a", "version": versions[1]}
-    assert delta.batch_metadata(spark, table, {"batch_id": 1, "app": "b"}) is None
     assert (delta.last_version(spark, table), delta.current_version(spark, table)) == (versions[2], versions[2])
+
+
+@pytest.mark.parametrize("said", [50, -2])
+def test_wrong_checksum_file_neither_skips_a_batch_nor_writes_it_twice(spark: SparkSession, table: str, said: int) -> None:
+    """One that says another transaction id than the commits do; without Hadoop's own checksum, as on an object store."""
+    for number in range(3):
+        _append(spark, table, [number], "a", number)
+    other = Path(f"{table}-{said}")
+    shutil.copytree(table, other)
+    log = other / "_delta_log"
+    for path in log.glob("*.crc"):
+        tree = json.loads(path.read_text())
+        for one in tree.get("setTransactions") or []:
+            one["version"] += said
+        path.write_text(json.dumps(tree))
+        (log / f".{path.name}.crc").unlink(missing_ok=True)
+
+    _append(spark, str(other), [2], "a", 2)
+    assert _ids(spark, str(other)) == [0, 1, 2]
+    _append(spark, str(other), [3], "a", 3)
+    assert _ids(spark, str(other)) == [0, 1, 2, 3]
+
+
+def test_properties_are_set_where_they_differ_and_not_again(spark: SparkSession, table: str) -> None:
+    wanted = {"delta.checkpointInterval": "200", "delta.dataSkippingStatsColumns": "id"}
+    _append(spark, table, [1], "a", 0)
+    version = delta.current_version(spark, table)
+
+    assert delta.ensure_properties(spark, table, wanted) == {"delta.dataSkippingStatsColumns": None}
+    assert delta.ensure_properties(spark, table, wanted) == {}
+    assert delta.table_property(spark, table, "delta.dataSkippingStatsColumns") == "id"
+    assert delta.current_version(spark, table) == version + 1
+    assert _ids(spark, table) == [1]
 
 
 def test_table_is_made_once_with_its_properties(spark: SparkSession, table: str) -> None:

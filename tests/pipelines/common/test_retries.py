@@ -54,6 +54,19 @@ def of_stream(cause: str) -> StreamError:
     ("cause", "kind", "name", "playbook"),
     [
         ("org.apache.kafka.common.errors.TimeoutException: Timed out", Kind.TRANSIENT, "TimeoutException", "kafka-outage"),
+        (
+            "org.apache.spark.sql.delta.DeltaUnsupportedOperationException: [DELTA_CANNOT_MODIFY_APPEND_ONLY] This table is "
+            "configured to only allow appends.",
+            Kind.PERMANENT,
+            "DELTA_CANNOT_MODIFY_APPEND_ONLY",
+            "table-contract",
+        ),
+        (
+            "org.apache.spark.sql.delta.DeltaFileNotFoundException: [DELTA_MISSING_CHANGE_DATA] Error getting change data",
+            Kind.PERMANENT,
+            None,
+            "table-contract",
+        ),
         ("org.apache.kafka.common.errors.DisconnectException: null", Kind.TRANSIENT, "DisconnectException", "kafka-outage"),
         ("org.apache.kafka.common.errors.NotLeaderOrFollowerException: x", Kind.TRANSIENT, None, "kafka-outage"),
         ("org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized", Kind.PERMANENT, None, "kafka-outage"),

@@ -1,5 +1,6 @@
 package io.usagelakehouse;
 
+import java.util.concurrent.ConcurrentHashMap;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SaveMode;
 import org.apache.spark.sql.catalyst.util.CaseInsensitiveMap;
@@ -21,13 +22,18 @@ import scala.collection.immutable.Seq;
  *
  * To look up the id, those options rebuild the table's whole state by a query, after every commit: more than half of a
  * small append's time. Here the id is read from the checksum file that Delta writes beside each commit, and from the
- * state only where there is none. All else is Delta's own: schema check, files, statistics, conflicts, commit.
+ * state where there is none, for the first append of this process, and wherever the file would have the append left out or
+ * forgets what this process wrote: the file is derived from the log, and a wrong one must not skip a batch or write it twice.
+ * All else is Delta's own: schema check, files, statistics, conflicts, commit.
  */
 public final class DeltaAppend {
   private DeltaAppend() {}
 
   /** No version: the table had the batch, and nothing was written. */
   private static final long SKIPPED = -1L;
+
+  /** By table and app id the last batch that this process has written, or found in the table's state. */
+  private static final ConcurrentHashMap<String, Long> SEEN = new ConcurrentHashMap<>();
 
   /**
    * Append `rows` unless the table has this or a later batch of `appId`; returns the version of the commit, -1 where there
@@ -44,9 +50,12 @@ public final class DeltaAppend {
       OptimisticTransaction txn, DeltaLog log, Dataset<Row> rows, String appId, long batch, String userMetadata) {
     // Noted as read: Delta then refuses the commit if a rival has written this id since.
     txn.readTxn().$plus$eq(appId);
-    if (lastBatch(txn, appId) >= batch) {
+    String key = log.dataPath() + "\0" + txn.snapshot().metadata().id() + "\0" + appId;
+    long last = lastBatch(txn, appId, batch, SEEN.get(key));
+    if (last >= batch) {
       return SKIPPED;
     }
+    SEEN.put(key, last);
     var none = Map$.MODULE$.<String, String>empty();
     var options = new DeltaOptions(new CaseInsensitiveMap<>(none), rows.sparkSession().sessionState().conf());
     var command =
@@ -57,13 +66,25 @@ public final class DeltaAppend {
     Action done = new SetTransaction(appId, batch, Option.apply(now));
     @SuppressWarnings("unchecked")
     Seq<Action> actions = (Seq<Action>) data.actions().$colon$plus(done);
-    return txn.commit(actions, operation(userMetadata), data.stringTags());
+    long version = txn.commit(actions, operation(userMetadata), data.stringTags());
+    SEEN.put(key, batch);
+    return version;
   }
 
-  private static long lastBatch(OptimisticTransaction txn, String appId) {
+  /** Last batch of the app id in the table, -1 for none; `seen`: the last one that this process knows of, or null. */
+  private static long lastBatch(OptimisticTransaction txn, String appId, long batch, Long seen) {
     var checksum = txn.snapshot().checksumOpt();
     var known = checksum.isDefined() ? checksum.get().setTransactions() : Option.<Seq<SetTransaction>>empty();
-    var all = known.isDefined() ? known.get() : txn.snapshot().setTransactions();
+    if (seen != null && known.isDefined()) {
+      long last = versionOf(known.get(), appId);
+      if (last >= seen && last < batch) {
+        return last;
+      }
+    }
+    return versionOf(txn.snapshot().setTransactions(), appId);
+  }
+
+  private static long versionOf(Seq<SetTransaction> all, String appId) {
     return (long) all.find(one -> one.appId().equals(appId)).map(one -> (Object) one.version()).getOrElse(() -> -1L);
   }
 

@@ -1,0 +1,126 @@
+"""`lakehouse contract`: whether the tables are as their contract says, and what sets them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.common.contract import Difference
+    from pipelines.common.settings import Settings
+    from pipelines.common.tables import TableName
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+_Config = Annotated[Path, typer.Option(help="Settings file.")]
+_DEFAULT = Path("conf/local.yaml")
+
+
+@app.callback()
+def _root() -> None:
+    """Say what somebody changed in the tables' properties, features and log files, and set it back."""
+
+
+@app.command()
+def check(config: _Config = _DEFAULT) -> None:
+    """Compare each table with its contract; exit code 1 where one differs. Needs no JVM, and changes nothing."""
+    from pipelines.common.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
+    from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
+
+    settings = process_settings(config)
+    said = [line for name in ALL_TABLES for line in _check(settings, name)]
+    typer.echo("\n".join(said) if said else "All tables are as their contract says.")
+    raise typer.Exit(1 if said else 0)
+
+
+@app.command()
+def restore(
+    table: Annotated[str, typer.Argument(help="Table, such as silver.api_usage_events.")], config: _Config = _DEFAULT
+) -> None:
+    """Set back what differs in one table: damaged derived files, properties, and table features (these by Spark)."""
+    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
+
+    name = next((one for one in ALL_TABLES if str(one) == table), None)
+    if name is None:
+        from pipelines.common.errors import UsageError  # noqa: PLC0415
+
+        msg = f"`{table[:80]}` is not a table of the lake; give one of {', '.join(map(str, ALL_TABLES))}."
+        raise UsageError(msg)
+    from pipelines.common.contract import lease_layer  # noqa: PLC0415
+    from pipelines.common.leases import lease_of  # noqa: PLC0415
+
+    settings = process_settings(config)
+    with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
+        done = list(_restore(settings, name))
+    typer.echo("\n".join(done) if done else f"{name} is as its contract says; nothing was changed.")
+
+
+def _check(settings: Settings, name: TableName) -> Iterator[str]:
+    from pipelines.common.contract_sentences import damage_sentence, sentence  # noqa: PLC0415
+    from pipelines.common.derived_files import find_damage  # noqa: PLC0415
+
+    damage = find_damage(name.path(settings))
+    if damage is not None:
+        yield damage_sentence(name, damage)
+    for one in _differences(settings, name):
+        yield sentence(one)
+
+
+def _differences(settings: Settings, name: TableName) -> list[Difference]:
+    from deltalake import DeltaTable  # noqa: PLC0415
+    from deltalake.exceptions import DeltaError  # noqa: PLC0415
+
+    from pipelines.common.contract import differences, table_facts  # noqa: PLC0415
+
+    try:
+        return list(differences(name, table_facts(DeltaTable(name.path(settings)))))
+    except DeltaError:  # not there, or said to be damaged already
+        return []
+
+
+def _restore(settings: Settings, name: TableName) -> Iterator[str]:
+    from pipelines.common.contract_sentences import damage_sentence  # noqa: PLC0415
+    from pipelines.common.derived_files import ASIDE, find_damage, set_aside  # noqa: PLC0415
+    from pipelines.common.errors import DataLossError  # noqa: PLC0415
+
+    path = name.path(settings)
+    damage = find_damage(path)
+    if damage is not None and damage.is_lost:
+        raise DataLossError(damage_sentence(name, damage))
+    if damage is not None:
+        set_aside(path, damage)
+        yield f"Set aside in the log of {name}, as {ASIDE}...: {', '.join(damage.names)}."
+    found = _differences(settings, name)
+    properties = {one.key: one.expected for one in found if one.kind != "feature"}
+    if properties:
+        _set(path, properties)
+        yield from (f"{name}: {key} is {value} again." for key, value in properties.items())
+    features = [one.key for one in found if one.kind == "feature"]
+    if features:
+        _drop_features(settings, path, features)
+        yield from (f"{name}: the table feature {feature} is off again." for feature in features)
+
+
+def _set(path: str, properties: dict[str, str]) -> None:
+    from deltalake import DeltaTable  # noqa: PLC0415
+
+    from pipelines.common.commits import marked  # noqa: PLC0415
+
+    DeltaTable(path).alter.set_table_properties(
+        properties, raise_if_not_exists=False, commit_properties=marked("contract restore")
+    )
+
+
+def _drop_features(settings: Settings, path: str, features: list[str]) -> None:
+    """By Spark, which rewrites the files that need it."""
+    from pipelines.common import files  # noqa: PLC0415
+    from pipelines.common.delta import commits_are_ours  # noqa: PLC0415
+    from pipelines.common.session import build_session  # noqa: PLC0415
+
+    spark = build_session(settings, "contract")
+    with commits_are_ours(spark, "contract restore"):
+        for feature in features:
+            spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` DROP FEATURE `{feature}`")
