@@ -19,6 +19,7 @@ from rich.table import Table
 from batch.adjustments import Bill, book, build_adjustments, read_bill
 from batch.reconciliation import TABLE, build_differences, build_pending
 from pipelines.common import delta, failpoints, jobs
+from pipelines.common.access import require_access
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
@@ -323,6 +324,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def job(args: argparse.Namespace, settings: Settings) -> int:
         day = parse_day(args.date)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
+        if not (args.dry_run or args.silver_path or args.gold_path):
+            require_access(settings, JOB)
         spark = build_session(settings, JOB)
         outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.errors import UsageError
+from pipelines.common.opening import open_table
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
@@ -47,14 +47,8 @@ def job_tables(job: str) -> JobTables:
 
 
 def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
-    """Open a table's log; None where there is no table. Raises LakehouseError where the log cannot be read."""
-    try:
-        return DeltaTable(name.path(settings))
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
-        msg = f"The log of {name} at {name.path(settings)} cannot be read ({str(error).splitlines()[0][:200]}); repair it first."
-        raise LakehouseError(msg) from None
+    """Open a table's log; None where there is no table. Raises as `opening.open_table`."""
+    return open_table(name.path(settings))
 
 
 def require_table(settings: Settings, name: TableName) -> DeltaTable:

@@ -11,6 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pipelines.common.opening import files_in, read_text
+
 _MAX_DEPTH = 64
 _BLANK = b" \t\r\n"
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
@@ -69,7 +71,7 @@ def field_types(folder: Path) -> dict[str, str]:
 
 
 def _read_files(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [json.loads(read_text(path)) for path in files_in(folder, "*.json")]
 
 
 def strict_object(value: bytes) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deltalake import DeltaTable
-
 from pipelines.common import files
 from pipelines.common.ledger import BatchRow
+from pipelines.common.opening import existing_table
 
 _NEWEST = 50
 """Commits looked through: one that died is among the last."""
@@ -36,7 +35,7 @@ def batch_commits(path: str, job: str) -> list[BatchCommit]:
     Those that a RESTORE took back are left out.
     """
     found: list[BatchCommit] = []
-    for commit in reversed(DeltaTable(files.absolute(path)).history(_NEWEST)):
+    for commit in reversed(existing_table(files.absolute(path)).history(_NEWEST)):
         said, operation = _said(commit), commit.get("operation")
         kept = (commit.get("operationParameters") or {}).get("version")
         if operation == "RESTORE" and kept is not None:

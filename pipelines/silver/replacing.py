@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
-import deltalake
 from delta.tables import DeltaTable
 from deltalake import CommitProperties, WriterProperties
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
+from pipelines.common.opening import existing_table
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import kafka_between, kafka_moment
 
@@ -40,7 +40,7 @@ def _merge_here(path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[s
     not_earlier = "true"
     for name in reversed(_ORDER):
         not_earlier = f"(t.{name} > s.{name} OR (t.{name} = s.{name} AND {not_earlier}))"
-    table = deltalake.DeltaTable(files.absolute(path))
+    table = existing_table(files.absolute(path))
     (
         table.merge(
             rows.toArrow(),
