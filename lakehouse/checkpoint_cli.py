@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.common.errors import EXIT_FAILURE
+from pipelines.common.errors import EXIT_FAILURE, UnreadableError
 
 if TYPE_CHECKING:
     from lakehouse.checkpoints.copying import CopyPlan
@@ -52,7 +52,8 @@ def list_(as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
         _print({"root": settings.lake.checkpoints, "kafka": kafka, "checkpoints": [one.as_dict() for one in found]})
     else:
         show_list(settings.lake.checkpoints, found, kafka)
-    raise typer.Exit(EXIT_FAILURE if any(one.is_unread for one in found) else 0)
+    is_unread = isinstance(asked.result(), UnreadableError) or any(one.is_unread for one in found)
+    raise typer.Exit(EXIT_FAILURE if is_unread else 0)
 
 
 @app.command()

@@ -103,7 +103,7 @@ class LakeStatus:
     `kafka` is a sentence where it gave no offsets, `ledger` one where it cannot be read: then `batches` and `partitions` are
     empty, for nobody knows how far the layers are. `breaker` is None where it never opened, or where `breaker_unread` says why
     its table cannot be read; `leases`: who writes a layer's tables at this moment, where `leases_unread` does not say why that
-    is not known.
+    is not known; `broker_unread`: why it is not known where the embedded broker is.
     """
 
     tables: list[TableStatus]
@@ -115,6 +115,7 @@ class LakeStatus:
     ledger: str | None = None
     breaker_unread: str | None = None
     leases_unread: tuple[str, ...] = ()
+    broker_unread: str | None = None
 
     @property
     def problems(self) -> list[str]:
@@ -124,7 +125,7 @@ class LakeStatus:
             if table.problem:
                 names.setdefault(table.problem, []).append(table.name)
         tables = [f"{', '.join(named)}: {problem}" for problem, named in names.items()]
-        return [*(said for said in (self.ledger, self.breaker_unread) if said), *self.leases_unread, *tables]
+        return [*(said for said in (self.broker_unread, self.ledger, self.breaker_unread) if said), *self.leases_unread, *tables]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -146,23 +147,14 @@ def read_status(settings: Settings) -> LakeStatus:
         tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
         breaker, unknown = _read_breaker(settings, opened[CIRCUIT_BREAKER])
         batches, unread = _read_batches(opened[LEDGER])
-        offsets, problem = kafka.result()
+        offsets, problem, broker = kafka.result()
     if not tables:
         msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
         raise UsageError(msg)
     partitions = _partitions(offsets, batches) if unread is None else []
     held, unseen = look_at_leases(settings)
-    return LakeStatus(
-        tables,
-        _last_batches(batches),
-        partitions,
-        problem,
-        breaker,
-        held,
-        unread,
-        unknown,
-        tuple(f"Leases: {one}" for one in unseen),
-    )
+    leases = tuple(f"Who holds a lease is not known: {one}" for one in unseen)
+    return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, held, unread, unknown, leases, broker)
 
 
 def _read_breaker(settings: Settings, table: DeltaTable | LakehouseError | None) -> tuple[BreakerStatus | None, str | None]:
@@ -295,8 +287,15 @@ def _partitions(kafka: dict[int, tuple[int, int]], batches: list[dict[str, Any]]
     return found
 
 
-def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str | None]:
-    """First and next offset of each partition, or a sentence that says why there are none."""
+def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str | None, str | None]:
+    """First and next offset of each partition, or a sentence that says why there are none; the third: why nobody could ask."""
+    try:
+        return *_ask_kafka(settings), None
+    except UnreadableError as error:
+        return {}, None, f"Where the embedded broker is, is not known: {error}"
+
+
+def _ask_kafka(settings: Settings) -> tuple[dict[int, tuple[int, int]], str | None]:
     from confluent_kafka import KafkaException, TopicPartition  # noqa: PLC0415
     from confluent_kafka.admin import AdminClient, OffsetSpec  # noqa: PLC0415
 
@@ -304,6 +303,8 @@ def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int]], str 
 
     try:
         servers, config = bootstrap_servers(settings), client_config(settings)
+    except UnreadableError:
+        raise
     except LakehouseError as error:
         return {}, str(error)
     topic = settings.kafka.topic

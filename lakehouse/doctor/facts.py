@@ -21,6 +21,7 @@ NEWEST_ROWS = 300
 THE_TABLES = "the tables"
 """Key of `unread` where no table could be opened at all."""
 THE_CHECKPOINTS, THE_GAPS, THE_TOPIC_ID, THE_LEASES = "the checkpoints", "ops.known_gaps", "Bronze's properties", "the leases"
+THE_BROKER = "where the embedded broker is"
 """Keys of `unread` for facts without which a finding would be a guess."""
 
 

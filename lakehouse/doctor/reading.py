@@ -20,6 +20,7 @@ from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.doctor.commands import Commands
 from lakehouse.doctor.facts import (
     NEWEST_ROWS,
+    THE_BROKER,
     THE_CHECKPOINTS,
     THE_GAPS,
     THE_LEASES,
@@ -92,7 +93,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
         checkpoints: Future[dict[str, StreamCheckpoint]] = readers.start(THE_CHECKPOINTS, lambda: read_checkpoints(settings), {})
         topic, problem, is_missing = kafka.result()
         found = status.result()
-        disks = readers.start("the disks", lambda: _disks(settings), ()).result()
+        disks: Future[tuple[Disk, ...]] = readers.start("the disks", lambda: _disks(settings), ())
         of_jobs = checkpoints.result()
         facts = Facts(
             settings=settings,
@@ -108,7 +109,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
             known_gaps=gaps.result(),
             letters=letters.result(),
             leases={layer: HeldBy(holder, seen_from_here(holder)) for layer, holder in found.leases.items()},
-            disks=disks,
+            disks=disks.result(),
             closed_days=days.result(),
             # Last, when all readers have ended.
             unread=_unread(readers, found, of_jobs),
@@ -119,6 +120,8 @@ def read_facts(settings: Settings, config: str) -> Facts:
 def _unread(readers: _Readers, status: LakeStatus, checkpoints: dict[str, StreamCheckpoint]) -> dict[str, str]:
     """Everything that could not be read, and why; a table with a feature that is not understood is a finding of its own."""
     found = readers.told(is_damaged=any(table.kind == "damaged" for table in status.tables))
+    if status.broker_unread:
+        found[THE_BROKER] = status.broker_unread
     if status.breaker_unread:
         found["the circuit breaker"] = status.breaker_unread
     if status.leases_unread:
@@ -137,7 +140,7 @@ def _ask(settings: Settings) -> tuple[TopicState | None, str | None, bool]:
     """The topic, or why there is none, and whether that is because Kafka answered and does not have it."""
     try:
         bootstrap_servers(settings)
-    except UsageError as error:  # the embedded broker is not there
+    except (UsageError, UnreadableError) as error:  # the embedded broker is not there, or nobody can tell
         return None, str(error), False
     try:
         return ask_kafka(settings), None, False

@@ -57,10 +57,9 @@ def _judge_newest(settings: Settings, job: str, root: str) -> StreamCheckpoint |
 
 def _judge(settings: Settings, job: str, path: str, holder: Holder | UnreadableError | None) -> StreamCheckpoint:
     lock = HeldBy(holder, seen_from_here(holder)) if isinstance(holder, Holder) else None
-    unread, problem, state, findings = None, None, None, ()
+    unread, problem, verdict = None, None, None
     try:
         verdict = verify_checkpoint(settings, open_folder(path), _NOT_ASKED)
-        state, findings = verdict.state, tuple(verdict.findings)
     except (UnreadableError, UnknownFeatureError) as error:
         unread = str(error)
     except LakehouseError as error:
@@ -69,8 +68,8 @@ def _judge(settings: Settings, job: str, path: str, holder: Holder | UnreadableE
         job=job,
         path=path,
         next_path=next_generation_path(settings, job),
-        state=state,
-        findings=findings,
+        state=verdict.state if verdict is not None else None,
+        findings=tuple(verdict.findings) if verdict is not None else (),
         lock=lock,
         is_guarded="://" not in path,
         problem=problem,

@@ -7,7 +7,7 @@ from functools import partial
 
 from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ranges
 from lakehouse.checkpoints.verify_source import next_offsets
-from lakehouse.doctor.facts import THE_CHECKPOINTS, THE_TOPIC_ID, Facts
+from lakehouse.doctor.facts import THE_BROKER, THE_CHECKPOINTS, THE_TOPIC_ID, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.kafka import TopicState
 from pipelines.common.settings import EMBEDDED
@@ -17,6 +17,8 @@ _OUTAGE = partial(Finding, severity="critical", confidence="certain", playbook="
 
 def check_source(facts: Facts) -> Iterator[Finding]:
     """Compare Kafka with what Bronze and its checkpoint hold."""
+    if facts.lacks(THE_BROKER):
+        return
     if facts.topic is None:
         yield _topic_missing(facts) if facts.topic_is_missing else _silent(facts)
         return
