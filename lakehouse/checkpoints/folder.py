@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.opening import as_unreadable, is_there, look, unreadable
+from pipelines.common.opening import as_unreadable, is_there, look, names_in, unreadable
 
 READERS = 16
 """Files read at the same time: on S3 a checkpoint is hundreds of small requests."""
@@ -121,7 +121,7 @@ class LocalFolder:
             if not self._root.is_dir():
                 msg = f"{self.path} is a file, expected a folder; give another path."
                 raise UsageError(msg)
-            return not any(self._root.iterdir())
+            return not names_in(self._root)
 
     def read(self, name: str) -> bytes:
         """Read a file whole."""
@@ -144,7 +144,7 @@ class LocalFolder:
         with _told(f"{self.path}/{name}", "deleted"):
             file.unlink(missing_ok=True)
             folder = file.parent
-            while folder.is_relative_to(self._root) and folder.is_dir() and not any(folder.iterdir()):
+            while folder.is_relative_to(self._root) and folder.is_dir() and not names_in(folder):
                 folder.rmdir()
                 folder = folder.parent
 

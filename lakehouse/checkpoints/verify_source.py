@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lakehouse.checkpoints.findings import BROKEN, KAFKA, LOG_LOST, RETENTION, Finding, cut_short, listed, lost_ranges
+from lakehouse.checkpoints.findings import BROKEN, KAFKA, LOG_LOST, RETENTION, Finding, Severity, cut_short, listed, lost_ranges
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, log_begins, table_id
 from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition

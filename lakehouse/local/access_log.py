@@ -24,6 +24,7 @@ from lakehouse.local.event_plan import Limits
 from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import encode, message
 from pipelines.common.errors import UsageError
+from pipelines.common.opening import is_there
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _SLICE = 1000
@@ -51,7 +52,7 @@ def pseudonym(text: str, key: bytes) -> str:
 def load_pseudonym_key(state_dir: Path) -> bytes:
     """Read the secret of this machine's pseudonyms, `<state_dir>/pseudonym.key`; the first call makes it."""
     path = state_dir / "pseudonym.key"
-    if not path.exists():
+    if not is_there(path):
         state_dir.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32), encoding="ascii")

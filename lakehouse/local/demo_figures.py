@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.common.opening import existing_table, open_table
+from pipelines.common.opening import existing_table, files_below, open_table
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
@@ -67,7 +67,7 @@ def count_batches(settings: Settings, job: str) -> Counter[str]:
 
 def count_acknowledged(op_ledger: Path) -> int:
     """Count the records that Kafka has acknowledged to any run in the folder."""
-    return int(ds.dataset(sorted(op_ledger.glob("**/*.parquet"))).count_rows())
+    return int(ds.dataset(files_below(op_ledger, "*.parquet")).count_rows())
 
 
 def read_conservation(settings: Settings, op_ledger: Path) -> Conservation:
