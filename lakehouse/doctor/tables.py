@@ -64,7 +64,7 @@ def _not_understood(facts: Facts, name: str, problem: str) -> Finding:
         at_stake=(
             f"No row is lost. What may be wrong in {name} is unknown, and a stream that looks rows up in it without Spark stops."
         ),
-        playbook="schema-change",
+        playbook="bad-deploy",
         commands=(facts.commands.lakehouse("status"),),
     )
 

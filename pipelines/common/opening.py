@@ -291,7 +291,7 @@ def _unknown(path: str, features: list[str]) -> UnknownFeatureError:
     place = path.removeprefix("file://").rstrip("/")
     msg = (
         f"The table {place} has {', '.join(features)}, which the readers without Spark do not understand, so its rows were not "
-        "read; `lakehouse sql` reads them, and playbooks/schema-change.md says how to switch it off."
+        "read; `lakehouse sql` reads them, and docs/architecture.md (Readers without Spark) says how to switch it off."
     )
     return UnknownFeatureError(msg)
 

@@ -13,7 +13,17 @@ from enum import StrEnum
 
 import tenacity
 
-from pipelines.common.errors import BreakerOpenError, LakehouseError, LeaseHeldError, PoisonBatchError, TransientError, own_error
+from pipelines.common.errors import (
+    BreakerOpenError,
+    DamagedError,
+    LakehouseError,
+    LeaseHeldError,
+    PoisonBatchError,
+    TransientError,
+    UnknownFeatureError,
+    UnreadableError,
+    own_error,
+)
 from pipelines.common.settings import RetrySettings
 
 
@@ -318,6 +328,12 @@ def _own_cause(error: LakehouseError) -> Cause:
         return Cause(Kind.HELD, name, "too many dead letters", POISON_PLAYBOOK)
     if isinstance(error, LeaseHeldError):
         return Cause(_T, name, "another writer holds the lease", _page("spark-crash"))
+    if isinstance(error, UnreadableError):
+        return Cause(_P, name, "access is refused", _page("object-store-outage"))
+    if isinstance(error, DamagedError):
+        return Cause(_P, name, "a file of a table is missing or cut", _page("full-rebuild"))
+    if isinstance(error, UnknownFeatureError):
+        return Cause(_P, name, "a table has a feature that is not understood", _page("bad-deploy"))
     if isinstance(error, TransientError):
         return Cause(_T, name, "the outside world did not answer", _page("kafka-outage"))
     playbook = POISON_PLAYBOOK if isinstance(error, PoisonBatchError) else _page("spark-crash")
