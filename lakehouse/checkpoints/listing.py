@@ -27,7 +27,7 @@ class Overview:
     """One checkpoint. `lag` counts offsets in Kafka (unit `records`) or commits of a Delta table (`versions`); None: unknown.
 
     `planned` and `committed` are the last batches; `ledger_end` is the end that the ledger's last row names. `is_unread`: the
-    checkpoint, or what it is compared with, is not readable; `problem` says what.
+    checkpoint, or what it is compared with, could not be read; `problem` says what.
     """
 
     job: str
@@ -145,7 +145,7 @@ def list_checkpoints(
                 ledger_batch=row.batch_id if row else None,
                 ledger_end=row.offsets if row else None,
                 problem="; ".join([*problems, *dict.fromkeys(str(one) for one in unseen)]) or None,
-                is_unread=any(isinstance(one, UnreadableError) for one in unseen),
+                is_unread=bool(unseen),
             )
         )
     return found, None if isinstance(kafka, TopicState) else str(kafka)

@@ -17,7 +17,7 @@ import pyarrow.fs as pa_fs
 from pipelines.archive.content import Figures, Part, figures, read
 from pipelines.archive.storage import dataset, keep, sha256
 from pipelines.common.arrow_storage import open_folder
-from pipelines.common.errors import DataLossError, LakehouseError
+from pipelines.common.errors import DataLossError, LakehouseError, UnreadableError
 from pipelines.common.opening import told_apart
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -187,7 +187,10 @@ class Archive:
                 return f"{path} has other bytes than its manifest says (SHA-256)"
         folder = self.path(unit.folder)
         try:
-            held = figures(read(self.rows(unit)))
+            with told_apart(folder):
+                held = figures(read(self.rows(unit)))
+        except UnreadableError:
+            raise
         except (pa.ArrowException, OSError, LakehouseError) as error:
             return f"{folder} cannot be read as Parquet ({type(error).__name__})"
         return None if held == unit.parts else f"{folder} holds other rows than its manifest says ({_said(held, unit.parts)})"

@@ -42,6 +42,10 @@ class UnreadableError(LakehouseError):
     """Raised when a file or folder is not readable for this process: what it holds, and whether it is there, is not known."""
 
 
+class UnreadableNowError(UnreadableError, TransientError):
+    """Raised when what keeps a file from being read may pass by itself: no file handle is left, a mount does not answer."""
+
+
 class UnknownFeatureError(LakehouseError):
     """Raised when a table has a feature that this reader does not understand: the table may well be sound for others."""
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from pipelines.common.errors import DamagedError, LakehouseError, UnknownFeatureError, UnreadableError, UsageError
+from pipelines.common.errors import (
+    DamagedError,
+    LakehouseError,
+    UnknownFeatureError,
+    UnreadableError,
+    UnreadableNowError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -62,7 +69,8 @@ def unreadable(path: str | Path, error: OSError, done: str = "readable") -> Unre
     number = error.errno or errno.EIO
     place = _barred(str(path)) if number in (errno.EACCES, errno.EPERM) else str(path)
     said = os.strerror(number)
-    return _error(place, said[:1].lower() + said[1:], _ADVICE.get(number, _DISK), done)
+    kind = UnreadableError if number in (errno.EACCES, errno.EPERM) else UnreadableNowError
+    return kind(_sentence(place, said[:1].lower() + said[1:], _ADVICE.get(number, _DISK), done))
 
 
 def as_unreadable(error: BaseException, path: str, done: str = "readable") -> UnreadableError | None:
@@ -81,7 +89,7 @@ def as_unreadable(error: BaseException, path: str, done: str = "readable") -> Un
         place = getattr(error, "filename", None) or (named[1].strip() if named else path)
         return unreadable(os.fsdecode(place) if isinstance(place, str | bytes) else path, OSError(number, ""), done)
     if "://" in path and _REFUSED.search(text):
-        return _error(path, "the store refuses access", "check the credentials and their rights", done)
+        return UnreadableError(_sentence(path, "the store refuses access", "check the credentials and their rights", done))
     return None
 
 
@@ -231,8 +239,8 @@ def _barred(path: str) -> str:
     return str(place)
 
 
-def _error(place: str, why: str, advice: str, done: str) -> UnreadableError:
-    return UnreadableError(f"{place} is not {done}: {why}; {advice}.")
+def _sentence(place: str, why: str, advice: str, done: str) -> str:
+    return f"{place} is not {done}: {why}; {advice}."
 
 
 def _refuse_unseen(path: str, error: Exception) -> None:

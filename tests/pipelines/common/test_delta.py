@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from delta.tables import DeltaTable
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
@@ -48,7 +50,7 @@ def test_features_that_somebody_switched_on_are_named_and_can_be_switched_off(sp
     _append(spark, table, [1, 2, 3, 4], "a", 0)
     spark.sql(f"ALTER TABLE delta.`{table}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
     assert _plain_ids(table) == [1, 2, 3, 4]
-    spark.sql(f"DELETE FROM delta.`{table}` WHERE id = 2")
+    DeltaTable.forPath(spark, table).delete("id = 2")
     assert deleted_rows(existing_table(table)) == 1
     with pytest.raises(UnknownFeatureError, match="has deletionVectors"):
         _plain_ids(table)
@@ -60,7 +62,7 @@ def test_features_that_somebody_switched_on_are_named_and_can_be_switched_off(sp
     mapping = "ALTER TABLE delta.`{}` SET TBLPROPERTIES ('delta.columnMapping.mode' = '{}')"
     spark.sql(mapping.format(table, "name"))
     spark.sql(f"ALTER TABLE delta.`{table}` ADD COLUMNS (more string)")
-    spark.sql(f"UPDATE delta.`{table}` SET more = 'x' WHERE id = 3")
+    DeltaTable.forPath(spark, table).update("id = 3", {"more": F.lit("x")})
     with pytest.raises(UnknownFeatureError, match="has columnMapping"):
         _plain_ids(table)
     spark.sql(mapping.format(table, "none"))
