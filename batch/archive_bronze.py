@@ -15,6 +15,7 @@ from pipelines.archive.hot import new_run
 from pipelines.archive.restoring import due_units, expire, plan_restore, restore
 from pipelines.common import jobs
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.opening import as_unreadable
 from pipelines.common.process import run_process
 from pipelines.common.settings import Settings
 
@@ -117,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _do(args, settings, before, first, last)
         except (pa.ArrowException, OSError, DeltaError) as error:
+            unseen = as_unreadable(error, "a file", "open to this user")
+            if unseen is not None:
+                raise unseen from None
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
             msg = f"A file or table cannot be read or written ({reason}); no row left Bronze unverified: mend that and run again."
             raise LakehouseError(msg) from error

@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 
 from pipelines.common import jobs
 from pipelines.common.errors import TransientError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
+from pipelines.common.opening import open_table
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.process import run_process
 from pipelines.common.settings import Settings
@@ -71,11 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def job(args: argparse.Namespace, settings: Settings) -> None:
         path, days = DLQ.path(settings), settings.dlq.retention_days
-        try:
-            table = DeltaTable(path)
-        except TableNotFoundError:
+        table = open_table(path)
+        if table is None:
             msg = f"There is no dead-letter table at {path}; run the Silver job first, or correct `lake.root`."
-            raise UsageError(msg) from None
+            raise UsageError(msg)
         before = datetime.now(UTC) - timedelta(days=days)
         due = count_due(table, before)
         old = table.vacuum(dry_run=True)

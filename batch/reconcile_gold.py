@@ -19,6 +19,7 @@ from rich.table import Table
 from batch.adjustments import Bill, book, build_adjustments, read_bill
 from batch.reconciliation import TABLE, build_differences, build_pending
 from pipelines.common import delta, failpoints, jobs
+from pipelines.common.access import require_access
 from pipelines.common.contract_start import refuse_differences, work_around_damage
 from pipelines.common.errors import UsageError
 from pipelines.common.leases import lease_of
@@ -340,6 +341,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def job(args: argparse.Namespace, settings: Settings) -> int:
         day = parse_day(args.date)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
+        if not (args.dry_run or args.silver_path or args.gold_path):
+            require_access(settings, JOB)
         spark = build_session(settings, JOB)
         if args.gold_path is None:
             work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS))

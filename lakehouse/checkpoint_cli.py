@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.common.errors import EXIT_FAILURE, UnreadableError
+
 if TYPE_CHECKING:
     from lakehouse.checkpoints.copying import CopyPlan
     from pipelines.common.settings import Settings
@@ -34,7 +36,10 @@ _CONFIG = Path("conf/local.yaml")
 
 @app.command("list")
 def list_(as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
-    """Show all checkpoints below `lake.checkpoints`: how far, how old, how far behind, and what the ledger says."""
+    """Show all checkpoints below `lake.checkpoints`: how far, how old, how far behind, and what the ledger says.
+
+    Exit code 1: one of them, or a table, could not be read; the rest is shown.
+    """
     from lakehouse.checkpoints.topic import ask_aside  # noqa: PLC0415 - keeps `--help` fast
 
     settings = _settings(config)
@@ -47,6 +52,8 @@ def list_(as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
         _print({"root": settings.lake.checkpoints, "kafka": kafka, "checkpoints": [one.as_dict() for one in found]})
     else:
         show_list(settings.lake.checkpoints, found, kafka)
+    is_unread = isinstance(asked.result(), UnreadableError) or any(one.is_unread for one in found)
+    raise typer.Exit(EXIT_FAILURE if is_unread else 0)
 
 
 @app.command()
@@ -68,6 +75,7 @@ def show(
         _print(found.as_dict())
     else:
         show_details(found)
+    raise typer.Exit(EXIT_FAILURE if found.lake_problem else 0)
 
 
 @app.command()

@@ -30,6 +30,8 @@ def show_list(root: str, found: list[Overview], kafka: str | None) -> None:
     if not found:
         console.print("There is no checkpoint yet.")
     for one in found:
+        if one.is_unread:
+            continue
         told = "nothing" if one.ledger_batch is None else f"batch {one.ledger_batch:,}, up to {_ends(one.ledger_end)}"
         console.print(Text(f"The ledger has of {one.job}/{one.folder}: {told}"))
     for problem in [*(f"{one.job}/{one.folder}: {one.problem}" for one in found if one.problem), *([kafka] if kafka else [])]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.opening import files_in
 
 if TYPE_CHECKING:
     from py4j.protocol import Py4JJavaError
@@ -89,7 +90,7 @@ class CheckResult:
 
 def load_checks(folder: Path = CHECKS) -> list[Check]:
     """Read the checks, by severity and id; raises LakehouseError where a header is incomplete."""
-    checks = [parse_check(path.read_text(encoding="utf-8"), path.name) for path in folder.glob("*.sql")]
+    checks = [parse_check(path.read_text(encoding="utf-8"), path.name) for path in files_in(folder, "*.sql")]
     return sorted(checks, key=lambda check: (get_args(Severity).index(check.severity), check.id))
 
 

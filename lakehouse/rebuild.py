@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.rebuild_plan import MANIFEST, RebuildPlan
 from lakehouse.streams import STREAMS
-from pipelines.common import delta, files, jobs
+from pipelines.common import delta, files, jobs, opening
 from pipelines.common.errors import UsageError
 from pipelines.common.retries import classify
 from pipelines.common.settings import Settings
@@ -93,7 +93,12 @@ def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: 
 
 
 def refuse_unreadable(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> None:
-    """Raise UsageError where live rows cannot be read that the rebuild takes over, before anything is built or swapped."""
+    """Raise UsageError where live rows cannot be read that the rebuild takes over, before anything is built or swapped.
+
+    UnreadableError where this user may not read them: a rebuild takes the place of damaged rows, not of unseen ones.
+    """
+    for table in plan.targets:
+        opening.require_seen(table.path(settings))
     for table, (rows, what) in _IRREPLACEABLE.items():
         path = table.path(settings)
         if table not in plan.targets or not delta.is_delta_table(spark, path):

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.archive.guard import refuse_archived
-from pipelines.common.errors import UsageError
+from pipelines.common.errors import DamagedError, UsageError
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.opening import is_there, names_in, open_table, read_text
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
@@ -130,12 +130,9 @@ def _refuse_full(plan: RebuildPlan, root: str, *, swap: bool) -> None:
 
 def _open(path: str) -> DeltaTable | None:
     try:
-        return DeltaTable(path)
-    except TableNotFoundError:
-        return None
-    except DeltaError as error:
-        reason = str(error).splitlines()[0][:200]
-        msg = f"The log of {path} cannot be read ({reason}); move the folder away: its job then makes the table anew."
+        return open_table(path)
+    except DamagedError as error:
+        msg = f"{error} Or move the folder away: its job then makes the table anew."
         raise UsageError(msg) from None
 
 
@@ -168,12 +165,12 @@ def _code() -> str:
 
 def _is_done(folder: str, wanted: dict[str, Any]) -> bool:
     """Whether `folder` holds the rebuild that is `wanted`; raises UsageError where it holds something else than a rebuild."""
-    if "://" in folder or not Path(folder).exists():
+    if "://" in folder or not is_there(folder):
         return False
     try:
-        said = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        said = json.loads(read_text(Path(folder) / MANIFEST))
     except (OSError, ValueError):
-        if not Path(folder).is_dir() or any(Path(folder).iterdir()):
+        if not Path(folder).is_dir() or names_in(folder):
             msg = f"The folder {folder} holds something else than a rebuild; give another one with --into."
             raise UsageError(msg) from None
         return False
@@ -193,6 +190,6 @@ def _device(folder: str) -> int:
 
 def _existing(folder: str) -> Path:
     place = Path(folder).absolute()
-    while not place.exists():
+    while not is_there(place):
         place = place.parent
     return place

@@ -85,13 +85,12 @@ def _fill(settings: Settings, topic: TopicState, gaps: list[Gap]) -> None:
 
 
 def _require_bronze(settings: Settings) -> None:
-    from deltalake import DeltaTable  # noqa: PLC0415
-
     from pipelines.common.errors import UsageError  # noqa: PLC0415
+    from pipelines.common.opening import has_table  # noqa: PLC0415
     from pipelines.common.tables import BRONZE  # noqa: PLC0415
 
     path = BRONZE.path(settings)
-    if not DeltaTable.is_deltatable(path):
+    if not has_table(path):
         msg = f"There is no Bronze table at {path}, so nothing to repair; run the Bronze job first, or correct `lake.root`."
         raise UsageError(msg)
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.archive.guard import refuse_ranges
 from pipelines.common.arrow_storage import table_storage
 from pipelines.common.commits import Commit, newest_commits
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.errors import DamagedError, LakehouseError, UsageError
 from pipelines.common.ledger import Ledger, covered_by, subtract
+from pipelines.common.opening import open_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
@@ -125,21 +125,23 @@ def _reversible(name: str) -> TableName:
 
 def _open(table: TableName, path: str, version: int | None = None) -> DeltaTable:
     try:
-        return DeltaTable(path, version=version)
-    except TableNotFoundError:
-        msg = f"There is no Delta table {table} at {path}; correct `lake.root`."
-        raise UsageError(msg) from None
-    except DeltaError as error:
+        found = open_table(path, version)
+    except DamagedError as error:
         at = "" if version is None else f" of version {version}"
-        msg = f"The log{at} of {table} cannot be read ({str(error).splitlines()[0][:200]}); choose a later version."
+        msg = f"The log{at} of {table} cannot be read: {error} Or choose a later version."
         raise (LakehouseError if version is None else UsageError)(msg) from None
+    if found is None:
+        msg = f"There is no Delta table {table} at {path}; correct `lake.root`."
+        raise UsageError(msg)
+    return found
 
 
 def _require_files(table: TableName, now: DeltaTable, then: DeltaTable) -> None:
     names = [set(pa.table(one.get_add_actions()).column("path").to_pylist()) for one in (now, then)]
     storage = table_storage(then)
     needed = sorted(names[1] - names[0])
-    gone = sum(info.type != pa_fs.FileType.File for info in (storage.get_file_info(needed) if needed else []))
+    with told_apart(now.table_uri):
+        gone = sum(info.type != pa_fs.FileType.File for info in (storage.get_file_info(needed) if needed else []))
     if gone:
         msg = (
             f"{gone} of the {len(names[1])} files of version {then.version()} of {table} are gone (VACUUM removes them), so it "

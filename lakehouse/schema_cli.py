@@ -74,9 +74,11 @@ def _step(folder: Path, old: str, new: str | None) -> tuple[str, list[SchemaChan
 
 def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
     from pipelines.common.event_schema import read_schema, read_schemas  # noqa: PLC0415
+    from pipelines.common.opening import files_in  # noqa: PLC0415
     from pipelines.common.schema_changes import compare_schemas, version_order  # noqa: PLC0415
 
-    versions = sorted((read_schema(path) for path in folder.glob("*.json")), key=lambda schema: version_order(schema.version))
+    found = [read_schema(path) for path in files_in(folder, "*.json")]
+    versions = sorted(found, key=lambda schema: version_order(schema.version))
     if not versions:
         read_schemas(folder)  # says so
     steps = []
@@ -88,12 +90,13 @@ def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
 def _read(folder: Path, given: str) -> EventSchema:
     from pipelines.common.errors import UsageError  # noqa: PLC0415
     from pipelines.common.event_schema import read_schema  # noqa: PLC0415
+    from pipelines.common.opening import files_in, is_there  # noqa: PLC0415
 
     path = Path(given)
-    if not path.is_file():
+    if not is_there(path) or path.is_dir():
         path = folder / f"{given}.json"
-        if not path.is_file():
-            have = ", ".join(sorted(found.stem for found in folder.glob("*.json"))) or "none"
+        if not is_there(path):
+            have = ", ".join(found.stem for found in files_in(folder, "*.json")) or "none"
             msg = f"`{given[:100]}` is neither a file nor a version in {folder} (there: {have}); give one of these, or a path."
             raise UsageError(msg)
     return read_schema(path)

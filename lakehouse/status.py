@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.leases import Holder, leases_held
+from pipelines.common.errors import LakehouseError, UnknownFeatureError, UnreadableError, UsageError
+from pipelines.common.leases import Holder, look_at_leases
+from pipelines.common.opening import deleted_rows, open_table, require_plain, told_apart
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
 from pipelines.common.voids import standing
@@ -25,13 +26,19 @@ KAFKA_SECONDS = 0.8
 _NEWEST_FILES = 40
 """Ledger files read for each job; streams append one for each batch."""
 
+ProblemKind = Literal["not readable", "not understood", "damaged"]
+"""Why a table's log or rows could not be read: what was not seen is neither absent nor known to be damaged."""
+
 _BATCH_COLUMNS = ["job", "generation", "batch_id", "offsets", "rows_read", "inserted", "committed_at", "duration_ms", "versions"]
 _LEDGER_STATS = ["path", "min.job", "max.job", "max.committed_at"]
 
 
 @dataclass(frozen=True)
 class TableStatus:
-    """A table as its log has it; `problem` where the log cannot be read."""
+    """A table as its log has it, less the rows that deletion vectors take out; `problem` where that cannot be told.
+
+    `kind` says why: the log is not readable for this user, has a feature that is not understood, or is damaged.
+    """
 
     name: str
     version: int | None
@@ -39,6 +46,7 @@ class TableStatus:
     files: int | None
     bytes: int | None
     problem: str | None = None
+    kind: ProblemKind | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,8 @@ class LakeStatus:
 
     `kafka` is a sentence where it gave no offsets, `ledger` one where it cannot be read: then `batches` and `partitions` are
     empty, for nobody knows how far the layers are. `breaker` is None where it never opened, or where `breaker_unread` says why
-    its table cannot be read; `leases`: who writes a layer's tables at this moment.
+    its table cannot be read; `leases`: who writes a layer's tables at this moment, where `leases_unread` does not say why that
+    is not known; `broker_unread`: why it is not known where the embedded broker is.
     """
 
     tables: list[TableStatus]
@@ -117,10 +126,22 @@ class LakeStatus:
     leases: dict[str, Holder] = field(default_factory=dict)
     ledger: str | None = None
     breaker_unread: str | None = None
+    leases_unread: tuple[str, ...] = ()
+    broker_unread: str | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read, a sentence each; tables that one folder bars share theirs."""
+        names: dict[str, list[str]] = {}
+        for table in self.tables:
+            if table.problem:
+                names.setdefault(table.problem, []).append(table.name)
+        tables = [f"{', '.join(named)}: {problem}" for problem, named in names.items()]
+        return [*(said for said in (self.broker_unread, self.ledger, self.breaker_unread) if said), *self.leases_unread, *tables]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        found = asdict(self)
+        found = {**asdict(self), "problems": self.problems}
         for plain, partition in zip(found["partitions"], self.partitions, strict=True):
             plain |= {"bronze_lag": partition.bronze_lag, "silver_lag": partition.silver_lag}
         return found
@@ -129,30 +150,36 @@ class LakeStatus:
 def read_status(settings: Settings) -> LakeStatus:
     """Read tables and Kafka at the same time.
 
-    Raises UsageError where the lake has no table at all. Kafka that does not answer, and a ledger that cannot be read, are
-    part of the answer.
+    Raises UsageError where the lake has no table at all. Kafka that does not answer, and what cannot be read, are part of the
+    answer.
     """
     with ThreadPoolExecutor(len(ALL_TABLES) + 1) as pool:
         kafka = pool.submit(_kafka_offsets, settings)
         opened = dict(zip(ALL_TABLES, pool.map(lambda name: _open(name.path(settings)), ALL_TABLES), strict=True))
         tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
-        breaker, unknown = _read_breaker(settings) if isinstance(opened[CIRCUIT_BREAKER], DeltaTable) else (None, None)
+        breaker, unknown = _read_breaker(settings, opened[CIRCUIT_BREAKER])
         batches, unread = _read_batches(opened[LEDGER])
-        offsets, problem = kafka.result()
+        offsets, problem, broker = kafka.result()
     if not tables:
         msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
         raise UsageError(msg)
     partitions = _partitions(offsets, batches) if unread is None else []
-    return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, leases_held(settings), unread, unknown)
+    held, unseen = look_at_leases(settings)
+    leases = tuple(f"Who holds a lease is not known: {one}" for one in unseen)
+    return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, held, unread, unknown, leases, broker)
 
 
-def _read_breaker(settings: Settings) -> tuple[BreakerStatus | None, str | None]:
+def _read_breaker(settings: Settings, table: DeltaTable | LakehouseError | None) -> tuple[BreakerStatus | None, str | None]:
     """The breaker's last change, or why it is not known."""
+    if not isinstance(table, DeltaTable):
+        return None, None if table is None else f"The breaker's state is not known: {table}"
     from pipelines.silver.breaker import Limits  # noqa: PLC0415 - Arrow's dataset is loaded only where there is something to read
     from pipelines.silver.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
 
     try:
         last = BreakerStore(settings).last()
+    except (UnreadableError, UnknownFeatureError) as error:
+        return None, f"The breaker's state is not known: {error}"
     except UNREADABLE as error:
         said = str(error).splitlines()[0]
         return None, f"The breaker's state is not known: a file of {CIRCUIT_BREAKER} cannot be read ({said})."
@@ -162,34 +189,48 @@ def _read_breaker(settings: Settings) -> tuple[BreakerStatus | None, str | None]
     return BreakerStatus(last.to_state, last.at, retry_at, last.tally.share, last.tally.records, last.reason), None
 
 
-def _open(path: str) -> DeltaTable | str | None:
+def _open(path: str) -> DeltaTable | LakehouseError | None:
     try:
-        return DeltaTable(path)
-    except TableNotFoundError:
-        return None
-    except DeltaError as error:
-        return str(error).splitlines()[0]
+        return open_table(path)
+    except LakehouseError as error:
+        return error
 
 
-def _table_status(name: str, table: DeltaTable | str) -> TableStatus:
-    if isinstance(table, str):
-        return TableStatus(name, None, None, None, None, table)
+def _table_status(name: str, table: DeltaTable | LakehouseError) -> TableStatus:
+    if isinstance(table, LakehouseError):
+        return TableStatus(name, None, None, None, None, str(table), _kind(table))
     from pipelines.common.file_facts import file_facts  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
 
     adds = file_facts(table, ["num_records", "size_bytes"])
     records = adds["num_records"].to_pylist() if "num_records" in adds.column_names else []
     known = len(records) == adds.num_rows and None not in records
-    return TableStatus(name, table.version(), sum(records) if known else None, adds.num_rows, sum(adds["size_bytes"].to_pylist()))
+    rows, problem = None, None
+    try:
+        rows = sum(records) - deleted_rows(table) if known else None
+        require_plain(table)
+    except LakehouseError as error:
+        problem = error
+    said = (None, None) if problem is None else (str(problem), _kind(problem))
+    return TableStatus(name, table.version(), rows, adds.num_rows, sum(adds["size_bytes"].to_pylist()), *said)
 
 
-def _read_batches(ledger: DeltaTable | str | None) -> tuple[list[dict[str, Any]], str | None]:
+def _kind(error: LakehouseError) -> ProblemKind:
+    if isinstance(error, UnreadableError):
+        return "not readable"
+    return "not understood" if isinstance(error, UnknownFeatureError) else "damaged"
+
+
+def _read_batches(ledger: DeltaTable | LakehouseError | None) -> tuple[list[dict[str, Any]], str | None]:
     """The ledger's newest rows, or why there are none: the commands that mend it are chosen by what the rest of a status says."""
     if not isinstance(ledger, DeltaTable):
-        return [], ledger and f"How far the layers are is not known: the log of {LEDGER} cannot be read."
+        return [], None if ledger is None else f"How far the layers are is not known: the log of {LEDGER} cannot be read."
     import pyarrow as pa  # noqa: PLC0415
 
     try:
-        return _newest_batches(ledger), None
+        with told_apart(ledger.table_uri):
+            return _newest_batches(ledger), None
+    except (UnreadableError, UnknownFeatureError) as error:
+        return [], f"How far the layers are is not known: {error}"
     except (DeltaError, OSError, pa.ArrowException) as error:
         said = str(error).splitlines()[0]
         return [], f"How far the layers are is not known: a file of {LEDGER} cannot be read ({said})."
@@ -210,6 +251,7 @@ def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
         else:
             by_job.setdefault((add.get("min.job"), add.get("max.job")), []).append((add["max.committed_at"], add["path"]))
     paths += [path for files in by_job.values() for _, path in sorted(files, reverse=True)[:_NEWEST_FILES]]
+    require_plain(ledger)
     storage = table_storage(ledger)
 
     def read(path: str) -> list[dict[str, Any]]:
@@ -285,8 +327,15 @@ def _unread(batches: list[dict[str, Any]], partition: int, comes_to: int) -> Ite
             yield span[0], span[1]
 
 
-def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str | None]:
-    """First, next and last stable offset of each partition, or a sentence that says why there are none."""
+def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str | None, str | None]:
+    """First, next and last stable offset of each partition, or why there are none; the third: why nobody could ask."""
+    try:
+        return *_ask_kafka(settings), None
+    except UnreadableError as error:
+        return {}, None, f"Where the embedded broker is, is not known: {error}"
+
+
+def _ask_kafka(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str | None]:
     from confluent_kafka import IsolationLevel, KafkaException, TopicPartition  # noqa: PLC0415
     from confluent_kafka.admin import AdminClient, OffsetSpec  # noqa: PLC0415
 
@@ -294,6 +343,8 @@ def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int, int]],
 
     try:
         servers, config = bootstrap_servers(settings), client_config(settings)
+    except UnreadableError:
+        raise
     except LakehouseError as error:
         return {}, str(error)
     topic = settings.kafka.topic

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.common.errors import EXIT_FAILURE
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -19,7 +21,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
 ) -> None:
-    """Show rows and versions of the tables, the last batch of each job, each partition's offsets and lag, and who writes."""
+    """Show rows and versions of the tables, the last batch of each job, each partition's offsets and lag, and who writes.
+
+    Exit code 1: something of the lake could not be read; the rest is shown.
+    """
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
     from lakehouse.status import read_status  # noqa: PLC0415
@@ -30,6 +35,7 @@ def status(
         typer.echo(json.dumps(found.as_dict(), indent=1, default=str))
     else:
         _show(Console(), found)
+    raise typer.Exit(EXIT_FAILURE if found.problems else 0)
 
 
 def _show(console: Console, found: LakeStatus) -> None:
@@ -68,10 +74,8 @@ def _show(console: Console, found: LakeStatus) -> None:
         console.print(f"{said} ({found.breaker.reason}){more}", style=style, markup=False, highlight=False)
     for layer, holder in found.leases.items():
         console.print(f"Lease of {layer}: {holder}", markup=False, highlight=False, soft_wrap=True)
-    broken = (table.problem and f"{table.name}: {table.problem}" for table in found.tables)
-    for problem in [found.kafka, found.ledger, found.breaker_unread, *broken]:
-        if problem:
-            console.print(problem, style="yellow", markup=False, highlight=False)
+    for problem in [*([found.kafka] if found.kafka else []), *found.problems]:
+        console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _columns(table: Table, first: tuple[str, ...], numbers: tuple[str, ...], last: tuple[str, ...] = ()) -> None:

@@ -23,6 +23,7 @@ def up(
     # Spark takes a second to import: not for --help.
     from lakehouse.streams import STREAMS, run_live, run_to_end  # noqa: PLC0415
     from pipelines.common import jobs  # noqa: PLC0415
+    from pipelines.common.access import require_access  # noqa: PLC0415
     from pipelines.common.logging import setup_logging  # noqa: PLC0415
     from pipelines.common.session import build_session  # noqa: PLC0415
 
@@ -38,6 +39,8 @@ def up(
             f"--trigger is {trigger}, expected available-now or nothing; intervals stand in the settings (`bronze.trigger`, ...)."
         )
         raise UsageError(msg)
+    for name in names:
+        require_access(settings, name, jobs.checkpoint_path(settings, name, None))
     stop = jobs.stop_on_signals()
     spark = build_session(settings, "up")
     try:

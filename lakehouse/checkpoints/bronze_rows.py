@@ -15,6 +15,7 @@ from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
 from pipelines.common.arrow_storage import table_storage
 from pipelines.common.file_facts import file_facts
+from pipelines.common.opening import require_plain, told_apart
 
 Ranges = Mapping[int, list[tuple[int, int]]]
 """For each partition ranges [start, end) of offsets, sorted, none touching another."""
@@ -28,6 +29,7 @@ class BronzeRows:
     """The coordinates of the rows in Bronze, as its log was when this was made."""
 
     def __init__(self, table: DeltaTable) -> None:
+        require_plain(table)
         self._storage = table_storage(table)
         files = file_facts(table, ("path", *_STATS)).to_pylist()
         self._files: list[dict[str, Any]] = [{**dict.fromkeys(_STATS), **file} for file in files]
@@ -73,7 +75,7 @@ class BronzeRows:
         return {partition: np.sort(np.concatenate(parts)) for partition, parts in found.items()}
 
     def _read(self, file: Mapping[str, Any]) -> tuple[Offsets, Offsets]:
-        with self._storage.open_input_file(file["path"]) as stream:
+        with told_apart(file["path"]), self._storage.open_input_file(file["path"]) as stream:
             rows = pq.ParquetFile(stream).read(columns=[_KEY, _OFFSET], use_threads=False)
         return rows[_KEY].to_numpy(), rows[_OFFSET].to_numpy()
 

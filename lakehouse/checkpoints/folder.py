@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.opening import as_unreadable, is_there, look, names_in, unreadable
 
 READERS = 16
 """Files read at the same time: on S3 a checkpoint is hundreds of small requests."""
@@ -30,7 +31,8 @@ class Entry:
 class Folder(Protocol):
     """A folder and all files below it, named by their path in it with `/`.
 
-    Errors of disk or network are LakehouseErrors with one sentence; a file that is not there is a FileNotFoundError.
+    Errors of disk or network are LakehouseErrors with one sentence; a file that is not there is a FileNotFoundError, one that is
+    not readable an UnreadableError.
     """
 
     @property
@@ -104,9 +106,8 @@ class LocalFolder:
             for parent, _, names in os.walk(self._root, onerror=_unless_absent):
                 for name in names:
                     file = Path(parent) / name
-                    try:
-                        stat = file.stat()
-                    except FileNotFoundError:  # a running query deletes and renames files
+                    stat = look(file)
+                    if stat is None:  # a running query deletes and renames files
                         continue
                     modified = datetime.fromtimestamp(stat.st_mtime, UTC)
                     found[file.relative_to(self._root).as_posix()] = Entry(stat.st_size, modified)
@@ -115,12 +116,12 @@ class LocalFolder:
     def is_empty(self) -> bool:
         """Tell whether nothing lies here."""
         with _told(self.path, "read"):
-            if not self._root.exists():
+            if not is_there(self._root):
                 return True
             if not self._root.is_dir():
                 msg = f"{self.path} is a file, expected a folder; give another path."
                 raise UsageError(msg)
-            return not any(self._root.iterdir())
+            return not names_in(self._root)
 
     def read(self, name: str) -> bytes:
         """Read a file whole."""
@@ -143,7 +144,7 @@ class LocalFolder:
         with _told(f"{self.path}/{name}", "deleted"):
             file.unlink(missing_ok=True)
             folder = file.parent
-            while folder.is_relative_to(self._root) and folder.is_dir() and not any(folder.iterdir()):
+            while folder.is_relative_to(self._root) and folder.is_dir() and not names_in(folder):
                 folder.rmdir()
                 folder = folder.parent
 
@@ -160,5 +161,7 @@ def _told(path: str, done: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
+        if (unseen := as_unreadable(error, path)) is not None:
+            raise unseen if done == "read" else unreadable(error.filename or path, error, "writable") from None
         msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path."
         raise LakehouseError(msg) from None

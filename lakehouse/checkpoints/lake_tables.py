@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
 from pipelines.common.commits import newest_commits
 from pipelines.common.contract_sentences import damage_sentence
 from pipelines.common.derived_files import find_damage
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.errors import DamagedError, UsageError
+from pipelines.common.opening import open_table
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
@@ -54,17 +54,14 @@ def job_tables(job: str) -> JobTables:
 
 
 def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
-    """Open a table's log; None where there is no table. Raises LakehouseError where the log cannot be read."""
+    """Open a table's log; None where there is no table. Raises as `opening.open_table`; a damaged derived file is named."""
     try:
-        return DeltaTable(name.path(settings))
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
+        return open_table(name.path(settings))
+    except DamagedError:
         damage = find_damage(name.path(settings))
         if damage is not None and not damage.is_lost:
-            raise LakehouseError(damage_sentence(name, damage)) from None
-        msg = f"The log of {name} at {name.path(settings)} cannot be read ({str(error).splitlines()[0][:200]}); repair it first."
-        raise LakehouseError(msg) from None
+            raise DamagedError(damage_sentence(name, damage)) from None
+        raise
 
 
 def require_table(settings: Settings, name: TableName) -> DeltaTable:

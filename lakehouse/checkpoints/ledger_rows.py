@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.lake_tables import find_table
 from pipelines.common.arrow_storage import table_storage
+from pipelines.common.opening import require_plain, told_apart
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER
 from pipelines.common.voids import EVENTS, Voided, is_void_row
@@ -77,10 +78,11 @@ class LedgerReader:
     def _read(self, paths: list[str]) -> list[dict[str, Any]]:
         if self._table is None:
             return []
+        require_plain(self._table)
         storage = table_storage(self._table)
 
         def read(path: str) -> list[dict[str, Any]]:
-            with storage.open_input_file(path) as file:
+            with told_apart(path), storage.open_input_file(path) as file:
                 rows: list[dict[str, Any]] = pq.ParquetFile(file).read(columns=_COLUMNS, use_threads=False).to_pylist()
                 return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,8 +14,9 @@ from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import MARKER, METADATA, CheckpointState, read_checkpoint
 from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_source import next_offsets, next_version
-from pipelines.common.errors import LakehouseError
+from pipelines.common.errors import LakehouseError, UnreadableError
 from pipelines.common.kafka import TopicState
+from pipelines.common.opening import names_in
 from pipelines.common.settings import Settings
 
 _READ_AT_ONCE = 4
@@ -25,7 +26,8 @@ _READ_AT_ONCE = 4
 class Overview:
     """One checkpoint. `lag` counts offsets in Kafka (unit `records`) or commits of a Delta table (`versions`); None: unknown.
 
-    `planned` and `committed` are the last batches; `ledger_end` is the end that the ledger's last row names.
+    `planned` and `committed` are the last batches; `ledger_end` is the end that the ledger's last row names. `is_unread`: the
+    checkpoint, or what it is compared with, could not be read; `problem` says what.
     """
 
     job: str
@@ -42,22 +44,59 @@ class Overview:
     ledger_batch: int | None
     ledger_end: dict[str, list[int]] | None
     problem: str | None
+    is_unread: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
 
 
-def checkpoint_folders(root: Folder) -> list[tuple[str, str]]:
-    """Job and folder name of each `<job>/<folder>` below the root of checkpoints that holds one."""
+@dataclass(frozen=True)
+class _Place:
+    """A checkpoint's folder; `problem` where it, or the job's folder (`folder` is empty), is not readable."""
+
+    job: str
+    folder: str
+    problem: UnreadableError | None = None
+
+
+def checkpoint_names(files: Iterable[str]) -> list[str]:
+    """Names of the folders that hold a checkpoint, of the files below a job's folder."""
     found = set()
-    for name in root.files():
-        job, _, rest = name.partition("/")
-        folder, _, file = rest.partition("/")
+    for name in files:
+        folder, _, file = name.partition("/")
         if file in (MARKER, METADATA) or file.startswith(("offsets/", "commits/")):
-            found.add((job, folder))
+            found.add(folder)
+    return sorted(found)
+
+
+def checkpoint_folders(root: Folder) -> list[_Place]:
+    """Where checkpoints lie below their root, as `<job>/<folder>`; what is not readable counts, since one may lie there."""
+    try:
+        names = [tuple(name.split("/", 1)) for name in root.files() if "/" in name]
+        jobs = {job: [rest for found, rest in names if found == job] for job, _ in names}
+        found = [_Place(job, folder) for job, files in jobs.items() for folder in checkpoint_names(files)]
+    except UnreadableError:
+        if "://" in root.path:
+            raise
+        found = [place for job in names_in(root.path) for place in _places_of(root.path, job)]
     flow = list(JOBS)
-    return sorted(found, key=lambda pair: (flow.index(pair[0]) if pair[0] in flow else len(flow), pair))
+    order = {place: (flow.index(place.job) if place.job in flow else len(flow), place.job, place.folder) for place in found}
+    return sorted(found, key=lambda place: order[place])
+
+
+def _places_of(root: str, job: str) -> Iterator[_Place]:
+    try:
+        folders = names_in(f"{root}/{job}")
+    except UnreadableError as error:
+        yield _Place(job, "", error)
+        return
+    for folder in folders:
+        try:
+            if checkpoint_names(f"{folder}/{name}" for name in open_folder(f"{root}/{job}/{folder}").files()):
+                yield _Place(job, folder)
+        except UnreadableError as error:
+            yield _Place(job, folder, error)
 
 
 def list_checkpoints(
@@ -73,11 +112,17 @@ def list_checkpoints(
         reader = pool.submit(_ledger, settings)
         ends = pool.submit(_source_versions, settings)
         folders = checkpoint_folders(open_folder(root))
-        states = list(pool.map(lambda pair: _read(f"{root}/{pair[0]}/{pair[1]}"), folders))
-        kafka, (ledger, problem), versions = asked.result(), reader.result(), ends.result()
+        states = list(pool.map(lambda place: _read(root, place), folders))
+        kafka, ledger, versions = asked.result(), reader.result(), ends.result()
         rows = list(pool.map(lambda state: _last_row(ledger, state), states))
     found = []
-    for (job, folder), state, row in zip(folders, states, rows, strict=True):
+    for place, state, last in zip(folders, states, rows, strict=True):
+        job, folder = place.job, place.folder
+        if isinstance(state, LakehouseError):
+            found.append(_unread(place, f"{root}/{job}/{folder}".rstrip("/"), state))
+            continue
+        unseen = [one for one in (last, versions.get(job)) if isinstance(one, LakehouseError)]
+        row = None if isinstance(last, LakehouseError) else last
         lag, unit = _lag(job, state, kafka, versions)
         when = None if state.last_committed is None else state.committed_at(state.last_committed)
         problems = [
@@ -99,34 +144,60 @@ def list_checkpoints(
                 lag_unit=unit,
                 ledger_batch=row.batch_id if row else None,
                 ledger_end=row.offsets if row else None,
-                problem="; ".join(problems) or problem,
+                problem="; ".join([*problems, *dict.fromkeys(str(one) for one in unseen)]) or None,
+                is_unread=bool(unseen),
             )
         )
     return found, None if isinstance(kafka, TopicState) else str(kafka)
 
 
-def _read(path: str) -> CheckpointState:
-    return read_checkpoint(open_folder(path), last=1)
-
-
-def _ledger(settings: Settings) -> tuple[LedgerReader | None, str | None]:
+def _read(root: str, place: _Place) -> CheckpointState | LakehouseError:
+    if place.problem is not None:
+        return place.problem
     try:
-        return LedgerReader(settings), None
+        return read_checkpoint(open_folder(f"{root}/{place.job}/{place.folder}"), last=1)
+    except UnreadableError as error:
+        return error
+
+
+def _unread(place: _Place, path: str, error: LakehouseError) -> Overview:
+    unknown = dict.fromkeys(
+        ("generation", "query_id", "planned", "committed", "committed_at", "age_seconds", "lag", "ledger_batch", "ledger_end")
+    )
+    unit = "records" if place.job == "bronze" else "versions"
+    return Overview(
+        job=place.job, folder=place.folder or "?", path=path, lag_unit=unit, problem=str(error), is_unread=True, **unknown
+    )
+
+
+def _ledger(settings: Settings) -> LedgerReader | LakehouseError:
+    try:
+        return LedgerReader(settings)
     except LakehouseError as error:
-        return None, str(error)
+        return error
 
 
-def _last_row(ledger: LedgerReader | None, state: CheckpointState) -> LedgerRow | None:
-    return ledger.last(state.marker.job, state.marker.generation) if ledger and state.marker else None
+def _last_row(
+    ledger: LedgerReader | LakehouseError, state: CheckpointState | LakehouseError
+) -> LedgerRow | LakehouseError | None:
+    if isinstance(ledger, LakehouseError):
+        return ledger
+    if isinstance(state, LakehouseError) or not state.marker:
+        return None
+    try:
+        return ledger.last(state.marker.job, state.marker.generation)
+    except LakehouseError as error:
+        return error
 
 
-def _source_versions(settings: Settings) -> dict[str, int]:
-    """For each job that reads a table: the table's version."""
-    found = {}
+def _source_versions(settings: Settings) -> dict[str, int | LakehouseError]:
+    """For each job that reads a table: the table's version, or why it is not known."""
+    found: dict[str, int | LakehouseError] = {}
     for job, tables in JOBS.items():
         try:
             table = find_table(settings, tables.source) if tables.source else None
-        except LakehouseError:  # `verify` names it; here the lag is unknown
+        except LakehouseError as error:
+            found[job] = error
             continue
         if table is not None:
             found[job] = table.version()
@@ -134,12 +205,12 @@ def _source_versions(settings: Settings) -> dict[str, int]:
 
 
 def _lag(
-    job: str, state: CheckpointState, kafka: TopicState | LakehouseError, versions: dict[str, int]
+    job: str, state: CheckpointState, kafka: TopicState | LakehouseError, versions: dict[str, int | LakehouseError]
 ) -> tuple[int | None, str]:
     if job == "bronze":
         return kafka_lag(next_offsets(state), kafka), "records"
-    version = next_version(state)
-    behind = None if version is None or job not in versions else max(0, versions[job] - version + 1)
+    version, newest = next_version(state), versions.get(job)
+    behind = None if version is None or not isinstance(newest, int) else max(0, newest - version + 1)
     return behind, "versions"
 
 

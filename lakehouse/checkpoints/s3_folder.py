@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lakehouse.checkpoints.folder import READERS, Entry
-from pipelines.common.errors import LakehouseError, TransientError, UsageError
+from pipelines.common.errors import TransientError, UnreadableError, UsageError
 
 _CONFIG = Config(
     connect_timeout=2, read_timeout=20, max_pool_connections=READERS, retries={"mode": "standard", "total_max_attempts": 4}
@@ -87,7 +87,7 @@ class S3Folder:
                 msg = f"{what} cannot be {done} now (S3 says {code}); try again."
                 raise TransientError(msg) from None
             msg = f"{what} cannot be {done} (S3 says {code}); check the credentials, their rights and AWS_ENDPOINT_URL."
-            raise LakehouseError(msg) from None
+            raise UnreadableError(msg) from None
         except BotoCoreError as error:
             msg = f"{what} cannot be {done} ({type(error).__name__}); check the network, AWS_ENDPOINT_URL and the credentials."
             raise TransientError(msg) from None

@@ -14,6 +14,7 @@ from lakehouse.checkpoints.findings import (
     RETENTION,
     SOURCE_GAP,
     Finding,
+    Severity,
     cut_short,
     listed,
     lost_ranges,
@@ -21,7 +22,7 @@ from lakehouse.checkpoints.findings import (
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, log_begins, table_id
 from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
-from pipelines.common.errors import LakehouseError
+from pipelines.common.errors import LakehouseError, UnreadableError
 from pipelines.common.kafka import TopicState
 from pipelines.common.settings import Settings
 from pipelines.common.source_gaps import find_gap
@@ -68,7 +69,8 @@ def check_source(settings: Settings, state: CheckpointState, kafka: TopicState |
     elif isinstance(kafka, TopicState):
         yield from _check_kafka(state, kafka)
     else:
-        yield Finding("kafka-silent", "info", f"Not compared with Kafka: {kafka}", KAFKA)
+        severity: Severity = "warning" if isinstance(kafka, UnreadableError) else "info"
+        yield Finding("kafka-silent", severity, f"Not compared with Kafka: {kafka}", KAFKA)
 
 
 def _check_kafka(state: CheckpointState, topic: TopicState) -> Iterator[Finding]:

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.dlq.filters import LetterFilter
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.errors import UsageError
+from pipelines.common.opening import open_table, told_apart
 from pipelines.common.plain_read import rows_dataset, to_rows, to_values
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ
@@ -45,17 +45,13 @@ _ARROW = {"timestamp": pa.timestamp("us", tz="UTC"), "string": pa.string(), "lon
 
 
 def open_letters(settings: Settings) -> DeltaTable:
-    """Open the dead-letter table; raises UsageError where there is none."""
+    """Open the dead-letter table; raises UsageError where there is none, and as `opening.open_table`."""
     path = DLQ.path(settings)
-    try:
-        return DeltaTable(path)
-    except TableNotFoundError:
+    table = open_table(path)
+    if table is None:
         msg = f"There is no dead-letter table at {path}; run the Silver job first, or correct `lake.root`."
-        raise UsageError(msg) from None
-    except DeltaError as error:
-        reason = str(error).splitlines()[0]
-        msg = f"The log of the dead-letter table at {path} cannot be read ({reason}); see playbooks/full-rebuild.md."
-        raise LakehouseError(msg) from None
+        raise UsageError(msg)
+    return table
 
 
 def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str] = METADATA) -> pa.Table:
@@ -63,7 +59,8 @@ def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str]
     dataset = rows_dataset(table, _bounds(chosen))
     asked = (("_quality_flags", chosen.rules), ("_status", chosen.status))
     needed = [*columns, *(name for name, wanted in asked if wanted and name not in columns)]
-    rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
+    with told_apart(table.table_uri):
+        rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
     for name, kind in LATER_COLUMNS.items():
         if name in needed and name not in rows.column_names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, _ARROW[kind]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lakehouse.checkpoints.findings import BROKEN, SOURCE_GAP, batches
 from lakehouse.checkpoints.findings import Finding as CheckpointFinding
 from lakehouse.checkpoints.lake_tables import JOBS
-from lakehouse.doctor.facts import Facts, StreamCheckpoint
+from lakehouse.doctor.facts import THE_CHECKPOINTS, Facts, StreamCheckpoint
 from lakehouse.doctor.findings import Finding, Severity
 from pipelines.common.tables import SILVER
 
@@ -22,7 +22,7 @@ def check_checkpoints(facts: Facts) -> Iterator[Finding]:
     for job in JOBS:
         checkpoint = facts.checkpoints.get(job)
         if checkpoint is None:
-            if facts.rows.get(job):
+            if facts.rows.get(job) and not facts.lacks(THE_CHECKPOINTS):
                 yield _lost(facts, job)
             continue
         if checkpoint.problem:

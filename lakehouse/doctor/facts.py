@@ -25,6 +25,9 @@ NEWEST_ROWS = 300
 
 THE_TABLES = "the tables"
 """Key of `unread` where no table could be opened at all."""
+THE_CHECKPOINTS, THE_GAPS, THE_TOPIC_ID, THE_LEASES = "the checkpoints", "ops.known_gaps", "Bronze's properties", "the leases"
+THE_BROKER = "where the embedded broker is"
+"""Keys of `unread` for facts without which a finding would be a guess."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class StreamCheckpoint:
     is_guarded: bool = True
     """Whether a driver on it would hold a lock: not on an object store."""
     problem: str | None = None
+    unread: str | None = None
+    """Why the checkpoint, or what it is compared with, could not be read: nothing is known against it."""
+    lock_unread: str | None = None
+    """Why nobody can tell whether somebody runs on it."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +134,12 @@ class Facts:
     closed_days: tuple[ClosedDay, ...] = ()
     neighbours: Neighbours = field(default_factory=Neighbours)
     unread: Mapping[str, str] = field(default_factory=dict)
+
+    def lacks(self, *what: str) -> bool:
+        """Whether one of these could not be read: a finding that rests on it is left out."""
+        return any(one in self.unread for one in what)
+
+    def knows_lock(self, job: str) -> bool:
+        """Whether it is known if somebody runs on the job's checkpoint."""
+        checkpoint = self.checkpoints.get(job)
+        return not self.lacks(THE_CHECKPOINTS) and (checkpoint is None or checkpoint.lock_unread is None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lakehouse.doctor.facts import Facts
+from lakehouse.doctor.facts import THE_LEASES, Facts
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.streams import silver_waits
 
@@ -81,7 +81,7 @@ def _replay_died(facts: Facts) -> Finding:
         severity="warning",
         title="A replay of dead letters did not finish",
         evidence=f"Letters are still claimed by {', '.join(stuck)}.",
-        confidence="likely" if "silver" not in facts.leases else "possible",
+        confidence="possible" if "silver" in facts.leases or facts.lacks(THE_LEASES) else "likely",
         at_stake="These letters are left alone by other replays until the next one has completed it; nothing is doubled by that.",
         playbook="dead-letters",
         commands=(facts.commands.lakehouse("dlq", "replay", "--dry-run"), facts.commands.lakehouse("dlq", "replay")),

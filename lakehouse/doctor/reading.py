@@ -18,16 +18,31 @@ from lakehouse.checkpoints.lake_tables import JOBS, find_table, topic_id
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.doctor.commands import Commands
-from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, ClosedDay, Disk, Facts, HeldBy, Letters, Neighbours, StreamCheckpoint
+from lakehouse.doctor.facts import (
+    NEWEST_ROWS,
+    THE_BROKER,
+    THE_CHECKPOINTS,
+    THE_GAPS,
+    THE_LEASES,
+    THE_TABLES,
+    THE_TOPIC_ID,
+    ClosedDay,
+    Disk,
+    Facts,
+    HeldBy,
+    Letters,
+    Neighbours,
+    StreamCheckpoint,
+)
 from lakehouse.doctor.reading_bills import read_closed_days
 from lakehouse.doctor.reading_checkpoints import read_checkpoints, seen_from_here
 from lakehouse.doctor.reading_letters import read_letter_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from lakehouse.status import LakeStatus, read_status
-from pipelines.common.errors import LakehouseError, TransientError, UsageError
+from pipelines.common.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.common.kafka import TopicState, bootstrap_servers
-from pipelines.common.leases import leases_held
 from pipelines.common.ledger import merge_ranges
+from pipelines.common.opening import as_unreadable, is_there
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
@@ -42,7 +57,7 @@ class _Readers:
     """Runs readers side by side; what fails is noted and replaced."""
 
     pool: ThreadPoolExecutor
-    unread: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, Exception] = field(default_factory=dict)
 
     def start(self, what: str, read: Callable[[], _T], otherwise: _T) -> Future[_T]:
         def tried() -> _T:
@@ -51,10 +66,19 @@ class _Readers:
             except UsageError:  # there is no lake, or the settings are wrong: the user's to mend
                 raise
             except _UNREADABLE as error:
-                self.unread[what] = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+                self.unread[what] = as_unreadable(error, what) or error
                 return otherwise
 
         return self.pool.submit(tried)
+
+    def told(self, *, is_damaged: bool) -> dict[str, str]:
+        """What could not be read, and why. Where a log is damaged, which is a finding already, only what was not seen."""
+        unseen = (UnreadableError, UnknownFeatureError)
+        return {what: _text(error) for what, error in self.unread.items() if not is_damaged or isinstance(error, unseen)}
+
+
+def _text(error: Exception) -> str:
+    return str(error).splitlines()[0][:400] if str(error) else type(error).__name__
 
 
 def read_facts(settings: Settings, config: str) -> Facts:
@@ -64,18 +88,16 @@ def read_facts(settings: Settings, config: str) -> Facts:
         kafka = pool.submit(_ask, settings)
         status = readers.start(THE_TABLES, lambda: read_status(settings), LakeStatus([], [], [], None))
         rows: Future[dict[str, list[LedgerRow]]] = readers.start("the batch ledger", lambda: _ledger_rows(settings), {})
-        bronze_id = readers.start("Bronze's properties", lambda: _bronze_topic_id(settings), None)
-        gaps: Future[dict[int, list[tuple[int, int]]]] = readers.start("ops.known_gaps", lambda: _known_gaps(settings), {})
+        bronze_id = readers.start(THE_TOPIC_ID, lambda: _bronze_topic_id(settings), None)
+        gaps: Future[dict[int, list[tuple[int, int]]]] = readers.start(THE_GAPS, lambda: _known_gaps(settings), {})
         letters = readers.start("the dead letters", lambda: read_letter_facts(settings), Letters())
         others = readers.start("what others did to the tables", lambda: read_neighbours(settings), Neighbours())
         days: Future[tuple[ClosedDay, ...]] = readers.start("the closed days", lambda: read_closed_days(settings), ())
-        checkpoints: Future[dict[str, StreamCheckpoint]] = readers.start(
-            "the checkpoints", lambda: read_checkpoints(settings), {}
-        )
+        checkpoints: Future[dict[str, StreamCheckpoint]] = readers.start(THE_CHECKPOINTS, lambda: read_checkpoints(settings), {})
         topic, problem, is_missing = kafka.result()
         found = status.result()
-        is_broken = any(table.problem for table in found.tables)
-        breaker = {"the circuit breaker": found.breaker_unread} if found.breaker_unread else {}
+        disks: Future[tuple[Disk, ...]] = readers.start("the disks", lambda: _disks(settings), ())
+        of_jobs = checkpoints.result()
         facts = Facts(
             settings=settings,
             commands=Commands(config, settings.lake.checkpoints),
@@ -85,25 +107,44 @@ def read_facts(settings: Settings, config: str) -> Facts:
             kafka_problem=problem,
             topic_is_missing=is_missing,
             bronze_topic_id=bronze_id.result(),
-            checkpoints=checkpoints.result(),
+            checkpoints=of_jobs,
             rows=rows.result(),
             known_gaps=gaps.result(),
             letters=letters.result(),
-            leases={layer: HeldBy(holder, seen_from_here(holder)) for layer, holder in leases_held(settings).items()},
-            disks=_disks(settings),
+            leases={layer: HeldBy(holder, seen_from_here(holder)) for layer, holder in found.leases.items()},
+            disks=disks.result(),
             closed_days=days.result(),
             neighbours=others.result(),
-            # Last, when all readers have ended. A table whose log is broken is a finding already.
-            unread=({} if is_broken else readers.unread) | breaker,
+            # Last, when all readers have ended.
+            unread=_unread(readers, found, of_jobs),
         )
     return facts
+
+
+def _unread(readers: _Readers, status: LakeStatus, checkpoints: dict[str, StreamCheckpoint]) -> dict[str, str]:
+    """Everything that could not be read, and why; a table with a feature that is not understood is a finding of its own."""
+    found = readers.told(is_damaged=any(table.kind == "damaged" for table in status.tables))
+    if status.broker_unread:
+        found[THE_BROKER] = status.broker_unread
+    if status.breaker_unread:
+        found["the circuit breaker"] = status.breaker_unread
+    if status.leases_unread:
+        found[THE_LEASES] = " ".join(status.leases_unread)
+    for job, checkpoint in checkpoints.items():
+        if checkpoint.unread:
+            found[f"the checkpoint of {job}"] = checkpoint.unread
+        if checkpoint.lock_unread:
+            found[f"who runs {job}"] = checkpoint.lock_unread
+    found |= {table.name: str(table.problem) for table in status.tables if table.kind == "not readable"}
+    named = {table.problem for table in status.tables if table.kind == "not understood"}
+    return {what: why for what, why in found.items() if why not in named}
 
 
 def _ask(settings: Settings) -> tuple[TopicState | None, str | None, bool]:
     """The topic, or why there is none, and whether that is because Kafka answered and does not have it."""
     try:
         bootstrap_servers(settings)
-    except UsageError as error:  # the embedded broker is not there
+    except (UsageError, UnreadableError) as error:  # the embedded broker is not there, or nobody can tell
         return None, str(error), False
     try:
         return ask_kafka(settings), None, False
@@ -142,7 +183,7 @@ def _disks(settings: Settings) -> tuple[Disk, ...]:
     archive = settings.retention.archive or lake.root
     for path in (lake.root, lake.checkpoints, lake.state_dir, archive, *filter(None, map(str.strip, spill.split(",")))):
         place = Path(path)
-        if "://" in path or not place.exists():
+        if "://" in path or not is_there(place):
             continue
         usage = shutil.disk_usage(place)
         found.setdefault(place.stat().st_dev, Disk(path, usage.total, usage.free))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from lakehouse.checkpoints.folder import Entry, Folder, open_folder
 from lakehouse.checkpoints.lake_tables import JOBS
-from lakehouse.checkpoints.listing import checkpoint_folders
+from lakehouse.checkpoints.listing import checkpoint_names
 from lakehouse.checkpoints.reading import MARKER
 from lakehouse.checkpoints.rebuild import next_generation_path
 from lakehouse.checkpoints.verify import verify_checkpoint
 from lakehouse.doctor.facts import HeldBy, StreamCheckpoint
-from pipelines.common.errors import LakehouseError, TransientError
+from pipelines.common.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
 from pipelines.common.kafka import TopicState
 from pipelines.common.leases import CHECKPOINT_LOCK, Holder, held_by
 from pipelines.common.settings import Settings
@@ -30,30 +30,52 @@ _NOT_ASKED.set_result(TransientError("the doctor compares it with Kafka by itsel
 
 def read_checkpoints(settings: Settings) -> dict[str, StreamCheckpoint]:
     """Verify the checkpoint of each job's stream, Kafka left aside; a job without one is left out."""
-    root = settings.lake.checkpoints.rstrip("/")
+    with ThreadPoolExecutor(len(JOBS)) as pool:
+        found = pool.map(lambda job: _read(settings, job), JOBS)
+        return {one.job: one for one in found if one is not None}
+
+
+def _read(settings: Settings, job: str) -> StreamCheckpoint | None:
+    path = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
+    try:
+        return _judge_newest(settings, job, path)
+    except UnreadableError as error:
+        return StreamCheckpoint(job, path, "", None, unread=str(error), lock_unread=str(error))
+
+
+def _judge_newest(settings: Settings, job: str, root: str) -> StreamCheckpoint | None:
     folder = open_folder(root)
     files = folder.files()
-    chosen: dict[str, tuple[str, Holder | None]] = {}
-    for job in JOBS:
-        names = [name for found, name in checkpoint_folders(folder) if found == job]
-        streams = [name for name in names if not _is_replay(folder, files, f"{job}/{name}/")]
-        holders = {name: _holder(f"{root}/{job}/{name}") for name in streams}
-        if streams:
-            last = max(streams, key=lambda name: (holders[name] is not None, _changed(files, f"{job}/{name}/")))
-            chosen[job] = f"{root}/{job}/{last}", holders[last]
-    with ThreadPoolExecutor(len(JOBS)) as pool:
-        judged = pool.map(lambda job: _judge(settings, job, *chosen[job]), chosen)
-        return dict(zip(chosen, judged, strict=True))
+    streams = [name for name in checkpoint_names(files) if not _is_replay(folder, files, f"{name}/")]
+    if not streams:
+        return None
+    holders = {name: _holder(f"{root}/{name}") for name in streams}
+    # A lock that cannot be looked at may be held.
+    last = max(streams, key=lambda name: (holders[name] is not None, _changed(files, f"{name}/")))
+    return _judge(settings, job, f"{root}/{last}", holders[last])
 
 
-def _judge(settings: Settings, job: str, path: str, holder: Holder | None) -> StreamCheckpoint:
-    lock = HeldBy(holder, seen_from_here(holder)) if holder is not None else None
-    after, is_guarded = next_generation_path(settings, job), "://" not in path
+def _judge(settings: Settings, job: str, path: str, holder: Holder | UnreadableError | None) -> StreamCheckpoint:
+    lock = HeldBy(holder, seen_from_here(holder)) if isinstance(holder, Holder) else None
+    unread, problem, verdict = None, None, None
     try:
         verdict = verify_checkpoint(settings, open_folder(path), _NOT_ASKED)
+    except (UnreadableError, UnknownFeatureError) as error:
+        unread = str(error)
     except LakehouseError as error:
-        return StreamCheckpoint(job, path, after, None, (), lock, is_guarded, str(error))
-    return StreamCheckpoint(job, path, after, verdict.state, tuple(verdict.findings), lock, is_guarded)
+        problem = str(error)
+    return StreamCheckpoint(
+        job=job,
+        path=path,
+        next_path=next_generation_path(settings, job),
+        state=verdict.state if verdict is not None else None,
+        findings=tuple(verdict.findings) if verdict is not None else (),
+        lock=lock,
+        is_guarded="://" not in path,
+        problem=problem,
+        unread=unread,
+        lock_unread=str(holder) if isinstance(holder, UnreadableError) else None,
+    )
 
 
 def seen_from_here(holder: Holder) -> bool | None:
@@ -67,8 +89,11 @@ def seen_from_here(holder: Holder) -> bool | None:
     return stat.rpartition(")")[2].split()[:1] in (["T"], ["t"])
 
 
-def _holder(path: str) -> Holder | None:
-    return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
+def _holder(path: str) -> Holder | UnreadableError | None:
+    try:
+        return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
+    except UnreadableError as error:
+        return error
 
 
 def _changed(files: Mapping[str, Entry], prefix: str) -> float:

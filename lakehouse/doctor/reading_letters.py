@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import date
-from pathlib import Path
 
 from deltalake import DeltaTable
 
@@ -14,6 +13,7 @@ from lakehouse.dlq.filters import LetterFilter
 from lakehouse.dlq.letters import COUNTED, count_by, read_letters, unfinished_replays
 from lakehouse.doctor.facts import Letters
 from lakehouse.doctor.letters import NO_SCHEMA
+from pipelines.common.opening import files_in
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ
 
@@ -51,7 +51,7 @@ def _day(text: str) -> date:
 
 def _now_known(settings: Settings, table: DeltaTable, waiting: dict[date, int]) -> dict[str, int]:
     """How many of the letters name a version that has a schema file, by version; no other value of theirs is kept."""
-    versions = {path.stem for path in Path(settings.schemas_dir).glob("*.json")}
+    versions = {path.stem for path in files_in(settings.schemas_dir, "*.json")}
     newest = max(waiting)
     days = None if sum(waiting.values()) <= _MOST_BYTES_READ else (newest, newest)
     chosen = LetterFilter(rules=(NO_SCHEMA,), status="open", days=days)

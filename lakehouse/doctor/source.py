@@ -7,7 +7,7 @@ from functools import partial
 
 from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ranges
 from lakehouse.checkpoints.verify_source import next_offsets
-from lakehouse.doctor.facts import Facts
+from lakehouse.doctor.facts import THE_BROKER, THE_CHECKPOINTS, THE_TOPIC_ID, Facts
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.streams import QUIET
 from pipelines.common.kafka import TopicState
@@ -18,8 +18,12 @@ _OUTAGE = partial(Finding, severity="critical", confidence="certain", playbook="
 
 def check_source(facts: Facts) -> Iterator[Finding]:
     """Compare Kafka with what Bronze and its checkpoint hold."""
+    if facts.lacks(THE_BROKER):
+        return
     if facts.topic is None:
         yield _topic_missing(facts) if facts.topic_is_missing else _silent(facts)
+        return
+    if facts.lacks(THE_TOPIC_ID):  # whether it is the same topic is not known
         return
     if facts.bronze_topic_id is not None and facts.bronze_topic_id != facts.topic.topic_id:
         # The offsets of the new topic mean other records: nothing else can be said of them.
@@ -27,6 +31,9 @@ def check_source(facts: Facts) -> Iterator[Finding]:
         return
     if short := cut_short(_read_ends(facts), facts.topic.end):
         yield _log_lost(facts, short)
+    checkpoint = facts.checkpoints.get("bronze")
+    if facts.lacks(THE_CHECKPOINTS) or (checkpoint is not None and checkpoint.unread):  # where Bronze reads next is not known
+        return
     if lost := lost_ranges(_wanted(facts), facts.topic.start):
         yield _retention_overrun(facts, lost)
     if held := _held_back(facts.topic):

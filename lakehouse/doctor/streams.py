@@ -49,9 +49,14 @@ class Stream:
 def check_streams(facts: Facts) -> Iterator[Finding]:
     """Look at each stream that has something to do; a lake where nothing waits may well be at rest."""
     for stream in streams_of(facts):
-        is_held = stream.job == "silver" and facts.status.breaker is not None and facts.status.breaker.state != "closed"
-        if stream.waiting and not is_held:
+        if stream.waiting and facts.knows_lock(stream.job) and not (stream.job == "silver" and _may_be_held(facts)):
             yield from _check_alive(facts, stream)
+
+
+def _may_be_held(facts: Facts) -> bool:
+    """Whether the circuit breaker holds Silver back, or nobody knows."""
+    breaker = facts.status.breaker
+    return facts.status.breaker_unread is not None or (breaker is not None and breaker.state != "closed")
 
 
 def streams_of(facts: Facts) -> list[Stream]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from lakehouse.checkpoints.bronze_rows import Ranges
 from lakehouse.checkpoints.ledger_rows import LedgerRow
 from lakehouse.checkpoints.starting import covered, subtract
-from lakehouse.doctor.facts import NEWEST_ROWS, THE_TABLES, Facts
+from lakehouse.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.ledger import merge_ranges
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
@@ -27,11 +27,17 @@ _MADE_FROM = {
 def check_tables(facts: Facts) -> Iterator[Finding]:
     """Look at the logs, at the ledger's offsets, and say what could not be read."""
     for table in facts.status.tables:
-        if table.problem and not _is_derived(facts, table.name):
+        if table.problem and table.kind == "not understood":
+            yield _not_understood(facts, table.name, table.problem)
+        elif table.problem and table.kind != "not readable" and not _is_derived(facts, table.name):
             yield _broken_log(facts, table.name, table.problem)
-    yield from _check_holes(facts)
+    if not facts.lacks(THE_GAPS):
+        yield from _check_holes(facts)
+    unread: dict[str, list[str]] = {}
     for what, why in facts.unread.items():
-        is_all = what == THE_TABLES
+        unread.setdefault(why, []).append(what)
+    for why, names in unread.items():
+        what, is_all = _listed(names), names == [THE_TABLES]
         yield Finding(
             id="store-unreachable" if is_all else "not-examined",
             severity="critical" if is_all else "warning",
@@ -49,6 +55,25 @@ def _is_derived(facts: Facts, name: str) -> bool:
     return any(str(table) == name and not damage.is_lost for table, damage in facts.neighbours.damage.items())
 
 
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _not_understood(facts: Facts, name: str, problem: str) -> Finding:
+    return Finding(
+        id="table-not-understood",
+        severity="warning",
+        title=f"The readers without Spark do not understand {name}",
+        evidence=problem,
+        confidence="certain",
+        at_stake=(
+            f"No row is lost. What may be wrong in {name} is unknown, and a stream that looks rows up in it without Spark stops."
+        ),
+        playbook="bad-deploy",
+        commands=(facts.commands.lakehouse("status"),),
+    )
+
+
 def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
     layer, _, table = name.partition(".")
     path = f"{facts.settings.lake.root.rstrip('/')}/{layer}/{table}"
@@ -57,7 +82,7 @@ def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
     return Finding(
         id="table-unreadable",
         severity="critical",
-        title=f"The log of {name} cannot be read",
+        title=f"The log of {name} is damaged",
         evidence=problem,
         confidence="certain",
         at_stake=f"Nothing can read or write {name}, so its stream and all after it stand still.{from_where}",

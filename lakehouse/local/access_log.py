@@ -25,6 +25,7 @@ from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import encode, message
 from lakehouse.verify.strict import WHITE_SPACE
 from pipelines.common.errors import UsageError
+from pipelines.common.opening import is_there
 from pipelines.common.ranges import END_INSTANT_MS, LARGEST_SUMMED
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -53,7 +54,7 @@ def pseudonym(text: str, key: bytes) -> str:
 def load_pseudonym_key(state_dir: Path) -> bytes:
     """Read the secret of this machine's pseudonyms, `<state_dir>/pseudonym.key`; the first call makes it."""
     path = state_dir / "pseudonym.key"
-    if not path.exists():
+    if not is_there(path):
         state_dir.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32), encoding="ascii")

@@ -23,6 +23,7 @@ from lakehouse.verify.result import Invariant
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.common import jobs
 from pipelines.common.delta import register_tables
+from pipelines.common.opening import files_below
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
 
@@ -105,7 +106,7 @@ class Demo:
         """History from the last day that may be closed until now; where a day is closed already, of the time since."""
         first = self._closing_time() - timedelta(hours=self.settings.reconcile.grace_hours)
         start, seed = first.replace(hour=0, minute=0, second=0, microsecond=0), secrets.randbelow(2**32)
-        if not (self.keep and any(self.folder.op_ledger.glob("**/*.parquet"))):
+        if not (self.keep and files_below(self.folder.op_ledger, "*.parquet")):
             start, seed = start - timedelta(days=1), _SEED
         return ProducePlan(count=self.events, seed=seed, start_time=start, span_seconds=(self.now - start).total_seconds())
 

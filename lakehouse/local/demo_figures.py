@@ -11,9 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
+from pipelines.common.opening import existing_table, files_below, open_table
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
@@ -59,9 +58,8 @@ class Bill:
 
 def count_batches(settings: Settings, job: str) -> Counter[str]:
     """Sum the batch ledger's counts of `job`; nothing where there is no ledger yet."""
-    try:
-        ledger = DeltaTable(LEDGER.path(settings))
-    except TableNotFoundError:
+    ledger = open_table(LEDGER.path(settings))
+    if ledger is None:
         return Counter()
     rows = rows_dataset(ledger).to_table(columns=list(_COUNTS), filter=ds.field("job") == job)
     return Counter({name: pc.sum(rows[name]).as_py() or 0 for name in _COUNTS})
@@ -69,7 +67,7 @@ def count_batches(settings: Settings, job: str) -> Counter[str]:
 
 def count_acknowledged(op_ledger: Path) -> int:
     """Count the records that Kafka has acknowledged to any run in the folder."""
-    return int(ds.dataset(sorted(op_ledger.glob("**/*.parquet"))).count_rows())
+    return int(ds.dataset(files_below(op_ledger, "*.parquet")).count_rows())
 
 
 def read_conservation(settings: Settings, op_ledger: Path) -> Conservation:
@@ -131,8 +129,8 @@ def read_bills(settings: Settings, day: date) -> list[Bill]:
 
 
 def _rows(settings: Settings, name: TableName) -> int:
-    return int(DeltaTable(name.path(settings)).count())
+    return int(existing_table(name.path(settings)).count())
 
 
 def _table(settings: Settings, name: TableName, columns: list[str]) -> pa.Table:
-    return rows_dataset(DeltaTable(name.path(settings))).to_table(columns=columns)
+    return rows_dataset(existing_table(name.path(settings))).to_table(columns=columns)

@@ -14,6 +14,7 @@ import yaml
 
 from lakehouse.local.kafka_state import running_broker
 from pipelines.common.errors import UsageError
+from pipelines.common.opening import names_in
 from pipelines.common.settings import EMBEDDED, KafkaSettings, LakeSettings, LogSettings, Settings
 
 _LOCK = "demo.lock"
@@ -54,7 +55,7 @@ class DemoFolder:
         Raises UsageError where another demo holds it, where it holds files that no demo made, or cannot be made.
         """
         try:
-            strangers = sorted(item.name for item in self.path.iterdir() if item.name not in _OWN) if self.path.exists() else []
+            strangers = [name for name in names_in(self.path) if name not in _OWN]
             if strangers:
                 msg = f"The folder {self.path} holds {strangers[0]}, which no demo has made; give an empty folder with --folder."
                 raise UsageError(msg)

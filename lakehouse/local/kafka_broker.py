@@ -17,6 +17,7 @@ from lakehouse.local.kafka_process import SupervisedProcess, end_by_pid
 from lakehouse.local.kafka_state import BrokerState, kafka_folder, running_broker, state_file, write_state
 from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.logging import Log
+from pipelines.common.opening import is_there
 
 log = Log("kafka")
 
@@ -118,7 +119,7 @@ class EmbeddedBroker:
         ports = self._node.last_ports() or choose_ports()
         for _ in range(_BIND_ATTEMPTS):
             self._node.write_config(ports)
-            log_size = self._node.log.stat().st_size if self._node.log.exists() else 0
+            log_size = self._node.log.stat().st_size if is_there(self._node.log) else 0
             process = SupervisedProcess.launch(self._node.command(), output=self._node.console, releasable=releasable)
             try:
                 if self._wait_until_ready(process, ports, timeout):
@@ -155,7 +156,7 @@ class EmbeddedBroker:
 
     def _ended_for_a_port(self, log_size: int) -> bool:
         text = self._node.console.read_text(encoding="utf-8", errors="replace")
-        if self._node.log.exists():
+        if is_there(self._node.log):
             with self._node.log.open("rb") as file:
                 file.seek(min(log_size, self._node.log.stat().st_size))
                 text += file.read().decode("utf-8", errors="replace")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.opening import files_in, is_there, names_in
 
 HOST = "127.0.0.1"
 DEFAULT_JARS = Path(__file__).resolve().parents[2] / "build" / "jars" / "broker"
@@ -115,7 +116,7 @@ class KafkaNode:
 
     def last_ports(self) -> Ports | None:
         """Return the ports of the last start, so that clients find the broker again."""
-        found = _LISTENERS.search(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
+        found = _LISTENERS.search(self.config.read_text(encoding="utf-8")) if is_there(self.config) else None
         return Ports(int(found[1]), int(found[2])) if found else None
 
     def write_config(self, ports: Ports) -> None:
@@ -135,7 +136,7 @@ class KafkaNode:
 
     def prepare_folder(self) -> None:
         """Make the folder; raise UsageError when the jars are missing or it cannot be made."""
-        if not any(self.jars.glob("kafka_*.jar")):
+        if not files_in(self.jars, "kafka_*.jar"):
             msg = f"The broker's jars are not in {self.jars}; run `make setup` in the project's folder."
             raise UsageError(msg)
         try:
@@ -146,7 +147,7 @@ class KafkaNode:
 
     def prepare_data(self) -> None:
         """Format the data where there are none (about a second, once)."""
-        if not (self.data / "meta.properties").exists():
+        if not is_there(self.data / "meta.properties"):
             self._format()
 
     def _format(self) -> None:
@@ -163,7 +164,7 @@ class KafkaNode:
         if done.returncode:
             msg = f"Kafka's data folder could not be formatted (see {self.console}); Java 17 or newer is needed."
             raise LakehouseError(msg)
-        if self.data.exists() and not any(self.data.iterdir()):
+        if is_there(self.data) and not names_in(self.data):
             self.data.rmdir()
         fresh.rename(self.data)
         config.unlink()

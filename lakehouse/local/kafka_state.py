@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lakehouse.local.kafka_process import command_line_of
+from pipelines.common.opening import read_text
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,12 @@ def state_file(state_dir: Path) -> Path:
 
 
 def running_broker(state_dir: Path) -> BrokerState | None:
-    """Return the broker that runs on `state_dir`, or None; what a dead broker left behind counts as none."""
+    """Return the broker that runs on `state_dir`, or None; what a dead broker left behind counts as none.
+
+    Raises UnreadableError where nobody can tell.
+    """
     try:
-        state = BrokerState(**json.loads(state_file(state_dir).read_text(encoding="utf-8")))
+        state = BrokerState(**json.loads(read_text(state_file(state_dir))))
     except (OSError, ValueError, TypeError):
         return None
     return state if state.is_running() else None

@@ -11,6 +11,7 @@ import pyarrow.fs as pa_fs
 
 from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import LakehouseError
+from pipelines.common.opening import told_apart
 from pipelines.common.plain_read import PARQUET
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -37,23 +38,21 @@ class ArchiveFiles:
 def find_archive(settings: Settings) -> ArchiveFiles:
     """Find the files that count: those of folders with a manifest; others are what a run that died has left.
 
-    Raises LakehouseError for a manifest that cannot be read, or a file that it names and that is not there.
+    Raises LakehouseError for a manifest that is damaged, or a file that it names and that is not there; UnreadableError.
     """
     base = (settings.retention.archive or f"{settings.lake.root.rstrip('/')}/archive").rstrip("/")
     base = f"{base}/{BRONZE.layer}/{BRONZE.table}"
     system, root = open_folder(base)
-    there = {
-        info.path.removeprefix(f"{root}/")
-        for info in system.get_file_info(pa_fs.FileSelector(root, recursive=True, allow_not_found=True))
-        if info.type == pa_fs.FileType.File
-    }
+    with told_apart(base):
+        infos = system.get_file_info(pa_fs.FileSelector(root, recursive=True, allow_not_found=True))
+    there = {info.path.removeprefix(f"{root}/") for info in infos if info.type == pa_fs.FileType.File}
     names = []
     for path in sorted(there):
         folder, _, name = path.rpartition("/")
         if name != _MANIFEST:
             continue
         try:
-            with system.open_input_stream(f"{root}/{path}") as stream:
+            with told_apart(f"{base}/{path}"), system.open_input_stream(f"{root}/{path}") as stream:
                 named = [f"{folder}/{file['name']}" for file in json.loads(stream.read())["files"]]
         except (OSError, ValueError, KeyError, TypeError):
             named = [f"{folder}/?"]

@@ -11,6 +11,7 @@ from typing import Any
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import Finding, Invariant
 from pipelines.common.errors import UsageError
+from pipelines.common.opening import read_text
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
 
 Digest = dict[str, dict[str, str]]
@@ -51,7 +52,7 @@ def write_digest(digest: Digest, path: Path) -> None:
 def read_digest(path: Path) -> Digest:
     """Read what `write_digest` wrote; raises UsageError for anything else."""
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(read_text(path))
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(days, dict) for days in found.values()):

@@ -12,11 +12,12 @@ from typing import Any
 
 import duckdb
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lakehouse.verify.archive import ArchiveFiles, find_archive
 from lakehouse.verify.database import Database
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common import opening
+from pipelines.common.errors import DamagedError, LakehouseError, UsageError
+from pipelines.common.opening import as_unreadable, existing_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
@@ -110,7 +111,8 @@ class Lake:
     def _load_archive(self) -> None:
         self.db.run("CREATE TABLE archived (topic VARCHAR, p INTEGER, o BIGINT)")
         if self.archive.names:
-            self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], "the archive of Bronze")
+            with told_apart(self.archive.base):
+                self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], "the archive of Bronze")
             self.db.run("INSERT INTO archived SELECT topic, p, o FROM in_archive ANTI JOIN bronze USING (topic, p, o)")
             self.db.run("INSERT INTO bronze SELECT * FROM in_archive SEMI JOIN archived USING (topic, p, o)")
             self.db.run("DROP TABLE in_archive")
@@ -132,8 +134,9 @@ class Lake:
         """Make a DuckDB table `name` of `columns` of `table`, of the pinned version or of `version`."""
         source = self.tables[table]
         if version is not None:
-            source = DeltaTable(source.table_uri, version=version)
-        self._copy(rows_dataset(source), name, columns, str(table))
+            source = existing_table(source.table_uri, version)
+        with told_apart(source.table_uri):
+            self._copy(rows_dataset(source), name, columns, str(table))
 
     def _copy(self, dataset: Any, name: str, columns: str, what: str) -> None:
         if columns != "*" and KAFKA_MS not in dataset.schema.names:
@@ -145,6 +148,9 @@ class Lake:
         try:
             self.db.copy(scanner.to_reader(), name, columns)
         except (duckdb.Error, OSError) as error:
+            unseen = as_unreadable(error, what)
+            if unseen is not None:
+                raise unseen from None
             reason = str(error).splitlines()[0]
             msg = f"I7 violated: the data of {what} cannot be read ({reason}); restore the file or rebuild the table."
             raise LakehouseError(msg) from None
@@ -154,7 +160,8 @@ class Lake:
 def open_lake(settings: Settings) -> Iterator[Lake]:
     """Open all tables that exist, consumers before producers, so that a running stream cannot make a consumer look ahead.
 
-    Raises UsageError where Bronze or Silver is missing, LakehouseError where a table's log cannot be read.
+    Raises UsageError where Bronze or Silver is missing, UnreadableError, UnknownFeatureError or LakehouseError for a table that
+    is there and cannot be read: what was not seen proves nothing, so nothing is checked.
     """
     tables = {}
     for table in reversed((LEDGER, *(name for name in ALL_TABLES if name != LEDGER))):
@@ -175,12 +182,15 @@ def open_lake(settings: Settings) -> Iterator[Lake]:
 
 
 def open_table(path: str) -> DeltaTable | None:
-    """Open the Delta table at `path`, or return None where there is none; a log that cannot be read is a LakehouseError."""
+    """Open the Delta table at `path`, or return None where there is none.
+
+    Raises as `opening.open_table`; a damaged log violates I7.
+    """
     try:
-        return DeltaTable(path)
-    except TableNotFoundError:
-        return None
-    except DeltaError as error:
-        reason = str(error).splitlines()[0]
-        msg = f"I7 violated: the Delta log of {path} cannot be read ({reason}); see playbooks/full-rebuild.md."
+        table = opening.open_table(path)
+    except DamagedError as error:
+        msg = f"I7 violated: {error}"
         raise LakehouseError(msg) from None
+    if table is not None:
+        opening.require_plain(table)
+    return table

@@ -10,6 +10,7 @@ from lakehouse.local.op_ledger import fates_sql
 from lakehouse.verify.database import Database
 from lakehouse.verify.lake import EVENT_FIELDS
 from pipelines.common.errors import UsageError
+from pipelines.common.opening import files_below, told_apart
 
 _COLUMNS = """
     topic, "partition" AS p, "offset" AS o, kafka_timestamp_ms AS kts, fate, expected_rule, value_md5, key_md5,
@@ -26,10 +27,11 @@ def load_oracle(db: Database, folder: Path) -> None:
 
     Raises UsageError where the folder has no ledger or the ledger has two records for one coordinate.
     """
-    if not any(folder.glob("**/*.parquet")):
+    if not files_below(folder, "*.parquet"):
         msg = f"There is no op ledger in {folder}; give the folder that `lakehouse produce` wrote with --ledger."
         raise UsageError(msg)
-    db.run(f"CREATE OR REPLACE TABLE oracle AS SELECT {_COLUMNS} FROM ({fates_sql(folder)})")
+    with told_apart(folder):
+        db.run(f"CREATE OR REPLACE TABLE oracle AS SELECT {_COLUMNS} FROM ({fates_sql(folder)})")
     copies = db.number("SELECT count(*) - count(DISTINCT (topic, p, o)) FROM oracle")
     if copies:
         msg = (

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from lakehouse.verify.archive import ArchiveFiles
 from lakehouse.verify.events import differing
@@ -23,6 +22,7 @@ from lakehouse.verify.lake import EVENT_FIELDS, HELD, KAFKA_MS, Lake
 from lakehouse.verify.records import AT
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.strict import StrictReader, field_types
+from pipelines.common.opening import existing_table
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -147,7 +147,7 @@ def parse_share(share: _Share) -> None:
     """Parse a share of Bronze and write its fates to `share.target`."""
     reader = StrictReader.from_files(Path(share.schemas), share.columns, share.max_bytes)
     schema = share.arrow_schema()
-    table = DeltaTable(share.path, version=share.version)
+    table = existing_table(share.path, share.version)
     dataset = rows_dataset(table) if share.archive is None else share.archive.dataset()
     fragments = list(dataset.get_fragments())[::-1][share.first :: share.step]
     columns = ["_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", KAFKA_MS, "_raw_value"]

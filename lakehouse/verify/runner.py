@@ -17,6 +17,7 @@ from lakehouse.verify.rebuild import check_rebuild, later_fields, load_rebuilt
 from lakehouse.verify.records import check_bytes, check_completeness, check_uniqueness
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.storage import check_storage, check_transactions
+from pipelines.common.opening import files_below
 from pipelines.common.settings import Settings
 
 
@@ -54,7 +55,7 @@ def verify(settings: Settings, options: VerifyOptions, progress: Callable[[str],
 
 def _load_oracle(lake: Lake, settings: Settings, options: VerifyOptions) -> bool:
     default = Path(settings.lake.state_dir) / "op_ledger"
-    if options.ledger is None and not any(default.glob("**/*.parquet")):
+    if options.ledger is None and not files_below(default, "*.parquet"):
         return False
     load_oracle(lake.db, options.ledger or default)
     return True

@@ -15,6 +15,7 @@ from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import FIRST, Finding, Invariant
 from pipelines.common.arrow_storage import table_storage
 from pipelines.common.file_facts import file_facts
+from pipelines.common.opening import told_apart
 
 _COMMIT_DIGITS = 20
 _BATCH_ROWS = 32_768
@@ -69,17 +70,23 @@ def check_transactions(lake: Lake) -> Invariant:
 
 def _commits(storage: pa_fs.FileSystem) -> Iterator[tuple[int, pa_fs.FileInfo]]:
     """Version, and path and size, of each commit file in the log, in order."""
-    for info in sorted(storage.get_file_info(pa_fs.FileSelector("_delta_log")), key=lambda info: info.base_name):
+    for info in sorted(_log_files(storage), key=lambda info: info.base_name):
         stem, _, suffix = info.base_name.partition(".")
         if suffix == "json" and len(stem) == _COMMIT_DIGITS and stem.isdigit():
             yield int(stem), info
+
+
+def _log_files(storage: pa_fs.FileSystem) -> list[pa_fs.FileInfo]:
+    with told_apart("_delta_log"):
+        found: list[pa_fs.FileInfo] = storage.get_file_info(pa_fs.FileSelector("_delta_log"))
+    return found
 
 
 def _missing_versions(storage: pa_fs.FileSystem, versions: list[int], newest: int) -> list[str]:
     """Versions without a commit file, from the first kept one on; that is 0 unless a checkpoint stands for the rest."""
     first = versions[0] if versions else 0
     if first > 0:
-        names = [info.base_name for info in storage.get_file_info(pa_fs.FileSelector("_delta_log"))]
+        names = [info.base_name for info in _log_files(storage)]
         checkpoints = [int(name[:_COMMIT_DIGITS]) for name in names if ".checkpoint" in name and name[:_COMMIT_DIGITS].isdigit()]
         if not any(first - 1 <= checkpoint for checkpoint in checkpoints):
             first = 0
@@ -87,14 +94,15 @@ def _missing_versions(storage: pa_fs.FileSystem, versions: list[int], newest: in
 
 
 def _file_problem(storage: pa_fs.FileSystem, table: DeltaTable, add: dict[str, Any]) -> str | None:
-    path = add["path"]
-    info = storage.get_file_info([path])[0]
+    path, place = add["path"], f"{table.table_uri.removeprefix('file://').rstrip('/')}/{add['path']}"
+    with told_apart(place):
+        info = storage.get_file_info([path])[0]
     if info.type != pa_fs.FileType.File:
         return f"{path} is missing"
     if info.size != add["size_bytes"]:
         return f"{path} has {info.size} bytes, the log says {add['size_bytes']}"
     try:
-        with storage.open_input_file(path) as file:
+        with told_apart(place), storage.open_input_file(path) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             rows = parquet.metadata.num_rows
             if add.get("num_records") is not None and rows != add["num_records"]:
@@ -107,15 +115,16 @@ def _file_problem(storage: pa_fs.FileSystem, table: DeltaTable, add: dict[str, A
 def _page_problem(path: str, parquet: pq.ParquetFile) -> str | None:
     """Read all columns: Spark writes a checksum with each page, which a flipped bit does not fit."""
     try:
-        for _ in parquet.iter_batches(batch_size=_BATCH_ROWS):
-            pass
+        with told_apart(path):
+            for _ in parquet.iter_batches(batch_size=_BATCH_ROWS):
+                pass
     except (pa.ArrowException, OSError) as error:
         return f"{path} is damaged ({str(error).splitlines()[0][:120]})"
     return None
 
 
 def _transactions(storage: pa_fs.FileSystem, path: str) -> Iterator[tuple[str, int]]:
-    with storage.open_input_stream(path) as stream:
+    with told_apart(path), storage.open_input_stream(path) as stream:
         text = stream.read().decode("utf-8")
     for line in text.splitlines():
         if '"txn"' in line:

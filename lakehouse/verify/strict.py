@@ -16,6 +16,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from pipelines.common.opening import files_in, read_text
+
 _MAX_DEPTH = 64
 _BLANK = b" \t\r\n"
 WHITE_SPACE = (
@@ -90,7 +92,7 @@ def field_types(folder: Path) -> dict[str, str]:
 
 
 def _read_files(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [json.loads(read_text(path)) for path in files_in(folder, "*.json")]
 
 
 class Number:

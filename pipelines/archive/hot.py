@@ -23,13 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from pipelines.archive.content import figures, read
 from pipelines.archive.storage import dataset, write_files
 from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import DataLossError, UsageError
+from pipelines.common.opening import existing_table, open_table, require_plain
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -67,15 +67,15 @@ class HotTable:
     def open(settings: Settings) -> HotTable:
         """Open the newest version; raises UsageError where there is no Bronze table."""
         path = BRONZE.path(settings)
-        try:
-            return HotTable(DeltaTable(path))
-        except TableNotFoundError:
+        table = open_table(path)
+        if table is None:
             msg = f"There is no Bronze table at {path}; run the Bronze job first, or correct `lake.root`."
-            raise UsageError(msg) from None
+            raise UsageError(msg)
+        return HotTable(table)
 
     def newest(self) -> HotTable:
         """The table as it is now."""
-        return HotTable(DeltaTable(self.table.table_uri))
+        return HotTable(existing_table(self.table.table_uri))
 
     @property
     def version(self) -> int:
@@ -162,6 +162,7 @@ class HotTable:
 
     def dataset(self, names: Sequence[str]) -> ds.Dataset:
         """Rows of files in the table's folder, with the types of the table: those in a file (INT96) may have no zone."""
+        require_plain(self.table)
         system, root = open_folder(self.table.table_uri)
         return dataset(system, [f"{root}/{name}" for name in names], self.rows.schema)
 

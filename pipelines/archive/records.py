@@ -13,6 +13,7 @@ from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
 from pipelines.common.commits import marked
 from pipelines.common.ledger import merge_ranges, subtract
+from pipelines.common.opening import existing_table, has_table, open_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE_ARCHIVE
@@ -54,7 +55,7 @@ def table_path(settings: Settings) -> str:
 
 def ensure(settings: Settings) -> None:
     """Make the table unless it is there: the SQL checks read it, so it is there from the first day."""
-    if not DeltaTable.is_deltatable(table_path(settings)):
+    if not has_table(table_path(settings)):
         DeltaTable.create(table_path(settings), SCHEMA, mode="ignore", description=COMMENT)
 
 
@@ -84,15 +85,18 @@ def _forget_lost(settings: Settings, days: Collection[date], there: Collection[t
     held = ranges(row for row in known if (row["day"], row["run"]) in there)
     for day, run in sorted({(row["day"], row["run"]) for row in known} - set(there)):
         if not subtract(ranges(row for row in known if (row["day"], row["run"]) == (day, run)), held):
-            DeltaTable(table_path(settings)).delete(f"run = '{run}' AND day = DATE '{day}'", commit_properties=marked("archive"))
+            table = existing_table(table_path(settings))
+            table.delete(f"run = '{run}' AND day = DATE '{day}'", commit_properties=marked("archive"))
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:
     """All rows of the table; none where it is not there."""
     path = table_path(settings)
-    if not DeltaTable.is_deltatable(path):
+    table = open_table(path)
+    if table is None:
         return []
-    found: list[dict[str, Any]] = rows_dataset(DeltaTable(path)).to_table().to_pylist()
+    with told_apart(path):
+        found: list[dict[str, Any]] = rows_dataset(table).to_table().to_pylist()
     return found
 
 
@@ -106,7 +110,7 @@ def ranges(found: Iterable[Mapping[str, Any]]) -> dict[int, list[tuple[int, int]
 
 def mark_expired(settings: Settings, units: Iterable[Unit], now: datetime) -> None:
     """Say of the offsets of `units` that their copy was given up."""
-    table = DeltaTable(table_path(settings))
+    table = existing_table(table_path(settings))
     moment = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     keys = ", ".join(f"'{unit.run}/{unit.day}'" for unit in units)
     table.update(

@@ -13,9 +13,10 @@ from pipelines.archive.archiving import JOB
 from pipelines.archive.content import COORDINATES, figures, islands, read
 from pipelines.archive.storage import dataset, sha256
 from pipelines.archive.units import Archive, ArchiveFile, Unit, folder_of
-from pipelines.common.errors import DataLossError, LakehouseError, UsageError
+from pipelines.common.errors import DataLossError, LakehouseError, UnreadableError, UsageError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
+from pipelines.common.opening import told_apart
 from pipelines.common.settings import Settings
 
 _LOG = Log(JOB)
@@ -38,8 +39,11 @@ def remake_manifest(settings: Settings, day: date, run: str) -> Unit:
             )
             raise UsageError(msg)
         try:
-            unit = _unit(place, day, run, recorded, settings.retention.archive_days)
-            held = islands(read(place.rows(unit), columns=COORDINATES))
+            with told_apart(place.path(folder)):
+                unit = _unit(place, day, run, recorded, settings.retention.archive_days)
+                held = islands(read(place.rows(unit), columns=COORDINATES))
+        except UnreadableError:
+            raise
         except (pa.ArrowException, OSError, LakehouseError) as error:
             msg = (
                 f"The files in {place.path(folder)} cannot be read ({type(error).__name__}); no manifest was written: put the "

@@ -17,7 +17,8 @@ import pyarrow.fs as pa_fs
 from pipelines.archive.content import Figures, Part, figures, read
 from pipelines.archive.storage import dataset, keep, sha256
 from pipelines.common.arrow_storage import open_folder
-from pipelines.common.errors import DataLossError, LakehouseError
+from pipelines.common.errors import DataLossError, LakehouseError, UnreadableError
+from pipelines.common.opening import told_apart
 from pipelines.common.plain_read import PARQUET
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
@@ -175,11 +176,15 @@ class Archive:
         return sorted(name for at, name in self._files(self.path(folder)) if at == folder and name.endswith(".parquet"))
 
     def problem(self, unit: Unit) -> str | None:
-        """Read a unit's files back and say what differs from its manifest, naming the file; None where nothing does."""
+        """Read a unit's files back and say what differs from its manifest, naming the file; None where nothing does.
+
+        Raises UnreadableError where they cannot be looked at.
+        """
         for file in unit.files:
             path = self.path(f"{unit.folder}/{file.name}")
             try:
-                found, size = sha256(self.system, path)
+                with told_apart(path):
+                    found, size = sha256(self.system, path)
             except OSError:
                 return f"{path} cannot be read"
             if size != file.bytes:
@@ -188,20 +193,24 @@ class Archive:
                 return f"{path} has other bytes than its manifest says (SHA-256)"
         folder = self.path(unit.folder)
         try:
-            held = figures(read(self.rows(unit)))
+            with told_apart(folder):
+                held = figures(read(self.rows(unit)))
+        except UnreadableError:
+            raise
         except (pa.ArrowException, OSError, LakehouseError) as error:
             return f"{folder} cannot be read as Parquet ({type(error).__name__})"
         return None if held == unit.parts else f"{folder} holds other rows than its manifest says ({_said(held, unit.parts)})"
 
     def _files(self, folder: str) -> list[tuple[str, str]]:
-        """All files below a folder, as their folder (below the archive) and their name."""
-        found = self.system.get_file_info(pa_fs.FileSelector(folder, recursive=True, allow_not_found=True))
+        """All files below a folder, as their folder (below the archive) and their name. Raises UnreadableError."""
+        with told_apart(folder):
+            found = self.system.get_file_info(pa_fs.FileSelector(folder, recursive=True, allow_not_found=True))
         paths = [info.path.removeprefix(f"{self.root}/") for info in found if info.type == pa_fs.FileType.File]
         return [(folder, name) for folder, _, name in (path.rpartition("/") for path in paths)]
 
     def _read(self, path: str) -> Unit:
         try:
-            with self.system.open_input_stream(path) as stream:
+            with told_apart(path), self.system.open_input_stream(path) as stream:
                 unit = _unit(json.loads(stream.read().decode()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = f"The manifest {path} cannot be read ({type(error).__name__}); put it back from a backup of the archive."

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
 from pipelines.archive import records as archived
 from pipelines.common import files
 from pipelines.common.delta import Column, TableDef
 from pipelines.common.kafka import TopicState
 from pipelines.common.ledger import merge_ranges, subtract
+from pipelines.common.opening import existing_table, open_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.replay import Ranges
 from pipelines.common.settings import Settings
@@ -74,8 +75,9 @@ def find_gaps(settings: Settings, topic: TopicState) -> list[Gap]:
 
     Reads two narrow columns of Bronze, without Spark. What lies after Bronze's last offset is lag, no hole.
     """
-    bronze = rows_dataset(DeltaTable(files.absolute(BRONZE.path(settings))))
-    with duckdb.connect() as db:
+    path = files.absolute(BRONZE.path(settings))
+    bronze = rows_dataset(existing_table(path))
+    with told_apart(path), duckdb.connect() as db:
         db.register("bronze", bronze)
         db.register("known", _accounted(settings, topic.topic))
         db.execute("CREATE TABLE starts (p INTEGER, o BIGINT)")
@@ -185,9 +187,11 @@ def _accounted(settings: Settings, topic: str) -> pa.Table:
 
 def _known(settings: Settings, topic: str) -> pa.Table:
     path = files.absolute(KNOWN_GAPS.path(settings))
-    if not DeltaTable.is_deltatable(path):
+    found = open_table(path)
+    if found is None:
         return SCHEMA.empty_table()
-    table = rows_dataset(DeltaTable(path)).to_table()
+    with told_apart(path):
+        table = rows_dataset(found).to_table()
     return table.filter(pa.compute.equal(table.column("topic"), topic))
 
 

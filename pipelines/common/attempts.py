@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
-
 from pipelines.common import files
 from pipelines.common.commits import Commit, newest_commits
 from pipelines.common.ledger import BatchRow
+from pipelines.common.opening import existing_table
 
 _NEWEST = 50
 """Commits of the job's own that are looked through: one that died is among the last."""
@@ -60,4 +59,4 @@ def _of_batch(commit: Commit, job: str) -> BatchCommit | None:
 
 
 def _version(path: str) -> int:
-    return DeltaTable(files.absolute(path)).version()
+    return existing_table(files.absolute(path)).version()

@@ -15,6 +15,7 @@ from pipelines.common import files
 from pipelines.common.commits import MARK
 from pipelines.common.contract import COMMON_PROPERTIES
 from pipelines.common.errors import UsageError
+from pipelines.common.opening import has_table
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ALL_TABLES, TableName
 
@@ -47,8 +48,11 @@ class TableDef:
 
 
 def is_delta_table(spark: SparkSession, path: str) -> bool:
-    """Tell whether a Delta table lies at `path`."""
-    return bool(DeltaTable.isDeltaTable(spark, path))
+    """Tell whether a Delta table lies at `path`; raises UnreadableError where nobody can tell, DamagedError as `open_table`."""
+    if bool(DeltaTable.isDeltaTable(spark, path)):
+        return True
+    # Spark calls absent what this user may not see, and a table would be made on top.
+    return "://" not in path and has_table(files.absolute(path))
 
 
 def require_table(spark: SparkSession, path: str, what: str) -> None:

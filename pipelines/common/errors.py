@@ -38,6 +38,22 @@ class LeaseHeldError(TransientError):
     """Raised when another writer of the same tables did not end its batch in time; the message names it."""
 
 
+class UnreadableError(LakehouseError):
+    """Raised when a file or folder is not readable for this process: what it holds, and whether it is there, is not known."""
+
+
+class UnreadableNowError(UnreadableError, TransientError):
+    """Raised when what keeps a file from being read may pass by itself: no file handle is left, a mount does not answer."""
+
+
+class UnknownFeatureError(LakehouseError):
+    """Raised when a table has a feature that this reader does not understand: the table may well be sound for others."""
+
+
+class DamagedError(LakehouseError):
+    """Raised when what was read is not what it has to be: a log that is cut, say; never for what was not seen."""
+
+
 class DataLossError(LakehouseError):
     """Raised when going on would skip or double records; an operator must decide (never retried)."""
 

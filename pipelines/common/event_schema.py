@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipelines.common.errors import SettingsError
+from pipelines.common.opening import files_in, read_text
 from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, LARGEST_SUMMED
 
 SUMMED_FIELDS = ("request_bytes", "response_bytes")
@@ -112,7 +113,7 @@ def read_schemas(folder: str | Path) -> EventSchemas:
 
     Raises SettingsError where a file is no schema, its name is not its version, or two versions give a field two types.
     """
-    paths = sorted(Path(folder).glob("*.json"))
+    paths = files_in(folder, "*.json")
     if not paths:
         msg = f"The folder {folder} holds no event schema; put a file such as 1.0.json there or correct `schemas_dir`."
         raise SettingsError(msg)
@@ -135,7 +136,7 @@ def read_schemas(folder: str | Path) -> EventSchemas:
 def read_schema(path: Path) -> EventSchema:
     """Read one version; raises SettingsError where the file is no schema or its name is not its version."""
     try:
-        schema = EventSchema.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        schema = EventSchema.model_validate(json.loads(read_text(path)))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"The event schema {path} cannot be read as JSON ({type(error).__name__}); correct the file."
         raise SettingsError(msg) from None

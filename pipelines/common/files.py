@@ -7,6 +7,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from pipelines.common.opening import is_there, names_in
+
 
 def _file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
     jvm: Any = spark._jvm
@@ -15,17 +17,24 @@ def _file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Tell whether a file or folder is there."""
+    """Tell whether a file or folder is there; raises UnreadableError where this user may not look."""
     file_system, hadoop_path = _file_system(spark, path)
-    return bool(file_system.exists(hadoop_path))
+    return bool(file_system.exists(hadoop_path)) or _is_seen(path)
 
 
 def list_names(spark: SparkSession, folder: str) -> list[str]:
-    """List the names in `folder`; empty where it is absent."""
+    """List the names in `folder`; empty where it is absent. Raises UnreadableError where this user may not look."""
+    if "://" not in folder:
+        return names_in(folder)
     file_system, hadoop_path = _file_system(spark, folder)
     if not file_system.exists(hadoop_path):
         return []
     return sorted(status.getPath().getName() for status in file_system.listStatus(hadoop_path))
+
+
+def _is_seen(path: str) -> bool:
+    """Look again at a local path: Hadoop calls absent what lies in a folder that this user may not search."""
+    return "://" not in path and is_there(path)
 
 
 def read_text(spark: SparkSession, path: str) -> str:

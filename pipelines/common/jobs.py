@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date
-from pathlib import Path
 
 from confluent_kafka import KafkaException
 from deltalake.exceptions import DeltaError
@@ -21,11 +20,13 @@ from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from pipelines.common.access import require_access
 from pipelines.common.contract_start import cause_in_tables
 from pipelines.common.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
+from pipelines.common.opening import as_unreadable, names_in
 from pipelines.common.process import say_last
 from pipelines.common.retries import classify, text_of
 from pipelines.common.session import build_session
@@ -101,12 +102,14 @@ def parse_offsets(text: str | None, flag: str = "--starting-offsets") -> dict[in
 def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
     """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings.
 
-    The first one where there is none, and on an object store, where a newer one is named by hand.
+    The first one where there is none, and on an object store, where a newer one is named by hand. Raises UnreadableError where
+    nobody can tell: a first one beside others would read everything again.
     """
     if given:
         return local_path(given).rstrip("/")
     root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
-    found = [int(path.name[1:]) for path in Path(root).glob("g*") if re.fullmatch(r"g\d+", path.name)]
+    names = [] if "://" in root else names_in(root)
+    found = [int(name[1:]) for name in names if re.fullmatch(r"g\d+", name)]
     return f"{root}/g{max(found, default=1)}"
 
 
@@ -210,6 +213,8 @@ def run_stream(
                 "it out."
             )
             raise UsageError(msg)
+        if not args.dry_run:
+            require_access(settings, name, checkpoint_path(settings, name, args.checkpoint_path))
         spark = build_session(settings, name)
         if bounded:
             replay(spark, settings, args, stop, **extra)
@@ -262,6 +267,8 @@ def run_job(
 def named_error(error: Exception) -> LakehouseError:
     """Give one sentence for what Spark, Delta, the JVM or the machine raised; a sentence of the project's own inside it wins."""
     own = own_error(text_of(error))
+    if own is None and isinstance(error, OSError | DeltaError | ArrowException):
+        own = as_unreadable(error, "a file", "open to this user")
     if own is not None:
         return own
     cause = classify(error)

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from pipelines.common.errors import TransientError, UsageError
 from pipelines.common.logging import Log
+from pipelines.common.opening import read_text
 from pipelines.common.retries import is_transient
 from pipelines.common.settings import EMBEDDED, Settings
 
@@ -50,13 +51,13 @@ class TopicState:
 def bootstrap_servers(settings: Settings) -> str:
     """The brokers to ask; `embedded` is looked up in the state folder.
 
-    Raises UsageError where the embedded broker does not run.
+    Raises UsageError where the embedded broker does not run, UnreadableError where nobody can tell.
     """
     if settings.kafka.bootstrap_servers != EMBEDDED:
         return settings.kafka.bootstrap_servers
     state = Path(settings.lake.state_dir) / "kafka" / "broker.json"
     try:
-        return str(json.loads(state.read_text(encoding="utf-8"))["bootstrap_servers"])
+        return str(json.loads(read_text(state))["bootstrap_servers"])
     except (OSError, KeyError, ValueError):
         msg = (
             f"The embedded broker does not run ({state} is missing); start it with `lakehouse kafka start` "

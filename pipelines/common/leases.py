@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from pipelines.common.errors import LeaseHeldError, UsageError
+from pipelines.common.errors import LeaseHeldError, UnreadableError, UsageError
+from pipelines.common.opening import files_in, unreadable
 from pipelines.common.settings import Settings
 
 FOLDER = "_leases"
@@ -65,8 +66,7 @@ class Lease:
             yield not self._held_before
             self._held_before = True
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+", encoding="utf-8") as file:
+        with _open_to_lock(self.path) as file:
             self._wait(file)
             last = _read(file)
             others = not self._held_before or last is None or (last.run, last.pid) != (self.holder.run, self.holder.pid)
@@ -97,21 +97,40 @@ def lease_of(settings: Settings, layer: str, *, job: str, run: str) -> Lease:
 
 
 def leases_held(settings: Settings) -> dict[str, Holder]:
-    """Who holds which layer's lease at this moment."""
-    folder = _path(settings, "any")
-    held = {}
-    for path in sorted(folder.parent.glob("*.json")) if folder is not None else ():
-        if (holder := held_by(path)) is not None:
-            held[path.stem] = holder
+    """Who holds which layer's lease at this moment. Raises UnreadableError where one cannot be looked at."""
+    held, unseen = look_at_leases(settings)
+    if unseen:
+        raise UnreadableError(unseen[0])
     return held
 
 
+def look_at_leases(settings: Settings) -> tuple[dict[str, Holder], list[str]]:
+    """Who holds which layer's lease at this moment, and a sentence for each that could not be looked at: it may be held."""
+    folder = _path(settings, "any")
+    held, unseen = dict[str, Holder](), []
+    try:
+        paths = files_in(folder.parent, "*.json") if folder is not None else []
+    except UnreadableError as error:
+        return {}, [str(error)]
+    for path in paths:
+        try:
+            holder = held_by(path)
+        except UnreadableError as error:
+            unseen.append(str(error))
+            continue
+        if holder is not None:
+            held[path.stem] = holder
+    return held, unseen
+
+
 def held_by(path: Path) -> Holder | None:
-    """Who holds the lock at `path` now; None where nobody does."""
+    """Who holds the lock at `path` now; None where nobody does. Raises UnreadableError where it cannot be looked at."""
     try:
         file = path.open("r", encoding="utf-8")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise unreadable(path, error) from None
     with file:
         # A shared lock, for a moment: two that look do not take each other for a holder.
         if _lock(file, fcntl.LOCK_SH):
@@ -130,7 +149,7 @@ def take_checkpoint(path: str, *, job: str, run: str) -> None:
         file, runs = _locks[path]
         _locks[path] = (file, runs + 1)
         return
-    file = (Path(path) / CHECKPOINT_LOCK).open("a+", encoding="utf-8")
+    file = _open_to_lock(Path(path) / CHECKPOINT_LOCK)
     deadline = time.monotonic() + _LOOK_SECONDS
     while not (locked := _lock(file)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -157,6 +176,15 @@ def release_checkpoint(path: str) -> None:
             _locks[path] = (file, runs - 1)
         else:
             file.close()
+
+
+def _open_to_lock(path: Path) -> IO[str]:
+    """Open a lock's file, and make it where there is none; raises UnreadableError where this user may not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except PermissionError as error:
+        raise unreadable(path, error, "writable") from None
 
 
 def _path(settings: Settings, layer: str) -> Path | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake import write_deltalake
 
+from pipelines.common.opening import open_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import LEDGER, TableName
@@ -180,11 +180,11 @@ class Ledger:
         return self._read(ds.field("job") == job, ["job", "generation", "batch_id", "offsets", "holes", "versions"])
 
     def _read(self, wanted: ds.Expression, columns: list[str]) -> list[dict[str, Any]]:
-        try:
-            table = DeltaTable(self.path)
-        except TableNotFoundError:
+        table = open_table(self.path)
+        if table is None:
             return []
-        rows: list[dict[str, Any]] = rows_dataset(table, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
+        with told_apart(self.path):
+            rows: list[dict[str, Any]] = rows_dataset(table, schema=SCHEMA).to_table(columns=columns, filter=wanted).to_pylist()
         return rows
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaProtocolError
 
 from pipelines.common.arrow_storage import table_storage
+from pipelines.common.opening import require_plain
 
 PARQUET = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 """Files of an older version have times as INT96, which Arrow takes for nanoseconds: those end in 2262, and begin in 1677."""
@@ -24,13 +24,9 @@ def rows_dataset(
     """The rows of the files that may hold values within `bounds` (by column, both ends included), by their statistics.
 
     Not by deltalake's own dataset: that reads every file's statistics as Python's dates, and one record with a time after
-    the year 9999, which Kafka takes, would make the whole table unreadable. Raises DeltaProtocolError for deletion vectors
-    and column mapping, which are not read here.
+    the year 9999, which Kafka takes, would make the whole table unreadable. Raises UnknownFeatureError for tables whose rows
+    are not those of their files (see `opening.require_plain`).
     """
-    unknown = {"deletionVectors", "columnMapping"} & set(table.protocol().reader_features or ())
-    if unknown:
-        msg = f"The table {table.table_uri} has {', '.join(sorted(unknown))}, expected a table of plain files."
-        raise DeltaProtocolError(msg)
     adds = pa.table(table.get_add_actions(flatten=True))
     return files_dataset(table, adds.filter(_may_hold(adds, bounds or {})).column("path").to_pylist(), schema)
 
@@ -38,8 +34,9 @@ def rows_dataset(
 def files_dataset(table: DeltaTable, paths: Iterable[str], schema: pa.Schema | None = None) -> ds.Dataset:
     """The rows of the data files `paths`, as the table's log names them; `schema`: of the table unless given.
 
-    A file that is not there is an OSError when it is read, not before.
+    A file that is not there is an OSError when it is read, not before. Raises UnknownFeatureError as `rows_dataset`.
     """
+    require_plain(table)
     return ds.FileSystemDataset.from_paths(
         [unquote(path) for path in paths],
         schema=schema or pa.schema(table.schema().to_arrow()),

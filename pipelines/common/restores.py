@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
@@ -22,6 +20,7 @@ from pipelines.common.checkpoints import Checkpoint, last_planned
 from pipelines.common.commits import newest_commits
 from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.ledger import Ledger
+from pipelines.common.opening import existing_table, look
 
 
 def restored_since(path: str, version: int) -> int | None:
@@ -29,7 +28,7 @@ def restored_since(path: str, version: int) -> int | None:
 
     Raises CheckpointError where the log no longer reaches back to `version`.
     """
-    table = DeltaTable(files.absolute(path))
+    table = existing_table(files.absolute(path))
     newer = table.version() - version
     if newer <= 0:
         return None
@@ -110,7 +109,7 @@ def refuse_old_copy(spark: SparkSession, checkpoint: Checkpoint, ledger: Ledger,
 
 def _refuse_lost(checkpoint: Checkpoint, tables: Mapping[str, str], reached: Mapping[str, int]) -> None:
     for name, path in tables.items():
-        version, last = DeltaTable(files.absolute(path)).version(), reached.get(name, 0)
+        version, last = existing_table(files.absolute(path)).version(), reached.get(name, 0)
         if version < last or _is_empty(f"{path}/_delta_log/{last:020d}.json"):
             found = f"ends with version {version}" if version < last else f"has nothing in the commit of version {last}"
             msg = (
@@ -123,7 +122,8 @@ def _refuse_lost(checkpoint: Checkpoint, tables: Mapping[str, str], reached: Map
 
 def _is_empty(path: str) -> bool:
     """Whether a file is there without a byte in it, which readers take for a commit of nothing; never on an object store."""
-    return "://" not in path and Path(path).exists() and not Path(path).stat().st_size
+    found = None if "://" in path else look(path)
+    return found is not None and not found.st_size
 
 
 def _reached(checkpoint: Checkpoint, ledger: Ledger) -> dict[str, int]:

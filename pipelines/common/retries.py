@@ -13,7 +13,18 @@ from enum import StrEnum
 
 import tenacity
 
-from pipelines.common.errors import BreakerOpenError, LakehouseError, LeaseHeldError, PoisonBatchError, TransientError, own_error
+from pipelines.common.errors import (
+    BreakerOpenError,
+    DamagedError,
+    LakehouseError,
+    LeaseHeldError,
+    PoisonBatchError,
+    TransientError,
+    UnknownFeatureError,
+    UnreadableError,
+    UnreadableNowError,
+    own_error,
+)
 from pipelines.common.settings import RetrySettings
 
 
@@ -320,12 +331,23 @@ def _jvm_exit_code() -> int | None:
         return None
 
 
+_UNREAD: dict[type[LakehouseError], tuple[str, str]] = {
+    UnreadableNowError: ("a file is not readable now", "object-store-outage"),
+    UnreadableError: ("access is refused", "object-store-outage"),
+    UnknownFeatureError: ("a table has a feature that is not understood", "bad-deploy"),
+    DamagedError: ("a file of a table is missing or cut", "full-rebuild"),
+}
+
+
 def _own_cause(error: LakehouseError) -> Cause:
     name = type(error).__name__
     if isinstance(error, BreakerOpenError):
         return Cause(Kind.HELD, name, "too many dead letters", POISON_PLAYBOOK)
     if isinstance(error, LeaseHeldError):
         return Cause(_T, name, "another writer holds the lease", _page("spark-crash"))
+    for of, (reason, page) in _UNREAD.items():
+        if isinstance(error, of):
+            return Cause(_T if isinstance(error, TransientError) else _P, name, reason, _page(page))
     if isinstance(error, TransientError):
         return Cause(_T, name, "the outside world did not answer", _page("kafka-outage"))
     playbook = POISON_PLAYBOOK if isinstance(error, PoisonBatchError) else _page("spark-crash")

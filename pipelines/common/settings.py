@@ -215,7 +215,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        msg = f"The settings file {path} cannot be read ({error.strerror}); give an existing YAML file with --config."
+        what = "give an existing YAML file with --config" if isinstance(error, FileNotFoundError) else "mend that"
+        msg = f"The settings file {path} cannot be read ({error.strerror}); {what}, or give another one with --config."
         raise SettingsError(msg) from None
     except UnicodeDecodeError:
         msg = f"The settings file {path} is not UTF-8; save it as UTF-8."

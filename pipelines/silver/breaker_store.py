@@ -11,16 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
+from pipelines.common.errors import LakehouseError
 from pipelines.common.logging import Log
+from pipelines.common.opening import open_table, told_apart
 from pipelines.common.plain_read import files_dataset
 from pipelines.common.settings import Settings
 from pipelines.common.tables import CIRCUIT_BREAKER
 from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
 
 _LOG = Log("breaker")
-UNREADABLE = (DeltaError, OSError, pa.ArrowException)
+UNREADABLE = (LakehouseError, DeltaError, OSError, pa.ArrowException)
 """What may keep the table from being read or written: its log, its store, a file that is cut."""
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,17 +96,12 @@ class BreakerStore:
 
     def newest(self, count: int) -> list[Transition]:
         """The last `count` transitions, the newest first."""
-        try:
-            table = DeltaTable(self.path)
-        except TableNotFoundError:
+        table = open_table(self.path)
+        if table is None:
             return []
-        rows = (
-            files_dataset(table, _newest_files(table, count), SCHEMA)
-            .to_table()
-            .sort_by([("at", "descending")])
-            .slice(0, count)
-            .to_pylist()
-        )
+        with told_apart(self.path):
+            found = files_dataset(table, _newest_files(table, count), SCHEMA).to_table()
+        rows = found.sort_by([("at", "descending")]).slice(0, count).to_pylist()
         return [_transition(row) for row in rows]
 
     def peek(self) -> Transition | None:

@@ -8,13 +8,13 @@ from datetime import datetime
 from functools import reduce
 from typing import Any
 
-import deltalake
 from delta.tables import DeltaTable
 from deltalake import CommitProperties, WriterProperties
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
+from pipelines.common.opening import existing_table
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import kafka_moment
 
@@ -44,7 +44,7 @@ def _merge_here(path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[s
     for name in reversed(_ORDER):
         row = _KAFKA_MS_HERE if name == "_kafka_timestamp_ms" else f"t.{name}"
         not_earlier = f"({row} > s.{name} OR ({row} = s.{name} AND {not_earlier}))"
-    table = deltalake.DeltaTable(files.absolute(path))
+    table = existing_table(files.absolute(path))
     (
         table.merge(
             rows.toArrow(),

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from pipelines.common import files
+from pipelines.common.opening import existing_table
 from pipelines.common.plain_read import files_dataset
 from pipelines.silver.fates import Flags, Longs
 from pipelines.silver.recent_keys import units_of
@@ -62,7 +63,7 @@ class SilverFiles:
 
     def _newest(self) -> DeltaTable:
         if self._table is None:
-            self._table = DeltaTable(files.absolute(self.path))
+            self._table = existing_table(files.absolute(self.path))
         else:
             self._table.update_incremental()
         return self._table

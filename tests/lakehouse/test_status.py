@@ -209,7 +209,7 @@ def test_ledger_that_cannot_be_read_is_shown_beside_the_tables(hand_lake: Any, c
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(SystemExit) as ended:
         main(["status", "--config", str(_config(hand_lake))])
-    assert ended.value.code == 0
+    assert ended.value.code == 1
     said = capsys.readouterr().out
     assert "How far the layers are is not known: a file of ops.batch_ledger cannot be read" in " ".join(said.split())
 
@@ -229,7 +229,7 @@ def test_breaker_that_cannot_be_read_is_said_and_not_taken_for_closed(hand_lake:
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(SystemExit) as ended:
         main(["status", "--config", str(_config(hand_lake))])
-    assert ended.value.code == 0
+    assert ended.value.code == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "The breaker's state is not known: a file of ops.circuit_breaker cannot be read" in said
     with pytest.raises(SystemExit) as ended:

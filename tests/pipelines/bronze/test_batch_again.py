@@ -49,7 +49,8 @@ def test_metadata_of_others_does_not_stop_a_batch_that_runs_again(
 
     def sink() -> BronzeSink:
         lease = lease_of(settings, "bronze", job="bronze", run="g")
-        return BronzeSink(path, checkpoint, ledger, lease, lambda n: ({0: 2 * n}, {0: 2 * n + 2}), lambda: None)
+        planned = lambda n: ({0: 2 * n}, {0: 2 * n + 2})  # noqa: E731
+        return BronzeSink(path, checkpoint, ledger, lease, planned, lambda: None, lambda spark, *_: _records(spark, 0, 0))
 
     for number, metadata in enumerate(METADATA):
         batch = _records(spark, 2 * number, 2 * number + 2)

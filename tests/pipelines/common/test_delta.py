@@ -10,15 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from delta.tables import DeltaTable
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.common import delta
 from pipelines.common.checkpoints import open_checkpoint
 from pipelines.common.delta import Column, TableDef
-from pipelines.common.errors import UsageError
+from pipelines.common.errors import UnknownFeatureError, UsageError
+from pipelines.common.opening import deleted_rows, existing_table
+from pipelines.common.plain_read import rows_dataset
 from pipelines.common.tables import BRONZE
 
 SMALL = TableDef(BRONZE, "A table.", (Column("id", "bigint", "An id."), Column("name", "string", "A name.")))
@@ -38,6 +42,33 @@ def table(spark: SparkSession, tmp_path: Path) -> str:
     path = str(tmp_path / "table")
     delta.ensure_table(spark, SMALL, path, {"lakehouse.x": "y"})
     return path
+
+
+def _plain_ids(path: str) -> list[int]:
+    return sorted(rows_dataset(existing_table(path)).to_table().column("id").to_pylist())
+
+
+def test_features_that_somebody_switched_on_are_named_and_can_be_switched_off(spark: SparkSession, table: str) -> None:
+    _append(spark, table, [1, 2, 3, 4], "a", 0)
+    spark.sql(f"ALTER TABLE delta.`{table}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    assert _plain_ids(table) == [1, 2, 3, 4]
+    DeltaTable.forPath(spark, table).delete("id = 2")
+    assert deleted_rows(existing_table(table)) == 1
+    with pytest.raises(UnknownFeatureError, match="has deletionVectors"):
+        _plain_ids(table)
+    # As docs/architecture.md says.
+    spark.sql(f"ALTER TABLE delta.`{table}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'false')")
+    spark.sql(f"REORG TABLE delta.`{table}` APPLY (PURGE)")
+    assert _plain_ids(table) == [1, 3, 4]
+
+    mapping = "ALTER TABLE delta.`{}` SET TBLPROPERTIES ('delta.columnMapping.mode' = '{}')"
+    spark.sql(mapping.format(table, "name"))
+    spark.sql(f"ALTER TABLE delta.`{table}` ADD COLUMNS (more string)")
+    DeltaTable.forPath(spark, table).update("id = 3", {"more": F.lit("x")})
+    with pytest.raises(UnknownFeatureError, match="has columnMapping"):
+        _plain_ids(table)
+    spark.sql(mapping.format(table, "none"))
+    assert _plain_ids(table) == [1, 3, 4]
 
 
 def test_append_with_the_same_ids_writes_once(spark: SparkSession, table: str) -> None:
