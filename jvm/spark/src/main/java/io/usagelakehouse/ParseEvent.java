@@ -201,9 +201,11 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
     int from = json.from;
     int to = json.to;
     if (json.isEscaped()) {
-      // Half a surrogate pair becomes a question mark here, and must not make the name of a field that has one.
       String text = json.text();
-      bytes = isWellFormed(text) ? text.getBytes(StandardCharsets.UTF_8) : new byte[] {0};
+      if (!isWellFormed(text)) {
+        return -1; // as UTF-8 it would have a question mark there, and could be the name of a field
+      }
+      bytes = text.getBytes(StandardCharsets.UTF_8);
       from = 0;
       to = bytes.length;
     }
