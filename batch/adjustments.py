@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
 from pipelines.common.commits import newest_commits
+from pipelines.gold.publish import day_of
 from pipelines.gold.schema import ADJUSTMENTS_TABLE, CORRECTED, DAILY_KEYS, LATE, REPLAYED, TOTALS
 from pipelines.gold.transforms import build_daily, build_hourly
 
@@ -36,7 +37,7 @@ def read_bill(spark: SparkSession, daily: DataFrame, adjustments_path: str, silv
     """Read the bill of `day`, whose final rows are `daily`; the adjustments are read at one version."""
     version = delta.current_version(spark, adjustments_path)
     table = spark.read.format("delta").option("versionAsOf", version).load(adjustments_path)
-    adjustments = table.where(F.col("day") == F.lit(day))
+    adjustments = table.where(F.col("day") == day_of(day))
     booked = adjustments.agg(F.max("sequence"), F.max("silver_version_to"), F.max("created_at")).collect()[0]
     closed = daily.agg(F.max("silver_version"), F.max("_updated_at")).collect()[0]
     silver_version = max(closed[0], -1 if booked[1] is None else booked[1])
@@ -112,7 +113,7 @@ def book(
     merge = (
         DeltaTable.forPath(spark, path)
         .alias("t")
-        .merge(rows.select(ADJUSTMENTS_TABLE.column_names).coalesce(1).alias("s"), (F.col("t.day") == F.lit(bill.day)) & same)
+        .merge(rows.select(ADJUSTMENTS_TABLE.column_names).coalesce(1).alias("s"), (F.col("t.day") == day_of(bill.day)) & same)
         # By name, not all: a column that somebody added to the table is theirs.
         .whenNotMatchedInsert(values={name: F.col(f"s.{name}") for name in ADJUSTMENTS_TABLE.column_names})
     )

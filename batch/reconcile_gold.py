@@ -27,7 +27,7 @@ from pipelines.common.process import run_process
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings
 from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
-from pipelines.gold.publish import hours_of, merge_daily, merge_hourly
+from pipelines.gold.publish import day_of, hours_of, merge_daily, merge_hourly, moment
 from pipelines.gold.schema import (
     ADJUSTMENTS_TABLE,
     DAILY_KEYS,
@@ -156,10 +156,11 @@ def _reconcile(
         spark.read.format("delta")
         .option("versionAsOf", silver_version)
         .load(paths.silver)
-        .where((F.col("_event_date") == F.lit(day)) & (F.col("event_timestamp") >= begin) & (F.col("event_timestamp") < end))
+        .where(F.col("_event_date") == day_of(day))
+        .where((F.col("event_timestamp") >= moment(begin)) & (F.col("event_timestamp") < moment(end)))
     )
-    hourly = spark.read.format("delta").load(paths.hourly).where((F.col("hour") >= begin) & (F.col("hour") < end))
-    daily = spark.read.format("delta").load(paths.daily).where(F.col("day") == F.lit(day))
+    hourly = spark.read.format("delta").load(paths.hourly).where((F.col("hour") >= moment(begin)) & (F.col("hour") < moment(end)))
+    daily = spark.read.format("delta").load(paths.daily).where(F.col("day") == day_of(day))
     was_final = daily.where(F.col("billing_status") == FINAL).limit(1).count() > 0
     close = was_final or (may_close and now >= _end_of(day) + timedelta(hours=settings.reconcile.grace_hours))
     bill = read_bill(spark, daily, paths.adjustments, paths.silver, day) if was_final else None
@@ -263,7 +264,7 @@ def _with_run(spark: SparkSession, paths: Paths, frame: DataFrame, outcome: Outc
     return frame.withColumns(
         {
             "run_id": F.lit(outcome.run_id),
-            "day": F.lit(outcome.day),
+            "day": day_of(outcome.day),
             "reconciled_at": F.lit(now),
             "silver_version": F.lit(outcome.silver_version).cast("bigint"),
             "gold_version_before": F.lit(delta.last_version(spark, paths.hourly)).cast("bigint"),
@@ -315,8 +316,10 @@ def parse_day(text: str) -> date:
     Raises UsageError with one sentence where it is no such date.
     """
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
-    except ValueError:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+        # The calendar's last day has no end that could be named.
+        return day + timedelta(days=1) - timedelta(days=1)
+    except (ValueError, OverflowError):
         msg = f"The date `{text[:40]}` is not understood, expected a day as YYYY-MM-DD such as 2026-01-27; correct --date."
         raise UsageError(msg) from None
 

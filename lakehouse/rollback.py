@@ -110,7 +110,7 @@ def _reopen_dead_letters(spark: SparkSession, settings: Settings, plan: Rollback
         replayed = replayed.where(F.col("_closed_at") > F.lit(plan.undone_since))
     else:
         replayed = replayed.join(_at(spark, plan.path, plan.version), on=_COORDINATES, how="left_semi")
-    lost = replayed.select(*_COORDINATES, "_kafka_timestamp", *_BYTES)
+    lost = replayed.select(*_COORDINATES, "_kafka_timestamp", "_dead_lettered_at", *_BYTES)
     lost = _with_bytes(spark, settings, lost.join(_at(spark, plan.path, plan.to), on=_COORDINATES, how="left_anti"))
     same = " AND ".join(f"t.{name} = s.{name}" for name in _COORDINATES)
     merge = (
@@ -134,7 +134,8 @@ def _with_bytes(spark: SparkSession, settings: Settings, letters: DataFrame) -> 
         return letters
     bronze = spark.read.format("delta").load(BRONZE.path(settings)).where("_raw_value IS NOT NULL").select(*_COORDINATES, *_BYTES)
     found = bare.drop(*_BYTES).join(bronze.dropDuplicates(_COORDINATES), on=_COORDINATES, how="left")
-    gone = found.where("_raw_value IS NULL").select("_kafka_timestamp")
+    # A letter without a Kafka timestamp has its day in Bronze alone, which has not the record.
+    gone = found.where("_raw_value IS NULL").select(F.coalesce("_kafka_timestamp", "_dead_lettered_at").alias("_kafka_timestamp"))
     first, last, count = gone.agg(
         F.to_date(F.min("_kafka_timestamp")), F.to_date(F.max("_kafka_timestamp")), F.count(F.lit(1))
     ).collect()[0]

@@ -36,11 +36,12 @@ METADATA = (
     "_last_attempt_at",
     "_closed_at",
     "_reason",
+    "_kafka_timestamp_ms",
 )
 """All columns but the record's bytes."""
-LATER_COLUMNS = {"_last_attempt_at": "timestamp", "_closed_at": "timestamp", "_reason": "string"}
+LATER_COLUMNS = {"_last_attempt_at": "timestamp", "_closed_at": "timestamp", "_reason": "string", "_kafka_timestamp_ms": "long"}
 """Columns that a table of an earlier version does not have, with their Delta types."""
-_ARROW = {"timestamp": pa.timestamp("us", tz="UTC"), "string": pa.string()}
+_ARROW = {"timestamp": pa.timestamp("us", tz="UTC"), "string": pa.string(), "long": pa.int64()}
 
 
 def open_letters(settings: Settings) -> DeltaTable:

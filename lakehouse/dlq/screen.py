@@ -32,8 +32,8 @@ def show_list(rows: list[Row], total: int) -> None:
     table.add_column("what is wrong", overflow="fold")
     for row in rows:
         status = Text(str(row["_status"]), style=_STYLES.get(row["_status"], "bold red"))
-        at = row["_kafka_timestamp"]  # a long text where it lies beyond Python's calendar
-        when = at.strftime("%Y-%m-%d %H:%M:%S") if isinstance(at, datetime) else "after 9999"
+        at = row["_kafka_timestamp"]
+        when = at.strftime("%Y-%m-%d %H:%M:%S") if isinstance(at, datetime) else _odd_time(row)
         rules = " ".join(row["_quality_flags"] or [])
         why = row["_error_message"] or ""
         if row["_reason"]:
@@ -41,6 +41,12 @@ def show_list(rows: list[Row], total: int) -> None:
         table.add_row(_place(row), when, rules, status, str(row["_attempts"]), Text(why))
     console.print(table)
     console.print(f"{len(rows):,} of {total:,} shown." if len(rows) < total else f"{total:,} dead letters.")
+
+
+def _odd_time(row: Row) -> str:
+    """Kafka's number where it is no instant; a table of an older version has an instant beyond Python's calendar instead."""
+    ms = row.get("_kafka_timestamp_ms")
+    return "after 9999" if ms is None else f"{ms} ms"
 
 
 def show_letter(row: Row, value: bytes | None) -> None:

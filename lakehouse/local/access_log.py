@@ -23,7 +23,9 @@ from uuid import UUID
 from lakehouse.local.event_plan import Limits
 from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import encode, message
+from lakehouse.verify.strict import WHITE_SPACE
 from pipelines.common.errors import UsageError
+from pipelines.common.ranges import END_INSTANT_MS, LARGEST_SUMMED
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _SLICE = 1000
@@ -111,9 +113,20 @@ def _append(rows: Rows, number: int, raw: bytes, *, key: bytes, limits: Limits, 
     # Deterministic as all here is: what a real gateway and network would take.
     rows.kafka_ms[at] = event["event_ms"] + int(event["event_id"][-4:], 16) % _MOST_DELAY_MS
     rows.set_event(at, event)
-    if event["method"] not in METHODS or not 100 <= event["status_code"] <= 599 or len(event["endpoint"]) > 2048:
+    if _is_out_of_range(event):
         rows.set_rejected(at, "dead_letter", "SLV-008")
     return int(event.get("event_ms", previous_ms))
+
+
+def _is_out_of_range(event: dict[str, Any]) -> bool:
+    return (
+        event["method"] not in METHODS
+        or not 100 <= event["status_code"] <= 599
+        or len(event["endpoint"]) > 2048
+        or not event["endpoint"].strip(WHITE_SPACE)
+        or event["response_bytes"] > LARGEST_SUMMED
+        or event["event_ms"] >= END_INSTANT_MS
+    )
 
 
 def _parse(number: int, raw: bytes, key: bytes) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,17 @@ def _too_deep(fields: Fields, pick: int) -> bytes:
     return encode(fields)[:-1] + b',"nested":' + opening * depth + b"1" + closing * depth + b"}"
 
 
+def _framed(fields: Fields, pick: int) -> bytes:
+    """What serializers and pipes put before or around an event."""
+    text = encode(fields)
+    return (
+        b"\x00\x00\x00\x00" + bytes((pick % 128,)) + text,
+        b"\xef\xbb\xbf" + text,
+        text + b"\n" + text,
+        json.dumps(text.decode()).encode(),
+    )[pick % 4]
+
+
 def _not_an_object(fields: Fields, pick: int) -> bytes:
     text = encode(fields)
     return (b"[" + text + b"]", b"[]", b"null", b"true", b"42", encode({"": fields["event_id"]})[4:-1], b"event")[pick % 7]
@@ -145,6 +157,7 @@ def _wrong_type(fields: Fields, pick: int) -> bytes:
     wrong: tuple[Fields, ...] = (
         {"status_code": "200"},
         {"status_code": True},
+        {"status_code": 200.5},
         {"request_bytes": 1.5},
         {"response_bytes": [1]},
         {"response_time_ms": "12.5"},
@@ -177,7 +190,7 @@ def _bad_timestamp(fields: Fields, pick: int) -> bytes:
         "2026-02-30T10:00:00.000Z",
         1_767_225_600,
         stamp[:10],
-        stamp.replace("T", " "),
+        stamp.replace("T", "_"),
         "yesterday",
         "",
         stamp[:11] + "25" + stamp[13:],
@@ -192,6 +205,8 @@ def _out_of_range(fields: Fields, pick: int) -> bytes:
         {"status_code": 600},
         {"request_bytes": -1},
         {"response_bytes": -(2**63)},
+        {"response_bytes": 2**35},
+        {"request_bytes": 2**63 - 1},
         {"response_time_ms": -0.1},
         {"method": "BREW"},
         {"method": "get"},
@@ -201,6 +216,11 @@ def _out_of_range(fields: Fields, pick: int) -> bytes:
         {"endpoint": "/" + "e" * 2048},
         {"region": ""},
         {"region": "r" * 65},
+        {"event_id": "   "},
+        {"customer_id": "\u2003\u00a0"},
+        {"event_timestamp": "0026-01-28T10:00:00Z"},
+        {"event_timestamp": "1969-12-31T23:59:59.999999Z"},
+        {"event_timestamp": "2200-01-01T00:00:00Z"},
     )
     return encode({**fields, **wrong[pick % len(wrong)]})
 
@@ -219,6 +239,7 @@ KINDS = (
     Malformed("malformed_too_deep", MALFORMED_JSON, _too_deep),
     Malformed("malformed_not_an_object", MALFORMED_JSON, _not_an_object),
     Malformed("malformed_utf16", MALFORMED_JSON, _utf16),
+    Malformed("malformed_framed", MALFORMED_JSON, _framed),
     Malformed("malformed_utf8", INVALID_UTF8, _bad_utf8),
     Malformed("malformed_empty", EMPTY, _empty),
     Malformed("malformed_whitespace", EMPTY, _whitespace),

@@ -68,6 +68,24 @@ def _exponent(fields: Fields, _pick: int) -> bytes:
     return text.replace('"@"', "null" if latency is None else f"{latency:.17e}").encode()
 
 
+def _whole_with_point(fields: Fields, pick: int) -> bytes:
+    """Write whole numbers as languages do that have doubles only."""
+    names = ("status_code", "request_bytes", "response_bytes")
+    text = encode({**fields, **{name: f"@{name}@" for name in names}}).decode()
+    for name in names:
+        number = fields[name]
+        forms = (f"{number}.0", f"{number}e0", f"{number * 1000}E-3", f"{number}.000")
+        text = text.replace(f'"@{name}@"', forms[pick % len(forms)])
+    return text.encode()
+
+
+def _other_instant(fields: Fields, pick: int) -> bytes:
+    """Write the instant in the other forms that have one meaning."""
+    stamp = str(fields["event_timestamp"]).removesuffix("Z")
+    forms = (stamp + "+0000", stamp + "+00", stamp.replace("T", " ") + "Z", stamp.lower() + "z", stamp + "-00:00")
+    return encode({**fields, "event_timestamp": forms[pick % len(forms)]})
+
+
 def _absent_optionals(fields: Fields, _pick: int) -> bytes:
     return encode({name: value for name, value in fields.items() if value is not None})
 
@@ -86,7 +104,9 @@ WAYS: tuple[tuple[str, str | None, Callable[[Fields, int], bytes]], ...] = (
     ("unusual_escapes", None, _escaped),
     ("unusual_text", None, _foreign_text),
     ("unusual_offset", None, _with_offset),
+    ("unusual_offset", None, _other_instant),
     ("unusual_number", None, _exponent),
+    ("unusual_number", None, _whole_with_point),
     ("unusual_absent", None, _absent_optionals),
 )
 """Kind, warning and writer of each way."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
 from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import LakehouseError
+from pipelines.common.plain_read import PARQUET
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -26,7 +28,10 @@ class ArchiveFiles:
     def dataset(self) -> ds.Dataset:
         """Rows of all files."""
         system, root = open_folder(self.base)
-        return ds.dataset([f"{root}/{name}" for name in self.names], format="parquet", filesystem=system)
+        paths = [f"{root}/{name}" for name in self.names]
+        # Files of different ages have different columns: all that one of them has.
+        schema = pa.unify_schemas([PARQUET.inspect(path, system) for path in paths])
+        return ds.dataset(paths, schema=schema, format=PARQUET, filesystem=system)
 
 
 def find_archive(settings: Settings) -> ArchiveFiles:

@@ -46,7 +46,12 @@ EVENT_FIELDS = (
 )
 """The event's fields that are compared as they are; event_timestamp is compared as `ets`, in microseconds."""
 
-_COORDINATES = "_kafka_topic AS topic, _kafka_partition AS p, _kafka_offset AS o, epoch_us(_kafka_timestamp) AS kts"
+KAFKA_MS = "_kafka_timestamp_ms"
+_COORDINATES = (
+    "_kafka_topic AS topic, _kafka_partition AS p, _kafka_offset AS o, coalesce(_kafka_timestamp_ms, "
+    "epoch_ms(_kafka_timestamp)) AS kts, epoch_us(_kafka_timestamp) AS kt, _kafka_timestamp_ms AS raw_ms"
+)
+"""`kts`: Kafka's number of milliseconds; `kt`: its instant (microseconds) or NULL; `raw_ms`: the number, NULL in old rows."""
 _COPIES = {
     BRONZE: f"{_COORDINATES}, _raw_value IS NULL AS tombstone, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5",
     SILVER: f"{_COORDINATES}, epoch_us(event_timestamp) AS ets, {', '.join(EVENT_FIELDS)}, schema_version, "
@@ -59,8 +64,8 @@ _COPIES = {
     ADJUSTMENTS: "*",
 }
 _EMPTY_DLQ = """SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS p, NULL::BIGINT AS o, NULL::BIGINT AS kts,
-    NULL::VARCHAR AS value_md5, NULL::VARCHAR AS key_md5, NULL::VARCHAR[] AS flags, NULL::VARCHAR AS status,
-    NULL::INTEGER AS attempts WHERE false"""
+    NULL::BIGINT AS kt, NULL::BIGINT AS raw_ms, NULL::VARCHAR AS value_md5, NULL::VARCHAR AS key_md5,
+    NULL::VARCHAR[] AS flags, NULL::VARCHAR AS status, NULL::INTEGER AS attempts WHERE false"""
 HELD = "(SELECT * FROM dlq WHERE status IS DISTINCT FROM 'replayed')"
 """Dead letters whose fate that is; a replayed one has its fate in Silver."""
 _KINDS = {
@@ -131,6 +136,9 @@ class Lake:
         self._copy(rows_dataset(source), name, columns, str(table))
 
     def _copy(self, dataset: Any, name: str, columns: str, what: str) -> None:
+        if columns != "*" and KAFKA_MS not in dataset.schema.names:
+            # A table of an older version, or an archive of its rows.
+            columns = columns.replace(KAFKA_MS, "NULL::BIGINT")
         needed = None if columns == "*" else [name for name in dataset.schema.names if re.search(rf"\b{name}\b", columns)]
         # Arrow's default reads 16 batches of 4 files ahead: gigabytes of raw values.
         scanner = dataset.scanner(columns=needed, batch_size=32_768, batch_readahead=4, fragment_readahead=2)

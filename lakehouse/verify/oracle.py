@@ -12,7 +12,7 @@ from lakehouse.verify.lake import EVENT_FIELDS
 from pipelines.common.errors import UsageError
 
 _COLUMNS = """
-    topic, "partition" AS p, "offset" AS o, kafka_timestamp_ms * 1000 AS kts, fate, expected_rule, value_md5, key_md5,
+    topic, "partition" AS p, "offset" AS o, kafka_timestamp_ms AS kts, fate, expected_rule, value_md5, key_md5,
     event_timestamp_ms AS ets_ms, event_id, customer_id, api_key_id, endpoint, method, status_code, response_time_ms,
     request_bytes, response_bytes, region, is_late AS late"""
 
@@ -51,7 +51,7 @@ def accept_replays(db: Database) -> None:
         WHERE r.fate = 'event'""")
     fields = ", ".join(f"{name} = c.{name}" for name in EVENT_FIELDS)
     db.run(f"""UPDATE oracle SET fate = 'duplicate', expected_rule = NULL, ets_ms = c.ets // 1000,
-        late = oracle.kts - c.ets > 7200000000, {fields} FROM cured c
+        late = oracle.kts::HUGEINT * 1000 - c.ets > 7200000000, {fields} FROM cured c
         WHERE oracle.topic = c.topic AND oracle.p = c.p AND oracle.o = c.o""")
     # Of each event that has a cured copy, the first copy by (Kafka timestamp, partition, offset) is the one to stay.
     db.run("""CREATE OR REPLACE TEMP TABLE first_copies AS

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from lakehouse.verify.archive import ArchiveFiles
 from lakehouse.verify.events import differing
-from lakehouse.verify.lake import EVENT_FIELDS, HELD, Lake
+from lakehouse.verify.lake import EVENT_FIELDS, HELD, KAFKA_MS, Lake
 from lakehouse.verify.records import AT
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.strict import StrictReader, field_types
@@ -149,7 +150,8 @@ def parse_share(share: _Share) -> None:
     table = DeltaTable(share.path, version=share.version)
     dataset = rows_dataset(table) if share.archive is None else share.archive.dataset()
     fragments = list(dataset.get_fragments())[::-1][share.first :: share.step]
-    columns = ["_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_raw_value"]
+    columns = ["_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", KAFKA_MS, "_raw_value"]
+    columns = [name for name in columns if name in dataset.schema.names]
     with pq.ParquetWriter(share.target, schema, compression="zstd", compression_level=1) as writer:
         for fragment in fragments:
             for batch in fragment.to_batches(schema=dataset.schema, columns=columns, batch_size=_ROWS):
@@ -166,11 +168,18 @@ def _parse(batch: pa.RecordBatch, reader: StrictReader, schema: pa.Schema) -> pa
         batch.column("_kafka_topic").cast(pa.string()),
         batch.column("_kafka_partition"),
         batch.column("_kafka_offset"),
-        batch.column("_kafka_timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()),
+        _kafka_ms(batch),
         pa.array(fates, pa.string()),
         *(pa.array(values, field.type) for values, field in zip(fields, list(schema)[len(_PLACE) :], strict=True)),
     ]
     return pa.record_batch(arrays, schema=schema)
+
+
+def _kafka_ms(batch: pa.RecordBatch) -> pa.Array:
+    """Kafka's number of each record; old rows have the instant alone."""
+    micros = batch.column("_kafka_timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    of_time = pc.divide(pc.subtract(micros, pc.if_else(pc.less(micros, 0), 999, 0)), 1000)
+    return pc.coalesce(batch.column(KAFKA_MS), of_time) if KAFKA_MS in batch.schema.names else of_time
 
 
 def _fates(values: list[bytes | None], reader: StrictReader) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -8,6 +8,8 @@ from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import Invariant
 
 AT = "topic, p, o"
+IS_INSTANT = "{} BETWEEN 0 AND 7258118399999"
+"""Whether a number of milliseconds is an instant that the lake holds (docs/ranges.md): 1970 to 2199; written once more here."""
 
 _HOLES = """
     SELECT topic, p, o + 1 AS first_missing, next_o - 1 AS last_missing FROM (
@@ -17,7 +19,7 @@ _HOLES = """
 
 
 def check_completeness(lake: Lake, *, oracle: bool, others_send: bool) -> Invariant:
-    """I1: ledger and Bronze have the same coordinates and Kafka timestamps; a hole in Bronze is one in the ledger too.
+    """I1: ledger and Bronze have the same coordinates and Kafka times; a hole in Bronze is one in the ledger too.
 
     With `others_send`, records that the ledger does not know are counted, not blamed.
     """
@@ -27,6 +29,13 @@ def check_completeness(lake: Lake, *, oracle: bool, others_send: bool) -> Invari
     archived = db.number("SELECT count(*) FROM archived")
     if archived:
         result.notes.append(f"{archived} Bronze records are in the archive alone, and were read there")
+    for table in ("bronze", "silver", "dlq"):
+        result.expect_none(
+            db,
+            f"Kafka timestamp in {table} is not the instant of Kafka's own number",
+            f"""SELECT {AT} FROM {table} WHERE raw_ms IS NOT NULL
+                AND kt IS DISTINCT FROM CASE WHEN {IS_INSTANT.format("raw_ms")} THEN raw_ms * 1000 END""",
+        )
     holes = result.count(db, "offset holes", f"SELECT coalesce(sum(last_missing - first_missing + 1), 0) FROM ({_HOLES})")
     if not oracle:
         result.skipped = "there is no op ledger to compare with"

@@ -1,4 +1,9 @@
-"""A second, independent reading of an event: strict JSON by Python's parser, the schema file's own bounds."""
+"""Reads an event a second time, as docs/grammar.md says: JSON by Python's parser, bounds from the schema files.
+
+It is the checker's own reader and shares no code with the pipeline's (`events.parse`, in Java), on purpose: a mistake in one
+of them shows as a difference. So do not import the pipeline's parser, bounds or range here, and change the grammar first
+where the two differ. `tests/lakehouse/verify/test_two_readers.py` compares them over a generated corpus.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,32 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import isfinite
+from datetime import date
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 _MAX_DEPTH = 64
 _BLANK = b" \t\r\n"
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+"""Unicode's property White_Space; str.isspace means another set."""
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?"
+    r"(?:[Zz]|([+-])(0\d|1[0-8])(?::?([0-5]\d))?)",
+    re.ASCII,
+)
 _INTEGERS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_INTEGER = 19
+_LONGEST_EXPONENT = 18
+"""Digits; a longer one is beyond what the digits of any value make up for."""
+
+# The lake's range: the checker's own numbers, which no schema file widens.
+_EPOCH = date(1970, 1, 1).toordinal()
+_FIRST_INSTANT, _END_INSTANT = 0, (date(2200, 1, 1).toordinal() - _EPOCH) * 86_400_000_000
+_SUMMED = {"request_bytes": (0, 34_359_738_367), "response_bytes": (0, 34_359_738_367)}
 
 Check = Callable[[Any], Any]
 """Turns a JSON value into the column's value; raises ValueError where it does not fit."""
@@ -34,7 +55,7 @@ class StrictReader:
         """Make a reader from the schema versions in `folder`."""
         schemas = _read_files(folder)
         # A field that the message's version does not have is read all the same where another version has it.
-        others = {name: (False, _check({"type": kind})) for name, kind in field_types(folder).items()}
+        others = {name: (False, _check({"name": name, "type": kind})) for name, kind in field_types(folder).items()}
         versions = {
             schema["version"]: others | {field["name"]: (field["required"], _check(field)) for field in schema["fields"]}
             for schema in schemas
@@ -72,20 +93,26 @@ def _read_files(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
-def strict_object(value: bytes) -> dict[str, Any]:
-    """Parse `value` as one JSON object; raises ValueError (RecursionError when very deep) for anything laxer than RFC 8259.
+class Number:
+    """A number as it is written: what no field asks for is never converted."""
 
-    Refused: bytes that are not UTF-8, text after the object, duplicate keys, NaN, Infinity, numbers beyond a double,
-    lone surrogates, more than 64 levels.
+    __slots__ = ("text",)  # there are several in each record
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def strict_object(value: bytes) -> dict[str, Any]:
+    """Parse `value` as one JSON object with each number as a `Number`; half a surrogate pair stays in strings as it is.
+
+    Raises ValueError (RecursionError when very deep) for bytes that are not UTF-8, text around the object, duplicate names,
+    NaN, Infinity, more than 64 levels, and anything else that is laxer than RFC 8259.
     """
     parsed = _DECODER.decode(value.decode("utf-8"))
     if not isinstance(parsed, dict):
         raise ValueError
     if value.count(b"{") + value.count(b"[") > _MAX_DEPTH:
         _check_depth(parsed, 1)
-    if b"\\u" in value:
-        # An escaped half of a surrogate pair is no character, and cannot be stored as UTF-8.
-        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     return parsed
 
 
@@ -100,14 +127,7 @@ def _refuse(constant: str) -> Any:
     raise ValueError(constant)
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not isfinite(number):
-        raise ValueError
-    return number
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_refuse, parse_float=_finite)
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_refuse, parse_float=Number, parse_int=Number)
 
 
 def _check_depth(value: Any, depth: int) -> None:
@@ -121,13 +141,18 @@ def _check_depth(value: Any, depth: int) -> None:
 def _check(field: dict[str, Any]) -> Check:
     kind = field["type"]
     if kind == "timestamp":
-        return microseconds
+        return _held_instant
     if kind == "string":
         return _text(field)
     if kind == "boolean":
         return _boolean
-    low, high = _INTEGERS.get(kind, (float("-inf"), float("inf")))
-    return _number(kind == "double", max(low, field.get("minimum", low)), min(high, field.get("maximum", high)))
+    low, high = field.get("minimum"), field.get("maximum")
+    least, greatest = _SUMMED.get(field["name"], (-inf, inf))
+    low, high = max(least, -inf if low is None else low), min(greatest, inf if high is None else high)
+    if kind == "double":
+        return _double(_nearest(low), _nearest(high))
+    first, last = _INTEGERS[kind]
+    return _integer(max(first, low), min(last, high))
 
 
 def _boolean(value: Any) -> bool:
@@ -137,45 +162,98 @@ def _boolean(value: Any) -> bool:
 
 
 def _text(field: dict[str, Any]) -> Check:
-    shortest, longest = field.get("min_length", 0), field.get("max_length", float("inf"))
-    allowed = frozenset(field["enum"]) if "enum" in field else None
+    shortest, longest = field.get("min_length") or 0, field.get("max_length")
+    longest = inf if longest is None else longest
+    allowed = frozenset(field.get("enum") or ())
 
     def check(value: Any) -> str:
-        if type(value) is not str or not shortest <= len(value) <= longest or (allowed is not None and value not in allowed):
+        if type(value) is not str or not shortest <= len(value) <= longest or (allowed and value not in allowed):
+            raise ValueError
+        if value.isascii() and value[:1] > " ":
+            return value  # neither blank nor with half a pair: nearly all texts
+        if (shortest > 0 and not value.strip(WHITE_SPACE)) or has_half_pair(value):
             raise ValueError
         return value
 
     return check
 
 
-def _number(double: bool, low: float, high: float) -> Check:
+def has_half_pair(text: str) -> bool:
+    """Whether the text holds half a surrogate pair: no UTF-8 can store it."""
+    return _HALF_PAIR.search(text) is not None
+
+
+def _nearest(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return inf if number > 0 else -inf
+
+
+def _double(low: float, high: float) -> Check:
     def check(value: Any) -> float:
-        # `type`, not isinstance: True is an int in Python.
-        if not (type(value) is int or (double and type(value) is float)) or not low <= value <= high:
+        if type(value) is not Number:
             raise ValueError
-        return float(value) if double else value
+        number = float(value.text) + 0.0  # zero has no sign
+        if not isfinite(number) or not low <= number <= high:
+            raise ValueError
+        return number
 
     return check
 
 
-_FIRST_SECOND = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH).days * 86_400
-_END_SECOND = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).days * 86_400
+def _integer(low: float, high: float) -> Check:
+    def check(value: Any) -> int:
+        if type(value) is not Number:
+            raise ValueError
+        number = whole(value.text)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return check
+
+
+def whole(text: str) -> int:
+    """The whole number that a JSON number is, however it is written; raises ValueError for a fraction or too many digits."""
+    if text.isdecimal() and len(text) <= _LONGEST_INTEGER:
+        return int(text)
+    mantissa, _, exponent = text.lower().partition("e")
+    units, _, fraction = mantissa.partition(".")
+    digits = units.lstrip("-") + fraction
+    significant = digits.rstrip("0")
+    power = _exponent(exponent) - len(fraction) + len(digits) - len(significant)
+    significant = significant.lstrip("0")
+    if not significant:
+        return 0
+    if power < 0 or len(significant) + power > _LONGEST_INTEGER:
+        msg = "no whole number of 19 digits"
+        raise ValueError(msg)
+    number = int(significant + "0" * power)
+    return -number if text.startswith("-") else number
+
+
+def _exponent(text: str) -> int:
+    digits = text.lstrip("+-").lstrip("0")
+    number = int(digits or "0") if len(digits) <= _LONGEST_EXPONENT else 10**_LONGEST_EXPONENT
+    return -number if text.startswith("-") else number
 
 
 def microseconds(value: Any) -> int:
-    """Microseconds since the epoch of an ISO 8601 instant with Z or an offset up to 18 h; a longer fraction is cut."""
+    """Microseconds since the epoch of an instant with Z or an offset up to 18 h; a longer fraction is cut."""
     match = _INSTANT.fullmatch(value) if type(value) is str else None
     if match is None:
         raise ValueError
-    seconds, fraction, sign, hours, minutes = match.groups()
-    elapsed = datetime.fromisoformat(seconds + "+00:00") - _EPOCH
-    offset = 0
+    day, hour, minute, second, fraction, sign, hours, minutes = match.groups()
+    seconds = (date.fromisoformat(day).toordinal() - _EPOCH) * 86_400 + int(hour) * 3600 + int(minute) * 60 + int(second or 0)
     if sign:
-        if int(hours) > 18 or int(minutes) > 59:
-            raise ValueError
-        offset = (int(hours) * 3600 + int(minutes) * 60) * (1 if sign == "+" else -1)
-    micros = int((fraction or "0").ljust(6, "0")[:6])
-    instant = elapsed.days * 86_400 + elapsed.seconds - offset
-    if not _FIRST_SECOND <= instant < _END_SECOND:
+        offset = int(hours) * 3600 + int(minutes or 0) * 60
+        seconds += offset if sign == "-" else -offset
+    return seconds * 1_000_000 + (int(fraction.ljust(6, "0")[:6]) if fraction else 0)
+
+
+def _held_instant(value: Any) -> int:
+    instant = microseconds(value)
+    if not _FIRST_INSTANT <= instant < _END_INSTANT:
         raise ValueError
-    return instant * 1_000_000 + micros
+    return instant

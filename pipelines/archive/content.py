@@ -19,6 +19,7 @@ import pyarrow.dataset as ds
 from pipelines.common.errors import LakehouseError
 
 Longs = npt.NDArray[np.int64]
+KAFKA_MS = "_kafka_timestamp_ms"
 COORDINATES = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
 _OFFSET_BITS = 48
 _HEADERS = (
@@ -30,7 +31,7 @@ ROW_TEXT = " || '|' || ".join(
         "_kafka_topic",
         "_kafka_partition",
         "_kafka_offset",
-        "epoch_us(_kafka_timestamp)",
+        "coalesce(epoch_us(_kafka_timestamp)::VARCHAR, '-')",
         "coalesce(_kafka_timestamp_type::VARCHAR, '-')",
         "coalesce(md5(_kafka_key), '-')",
         _HEADERS,
@@ -40,7 +41,11 @@ ROW_TEXT = " || '|' || ".join(
         "coalesce(strftime(_event_date, '%Y-%m-%d'), '-')",
     )
 )
-"""A row as text: every column, bytes by their MD5, so that the digest can be computed anew in years by any tool."""
+ROW_TEXT += f" || coalesce('|' || {KAFKA_MS}, '')"
+"""A row as text: every column, bytes by their MD5, so that the digest can be computed anew in years by any tool.
+
+The last column is one that older rows do not have: their text, and so their digest, is the one of before.
+"""
 _FIGURES = f"""
     SELECT _kafka_topic, _kafka_partition, count(*), min(_kafka_offset), max(_kafka_offset), coalesce(sum(_raw_size), 0),
         sum(md5_number_lower({ROW_TEXT})::HUGEINT)
@@ -80,8 +85,16 @@ def figures(rows: pa.RecordBatchReader) -> Figures:
     """Compute what `rows` (Bronze's columns) hold, for each topic and partition; the reader is used up."""
     return tuple(
         Part(topic, partition, count, first, last, size, f"{content:x}")
-        for topic, partition, count, first, last, size, content in query(_FIGURES, rows)
+        for topic, partition, count, first, last, size, content in query(_FIGURES, _with_kafka_ms(rows))
     )
+
+
+def _with_kafka_ms(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    if KAFKA_MS in rows.schema.names:
+        return rows
+    schema = rows.schema.append(pa.field(KAFKA_MS, pa.int64()))
+    filled = (pa.RecordBatch.from_arrays([*batch.columns, pa.nulls(batch.num_rows, pa.int64())], schema=schema) for batch in rows)
+    return pa.RecordBatchReader.from_batches(schema, filled)
 
 
 def islands(rows: pa.RecordBatchReader) -> list[tuple[str, int, int, int]]:

@@ -13,6 +13,8 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
+from pipelines.common.plain_read import PARQUET
+
 _BYTES_PER_FILE = 512 * 1024 * 1024
 """Of uncompressed rows."""
 _REPEATING = ["_kafka_topic", "_kafka_partition", "_kafka_timestamp_type", "_raw_size", "_ingested_at", "_event_date"]
@@ -76,4 +78,4 @@ def sha256(system: pa_fs.FileSystem, path: str) -> tuple[str, int]:
 
 def dataset(system: pa_fs.FileSystem, paths: list[str], schema: pa.Schema | None = None) -> ds.Dataset:
     """Read Parquet files together; `schema`: of the first file unless given."""
-    return ds.dataset(paths, schema=schema, format="parquet", filesystem=system)
+    return ds.dataset(paths, schema=schema, format=PARQUET, filesystem=system)

@@ -18,6 +18,7 @@ from pipelines.archive.content import Figures, Part, figures, read
 from pipelines.archive.storage import dataset, keep, sha256
 from pipelines.common.arrow_storage import open_folder
 from pipelines.common.errors import DataLossError, LakehouseError
+from pipelines.common.plain_read import PARQUET
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE
 
@@ -161,8 +162,13 @@ class Archive:
         keep(self.system, path)
 
     def rows(self, *units: Unit) -> ds.Dataset:
-        """The rows of units."""
-        return dataset(self.system, [self.path(f"{unit.folder}/{file.name}") for unit in units for file in unit.files])
+        """The rows of units, with every column that one of them has: Bronze got some after the first were archived."""
+        files = {unit: [self.path(f"{unit.folder}/{file.name}") for file in unit.files] for unit in units}
+        # One file tells the columns of all units with the same ones.
+        one_of_each = {unit.schema: paths[0] for unit, paths in files.items() if paths}
+        schemas = [PARQUET.inspect(path, self.system) for path in one_of_each.values()]
+        paths = [path for found in files.values() for path in found]
+        return dataset(self.system, paths, pa.unify_schemas(schemas) if schemas else None)
 
     def parquet_files(self, folder: str) -> list[str]:
         """Names of the Parquet files that lie in a unit's folder, whatever its manifest says."""

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import partial
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive import records as archived
 from pipelines.bronze.gaps import GAPS_TABLE, passed_by_retention
+from pipelines.bronze.plain_client import read_ranges
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.common import delta, jobs, kafka
@@ -47,9 +48,8 @@ def run(
     starting = _starting(starting_offsets, topic)
     path = BRONZE.path(settings)
     work_around_damage(settings, (BRONZE, LEDGER))
-    delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
+    _ensure_bronze(spark, settings, topic)
     refuse_differences(spark, settings, (BRONZE,), (LEDGER,))
-    _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     # The checks of offsets read them, so they are there from the first day.
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
     archived.ensure(settings)
@@ -105,8 +105,7 @@ def fill(
 ) -> None:
     """Read the ranges of `plan` from Kafka and write the records that Bronze lacks; `what` is kept in the checkpoint."""
     path = BRONZE.path(settings)
-    delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
-    _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
+    _ensure_bronze(spark, settings, topic)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, what)
     plan = open_plan(spark, checkpoint, plan)
     spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
@@ -160,6 +159,17 @@ def _open_checkpoint(
     return checkpoint
 
 
+def _ensure_bronze(spark: SparkSession, settings: Settings, topic: kafka.TopicState) -> None:
+    """Make the table, or the columns of it that an older version did not know; refuse the records of another topic."""
+    path = BRONZE.path(settings)
+    delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
+    _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
+    if not delta.is_complete(spark, TABLE, path):
+        # A batch may be writing beside a replay.
+        with lease_of(settings, "bronze", job=JOB, run="start").hold():
+            delta.ensure_columns(spark, TABLE, path)
+
+
 def _sink(
     settings: Settings, path: str, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
 ) -> BronzeSink:
@@ -169,8 +179,11 @@ def _sink(
     def refuse_new_topic() -> None:
         _refuse_new_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())
 
+    def read_plainly(spark: SparkSession, start: Mapping[int, int], end: Mapping[int, int]) -> DataFrame:
+        return read_ranges(spark, kafka.client_config(settings), settings.kafka.topic, start, end)
+
     moved = partial(_archived_ranges, settings)
-    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic, moved)
+    return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic, read_plainly, moved)
 
 
 def _refuse_passed(spark: SparkSession, settings: Settings, topic: kafka.TopicState, sink: BronzeSink) -> None:

@@ -11,7 +11,7 @@ from functools import reduce
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.bronze.transforms import build_bronze_rows, drop_known, in_ranges
+from pipelines.bronze.transforms import UNREADABLE_TIME, build_bronze_rows, drop_known, in_ranges
 from pipelines.common import delta, failpoints
 from pipelines.common.attempts import batch_commits, find_batch
 from pipelines.common.checkpoints import Checkpoint
@@ -19,11 +19,14 @@ from pipelines.common.errors import DataLossError
 from pipelines.common.leases import Lease
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
+from pipelines.common.retries import trace_of
 from pipelines.common.tables import BRONZE
 
 JOB = "bronze"
 _LOG = Log(JOB)
 _ROWS_IN_ONE_FILE = 20_000
+_CANNOT_CONVERT = ("overflows when converting to Spark's microsecond-precision", UNREADABLE_TIME)
+"""What Spark's source, or its first transform, says of a record whose time it cannot hold."""
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
 
 
@@ -33,7 +36,8 @@ class BronzeSink:
 
     Guarantee: each (topic, partition, offset) stands once. A batch that runs again is skipped by Delta's transaction
     id; a fresh checkpoint that reads a range again finds what the table has, or had before it moved to the archive, and
-    drops it.
+    drops it. A batch with a Kafka time that Spark's source cannot convert is read by the plain client, and appended under the
+    same id.
     """
 
     path: str
@@ -44,6 +48,8 @@ class BronzeSink:
     """First and end (exclusive) offset of each partition of a batch."""
     refuse_new_topic: Callable[[], None]
     """Raises DataLossError where the topic was made anew: its records must not be taken for those of the old one."""
+    read_plainly: Callable[[SparkSession, Mapping[int, int], Mapping[int, int]], DataFrame]
+    """Reads the records from the first up to the end (exclusive) offset of each partition without Spark's source."""
     archived: Callable[[], Mapping[int, list[tuple[int, int]]]] = dict
     """For each partition the ranges [start, end) that have moved to the archive, merged."""
     _has_begun: bool = field(default=False)
@@ -73,23 +79,37 @@ class BronzeSink:
             offsets=_offsets(start, end),
             started_at=started,
         )
+        # The consumer goes on at the same offsets in whatever topic has the name now.
+        self.refuse_new_topic()
+        failpoints.reach("bronze.before_append")
+        try:
+            appended = self._append(build_bronze_rows(batch, started), row, start, end)
+        except Exception as error:
+            if not any(said in trace_of(error) for said in _CANNOT_CONVERT):
+                raise
+            _LOG.warning("batch has a Kafka time that Spark cannot convert, reading it with the plain client", batch=batch_id)
+            records = self.read_plainly(spark, start, end)
+            appended = self._append(build_bronze_rows(records, started, F.col("timestamp_ms")), row, start, end)
+        failpoints.reach("bronze.after_append")
+        self._record(row, *appended)
+        failpoints.reach("bronze.after_ledger")
+        self._covered.update({partition: max(stop, self._covered.get(partition, 0)) for partition, stop in end.items()})
+
+    def _append(self, rows: DataFrame, row: BatchRow, start: Mapping[int, int], end: Mapping[int, int]) -> tuple[int, int, int]:
+        """Append those of `rows` that are new; return how many were read and written, and the version."""
+        spark, covered = rows.sparkSession, self._covered or {}
         seen, written = Observation(), Observation()
-        rows = build_bronze_rows(batch, started).observe(seen, F.count(F.lit(1)).alias("rows"))
-        if any(start.get(partition, 0) < self._covered.get(partition, 0) for partition in end):
+        rows = rows.observe(seen, F.count(F.lit(1)).alias("rows"))
+        if any(start.get(partition, 0) < covered.get(partition, 0) for partition in end):
             known = spark.read.format("delta").load(self.path).where(in_ranges(start, end)).select(_COORDINATES)
             rows = drop_known(self._drop_archived(rows, start, end), known)
         rows = rows.observe(written, F.count(F.lit(1)).alias("rows"))
         if sum(stop - start.get(partition, 0) for partition, stop in end.items()) <= _ROWS_IN_ONE_FILE:
             # Live, a task and a file for each Kafka partition would be most of the batch's time, and of Silver's.
             rows = rows.coalesce(1)
-        # The consumer goes on at the same offsets in whatever topic has the name now.
-        self.refuse_new_topic()
-        failpoints.reach("bronze.before_append")
-        version = delta.append(rows, self.path, app_id=self.checkpoint.app_id(), batch_id=batch_id, metadata=row.metadata())
-        failpoints.reach("bronze.after_append")
-        self._record(row, seen.get["rows"], written.get["rows"], version)
-        failpoints.reach("bronze.after_ledger")
-        self._covered.update({partition: max(stop, self._covered.get(partition, 0)) for partition, stop in end.items()})
+        app_id, metadata = self.checkpoint.app_id(), row.metadata()
+        version = delta.append(rows, self.path, app_id=app_id, batch_id=row.batch_id, metadata=metadata)
+        return seen.get["rows"], written.get["rows"], version
 
     def _drop_archived(self, rows: DataFrame, start: Mapping[int, int], end: Mapping[int, int]) -> DataFrame:
         """Drop rows that Bronze had and the archive has now: read again, they would come back as new ones."""

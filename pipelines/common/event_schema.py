@@ -5,19 +5,33 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipelines.common.errors import SettingsError
+from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, LARGEST_SUMMED
+
+SUMMED_FIELDS = ("request_bytes", "response_bytes")
+"""Fields that Gold adds up."""
+_BOUNDS_OF = {
+    "minimum": ("int", "long", "double"),
+    "maximum": ("int", "long", "double"),
+    "min_length": ("string",),
+    "max_length": ("string",),
+    "enum": ("string",),
+}
 
 FieldType = Literal["string", "int", "long", "double", "boolean", "timestamp"]
 
 
 class EventField(BaseModel):
-    """A field of one schema version; bounds are inclusive, lengths are in characters."""
+    """A field of one schema version; bounds are inclusive, lengths are in characters.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    Each reader knows what a bound means for the types of `_BOUNDS_OF` alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: str
     type: FieldType
@@ -28,6 +42,35 @@ class EventField(BaseModel):
     min_length: int | None = None
     max_length: int | None = None
     enum: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _bounds_fit_the_type(self) -> Self:
+        for bound, types in _BOUNDS_OF.items():
+            if getattr(self, bound) is not None and self.type not in types:
+                msg = f"a field of type {self.type} has no `{bound}`"
+                raise ValueError(msg)
+        return self
+
+    def asked(self) -> dict[str, Any]:
+        """What the file asks of the field, cut to what the lake holds."""
+        return self.model_dump(exclude={"name", "type", "doc"}, exclude_none=True) | held(
+            self.name, self.type, self.minimum, self.maximum
+        )
+
+
+def held(name: str, kind: FieldType, minimum: float | None = None, maximum: float | None = None) -> dict[str, float]:
+    """Bounds of a field that the lake sets whatever a file says, cut further by the file's; none for most fields.
+
+    Instants are in microseconds since the epoch.
+    """
+    if kind == "timestamp":
+        return {"minimum": FIRST_INSTANT_MS * 1000, "maximum": END_INSTANT_MS * 1000 - 1}
+    if name in SUMMED_FIELDS and kind in ("int", "long", "double"):
+        return {
+            "minimum": 0 if minimum is None else max(0, minimum),
+            "maximum": LARGEST_SUMMED if maximum is None else min(LARGEST_SUMMED, maximum),
+        }
+    return {}
 
 
 class EventSchema(BaseModel):
@@ -53,10 +96,13 @@ class EventSchemas:
         return ", ".join(f"`{name}` {'bigint' if kind == 'long' else kind}" for name, kind in self.fields.items())
 
     def rules(self) -> str:
-        """What each version asks of its fields, as JSON: the part of the files that `events.parse` checks."""
+        """What each version asks of each field of any version, as JSON: what `events.parse` checks.
+
+        A field that a version does not have is read all the same where a record has it: the lake's own bounds hold for it.
+        """
+        lakes = {name: held(name, kind) for name, kind in self.fields.items()}
         versions = {
-            version: {field.name: field.model_dump(exclude={"name", "type", "doc"}, exclude_none=True) for field in schema.fields}
-            for version, schema in self.versions.items()
+            version: lakes | {field.name: field.asked() for field in schema.fields} for version, schema in self.versions.items()
         }
         return json.dumps(versions, separators=(",", ":"))
 

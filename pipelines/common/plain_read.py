@@ -14,6 +14,9 @@ from deltalake.exceptions import DeltaProtocolError
 
 from pipelines.common.arrow_storage import table_storage
 
+PARQUET = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
+"""Files of an older version have times as INT96, which Arrow takes for nanoseconds: those end in 2262, and begin in 1677."""
+
 
 def rows_dataset(
     table: DeltaTable, bounds: Mapping[str, tuple[Any, Any]] | None = None, schema: pa.Schema | None = None
@@ -40,7 +43,7 @@ def files_dataset(table: DeltaTable, paths: Iterable[str], schema: pa.Schema | N
     return ds.FileSystemDataset.from_paths(
         [unquote(path) for path in paths],
         schema=schema or pa.schema(table.schema().to_arrow()),
-        format=ds.ParquetFileFormat(),
+        format=PARQUET,
         filesystem=table_storage(table),
     )
 

@@ -14,6 +14,8 @@ END_INSTANT = datetime(2200, 1, 1, tzinfo=UTC)
 """First instant that is not held any more: every reader's nanoseconds reach to 2262, with room for hours and days beside it."""
 
 FIRST_INSTANT_MS = 0
+MISSING_BELOW_MS = 10**10
+"""A Kafka time below it (before 1970-04-26) is none: -1, 0, or seconds that a producer gave for milliseconds."""
 END_INSTANT_MS = int(END_INSTANT.timestamp()) * 1000
 
 LARGEST_SUMMED = 2**35 - 1

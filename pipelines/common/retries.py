@@ -269,7 +269,7 @@ def classify(error: BaseException) -> Cause:
 
 def _cause(error: BaseException) -> Cause:
     own = next((one for one in _chain(error) if isinstance(one, LakehouseError)), None)
-    trace = "\n".join(_texts(error))
+    trace = trace_of(error)
     text = "\n".join(line for line in trace.splitlines() if not _FRAME.match(line))
     own = own or own_error(text)
     if own is not None:
@@ -330,6 +330,11 @@ def _own_cause(error: LakehouseError) -> Cause:
         return Cause(_T, name, "the outside world did not answer", _page("kafka-outage"))
     playbook = POISON_PLAYBOOK if isinstance(error, PoisonBatchError) else _page("spark-crash")
     return Cause(_P, name, "an operator has to decide", playbook)
+
+
+def trace_of(error: BaseException) -> str:
+    """Messages and Java traces of the whole chain of causes, to be searched; never shown, they may hold payload values."""
+    return "\n".join(_texts(error))
 
 
 def text_of(said: object) -> str:

@@ -30,7 +30,7 @@ from pipelines.common.restores import refuse_lost_commits
 from pipelines.common.settings import Settings
 from pipelines.common.source_gaps import find_gap
 from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
-from pipelines.gold.publish import days_of, hours_of, merge_daily, merge_hourly
+from pipelines.gold.publish import day_of, days_of, hours_of, merge_daily, merge_hourly, moment
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
 
@@ -219,7 +219,7 @@ class GoldSink:
         counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
         failpoints.reach("gold.after_hourly")
         days = days_of(hours)
-        published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin(days))
+        published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin([day_of(day) for day in days]))
         merge_daily(spark, self.daily, build_daily(published), days, started, silver_version=silver_version)
         failpoints.reach("gold.after_daily")
         row = BatchRow(
@@ -261,9 +261,9 @@ def in_hours(silver: DataFrame, hours: Sequence[datetime]) -> DataFrame:
     """Silver rows of `hours`; the days, as literals, prune files."""
     days = days_of(hours)
     begin, end = hours_of(days[0])[0], hours_of(days[-1])[1]
-    pruned = silver.where(F.col("_event_date").isin(days)) if len(days) <= 400 else silver
-    return pruned.where(F.col("event_timestamp").between(begin, end)).where(
-        F.date_trunc("hour", "event_timestamp").isin(list(hours))
+    pruned = silver.where(F.col("_event_date").isin([day_of(day) for day in days])) if len(days) <= 400 else silver
+    return pruned.where(F.col("event_timestamp").between(moment(begin), moment(end))).where(
+        F.date_trunc("hour", "event_timestamp").isin([moment(hour) for hour in hours])
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -26,7 +26,8 @@ class MergeCounts:
 def merge_hourly(spark: SparkSession, path: str, rows: DataFrame, hours: Sequence[datetime], now: datetime) -> MergeCounts:
     """Make the rows of `hours` equal to `rows` (recomputed from Silver). Idempotent: a repetition changes nothing."""
     # Hours between these are not among `rows`, and would be taken for gone; the bounds alone only help to find the files.
-    scope = F.col("t.hour").isin(list(hours)) & F.col("t.hour").between(min(hours), max(hours))
+    scope = F.col("t.hour").isin([moment(hour) for hour in hours])
+    scope = scope & F.col("t.hour").between(moment(min(hours)), moment(max(hours)))
     source = rows.withColumn("_updated_at", F.lit(now))
     return _merge(spark, path, source, keys=HOURLY_KEYS, compared=HOURLY_MEASURES, scope=scope)
 
@@ -42,7 +43,8 @@ def merge_daily(
     close: bool = False,
 ) -> MergeCounts:
     """Make the open rows of `days` equal to `rows`; final ones are never touched. `close` makes them final."""
-    scope = F.col("t.day").isin(list(days))
+    wanted = [day_of(day) for day in days]
+    scope = F.col("t.day").isin(wanted)
     source = rows.select(
         *DAILY_KEYS,
         *DAILY_MEASURES,
@@ -50,7 +52,12 @@ def merge_daily(
         F.lit(silver_version).cast("bigint").alias("silver_version"),
         F.lit(now).alias("_updated_at"),
     )
-    closed = spark.read.format("delta").load(path).where(F.col("billing_status") == FINAL).where(F.col("day").isin(list(days)))
+    closed = (
+        spark.read.format("delta")
+        .load(path)
+        .where(F.col("billing_status") == FINAL)
+        .where(F.col("day").isin([day_of(day) for day in days]))
+    )
     # A closed day stays as it was billed, also for a customer who had no events then.
     source = source.join(F.broadcast(closed.select("day").distinct()), on="day", how="left_anti").select(source.columns)
     compared = (*DAILY_MEASURES, "billing_status")
@@ -114,6 +121,21 @@ def _differing(source: DataFrame, target: DataFrame, *, keys: Sequence[str], com
         .where(changed)
         .select(*kept, F.inline(todo))
     )
+
+
+def moment(at: datetime) -> Column:
+    """A literal of an instant, which stands in UTC where it has no zone; made of a number.
+
+    PySpark writes the year of a date or time as it is, and Java refuses one of less than four digits; before 1582 it would be
+    taken for a day of the Julian calendar.
+    """
+    since = (at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return F.timestamp_micros(F.lit(since // timedelta(microseconds=1)))
+
+
+def day_of(day: date) -> Column:
+    """A literal of a day, made of a number as `moment`."""
+    return F.date_from_unix_date(F.lit((day - date(1970, 1, 1)).days))
 
 
 def days_of(hours: Sequence[datetime]) -> list[date]:

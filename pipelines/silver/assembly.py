@@ -21,8 +21,17 @@ from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import JOB, SilverSink
 
-RECORD = ["_raw_value", "_kafka_key", "_kafka_headers", "_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp"]
-"""Columns of Bronze that Silver reads."""
+RECORD = [
+    "_raw_value",
+    "_kafka_key",
+    "_kafka_headers",
+    "_kafka_topic",
+    "_kafka_partition",
+    "_kafka_offset",
+    "_kafka_timestamp",
+    "_kafka_timestamp_ms",
+]
+"""Columns of Bronze (see `with_kafka_ms`) that Silver reads."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,8 @@ def make_sink(
         lookup=SilverLookup(
             tables.silver,
             list(tables.schemas.fields),
-            window_us=settings.silver.dedup_window_hours * 3_600_000_000,
-            skew_us=settings.silver.skew_after_seconds * 1_000_000,
+            window_ms=settings.silver.dedup_window_hours * 3_600_000,
+            skew_ms=settings.silver.skew_after_seconds * 1000,
             bounded=bounded,
         ),
         dead_letters=DeadLetterLookup(tables.dlq),

@@ -10,17 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, MISSING_BELOW_MS
+
 Longs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of n records: arrays of length n (see `build_facts`); times in microseconds."""
+    """What is known of n records: arrays of length n (see `build_facts`).
+
+    `kafka_ms`: Kafka's own number of milliseconds, any of 64 bits; `event_us`: microseconds since 1970.
+    """
 
     partition: Longs
     offset: Longs
-    kafka_us: Longs
+    kafka_ms: Longs
     event_us: Longs
     verdict: Longs
     key: Longs
@@ -43,6 +48,22 @@ class Facts:
         """These facts and then the others."""
         names = Facts.__dataclass_fields__
         return Facts(**{name: np.concatenate((getattr(self, name), getattr(other, name))) for name in names})
+
+    def has_kafka_time(self) -> Flags:
+        """Which records have a Kafka time that is an instant; of the others no delay is known."""
+        result: Flags = (self.kafka_ms >= FIRST_INSTANT_MS) & (self.kafka_ms < END_INSTANT_MS)
+        return result
+
+    def delayed_more(self, than_us: int) -> Flags:
+        """Which records came to Kafka more than so many microseconds after their event; none without a Kafka time."""
+        has_time = self.has_kafka_time()
+        result: Flags = has_time & (np.where(has_time, self.kafka_ms, 0) * 1000 - self.event_us > than_us)
+        return result
+
+    def oldest_kafka_ms(self) -> int | None:
+        """The first Kafka time among them; None where none has one. A number that stands for no time is not taken for it."""
+        times = self.kafka_ms[self.has_kafka_time() & (self.kafka_ms >= MISSING_BELOW_MS)]
+        return int(times.min()) if len(times) else None
 
     def coordinates(self) -> Longs:
         """Partition and offset in one long, as `transforms.coordinate`."""
@@ -116,7 +137,7 @@ class Fates:
 
 def split_batch(valid: Facts) -> BatchSurvivors:
     """Find the first copy of each id by (Kafka timestamp, partition, offset)."""
-    order = np.lexsort((valid.offset, valid.partition, valid.kafka_us, valid.key2, valid.key))
+    order = np.lexsort((valid.offset, valid.partition, valid.kafka_ms, valid.key2, valid.key))
     ordered = valid.take(order)
     same = (ordered.key[1:] == ordered.key[:-1]) & (ordered.key2[1:] == ordered.key2[:-1])
     is_first = np.concatenate(([True], ~same)) if len(valid) else np.zeros(0, dtype=bool)
@@ -185,9 +206,9 @@ def has_id(records: Facts, existing: Facts) -> Flags:
 
 
 def _earlier(left: Facts, right: Facts) -> Flags:
-    same_time = left.kafka_us == right.kafka_us
+    same_time = left.kafka_ms == right.kafka_ms
     same_partition = left.partition == right.partition
-    result: Flags = (left.kafka_us < right.kafka_us) | (
+    result: Flags = (left.kafka_ms < right.kafka_ms) | (
         same_time & ((left.partition < right.partition) | (same_partition & (left.offset < right.offset)))
     )
     return result

@@ -12,11 +12,12 @@ from pyspark.sql import functions as F
 from pipelines.common import delta, failpoints
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, SILVER
-from pipelines.silver.assembly import ensure_written
+from pipelines.silver.assembly import RECORD, ensure_written
 from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
 from pipelines.silver.fates import Longs
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
@@ -27,8 +28,7 @@ from pipelines.silver.transforms import VALID, classify, coordinate, parse_event
 LETTERS_IN_ONE_BATCH = 100_000
 """More are replayed as several batches, each complete before the next: a batch is held by the executors."""
 
-_HOUR_US = 3_600_000_000
-_RECORD = ["_raw_value", "_kafka_key", "_kafka_headers", "_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp"]
+_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def prepare(spark: SparkSession, settings: Settings) -> None:
 def try_letters(spark: SparkSession, settings: Settings, coordinates: Longs) -> list[Trial]:
     """Judge the letters by today's rules, schema files and settings; nothing is written."""
     letters = among(_letters(spark, settings), "coordinate", coordinate(), coordinates)
-    judged = classify(parse_events(letters.select(*_RECORD, "_quality_flags")), rejecting_rules())
+    judged = classify(parse_events(letters.select(*RECORD, "_quality_flags")), rejecting_rules())
     passing = F.sum((F.col("verdict") == VALID).cast("bigint")).alias("passing")
     rows = judged.groupBy("_quality_flags").agg(F.count(F.lit(1)).alias("letters"), passing).collect()
     return sorted((Trial(tuple(row[0] or ()), row["letters"], row["passing"]) for row in rows), key=lambda trial: trial.rules)
@@ -101,7 +101,7 @@ def finish(spark: SparkSession, settings: Settings, replay_id: str) -> Outcome:
 def _finish(spark: SparkSession, path: str, sink: SilverSink, replay_id: str) -> Outcome:
     started = datetime.now(UTC)
     try:
-        sink(_claimed_by(spark, path, replay_id).select(_RECORD), 0)
+        sink(_claimed_by(spark, path, replay_id).select(RECORD), 0)
     except Exception:
         if not _has_written(spark, sink):
             release(spark, path, replay_id, started)
@@ -115,7 +115,7 @@ def _finish(spark: SparkSession, path: str, sink: SilverSink, replay_id: str) ->
 
 def _leave_open(spark: SparkSession, path: str, replay_id: str, at: datetime) -> None:
     rules = rejecting_rules()
-    judged = parse_events(_claimed_by(spark, path, replay_id).select(_RECORD)).select(
+    judged = parse_events(_claimed_by(spark, path, replay_id).select(RECORD)).select(
         coordinate().alias("coordinate"),
         failed_ids(rules).alias("_quality_flags"),
         failed_sentences(rules).alias("_error_message"),
@@ -154,8 +154,8 @@ def silver_sink(spark: SparkSession, settings: Settings, replay_id: str) -> Silv
         lookup=SilverLookup(
             silver,
             list(schemas.fields),
-            window_us=settings.silver.dedup_window_hours * _HOUR_US,
-            skew_us=settings.silver.skew_after_seconds * 1_000_000,
+            window_ms=settings.silver.dedup_window_hours * _HOUR_MS,
+            skew_ms=settings.silver.skew_after_seconds * 1000,
             # The keys since the oldest letter might not fit into memory.
             bounded=True,
         ),
@@ -172,9 +172,9 @@ class _ReplayLedger(Ledger):
 
 
 def _letters(spark: SparkSession, settings: Settings) -> DataFrame:
-    return spark.read.format("delta").load(DLQ.path(settings)).where(F.col("_status") == OPEN)
+    return with_kafka_ms(spark.read.format("delta").load(DLQ.path(settings)).where(F.col("_status") == OPEN))
 
 
 def _claimed_by(spark: SparkSession, path: str, replay_id: str) -> DataFrame:
     # Loaded anew each time: a frame keeps the version that it was made from.
-    return claimed(spark.read.format("delta").load(path)).where(F.col("_replay_id") == replay_id)
+    return with_kafka_ms(claimed(spark.read.format("delta").load(path)).where(F.col("_replay_id") == replay_id))

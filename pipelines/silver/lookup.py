@@ -13,13 +13,15 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common.errors import LakehouseError
+from pipelines.common.kafka_time import with_kafka_ms
+from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS
 from pipelines.silver.fates import Facts, Flags, Longs
 from pipelines.silver.recent_keys import RecentKeys
-from pipelines.silver.silver_files import Places, SilverFiles
+from pipelines.silver.silver_files import LONGS, Places, SilverFiles
 from pipelines.silver.transforms import coordinate, payload_hash, second_key
 
-_SECOND = 1_000_000
-_HOUR = 3600 * _SECOND
+_HOUR = 3_600_000
+_DAY_US = 86_400_000_000
 _PADDING = tuple(range(-16, 0))
 """No coordinates; as keys they cost nothing but their place in the set."""
 _NEVER = 2**62
@@ -43,16 +45,16 @@ def among(frame: DataFrame, name: str, value: Column, wanted: Longs, *, keep: bo
 class SilverLookup:
     """Finds the rows of Silver that have the ids of a batch; exact, and as narrow as the batch allows.
 
-    A copy of an event that is not older than `recent.horizon_us` by Kafka time is known to `recent`, and so is every
-    event that came from the future. Any other copy has the same event_timestamp and so lies before the horizon: only
-    records with such an old timestamp, or that old themselves, are looked for in the table's past.
+    A copy of an event that is not older than `recent.horizon_ms` by Kafka time is known to `recent`, and so is every
+    event that came from the future, or without a Kafka time. Any other copy has the same event_timestamp and so lies before
+    the horizon: only records with such an old timestamp, or that old themselves, are looked for in the table's past.
     A `bounded` replay remembers nothing and looks for every record in the past: its part of the table may be any.
     """
 
     path: str
     fields: Sequence[str]
-    window_us: int
-    skew_us: int
+    window_ms: int
+    skew_ms: int
     bounded: bool = False
     recent: RecentKeys = field(default_factory=lambda: RecentKeys(0))
     skewed: RecentKeys = field(default_factory=lambda: RecentKeys(0))
@@ -62,57 +64,57 @@ class SilverLookup:
         """The table's files."""
         return SilverFiles(self.path)
 
-    def load(self, spark: SparkSession, oldest_kafka_us: int) -> None:
-        """Read the keys of the window before `oldest_kafka_us` from the table."""
+    def load(self, spark: SparkSession, oldest_kafka_ms: int) -> None:
+        """Read the keys of the window before `oldest_kafka_ms` from the table."""
         if self.bounded:
             self.recent = RecentKeys(_NEVER)
             return
-        horizon = oldest_kafka_us - self.window_us - _HOUR
+        horizon = oldest_kafka_ms - self.window_ms - _HOUR
         self.recent, self.skewed = RecentKeys(horizon), RecentKeys(0)
-        is_skewed = F.col("_arrival_delay_seconds") < -self.skew_us / _SECOND
-        table = (
-            spark.read.format("delta")
-            .load(self.path)
-            .where((F.col("_kafka_timestamp") >= kafka_moment(horizon)) | is_skewed)
-            .select("_event_key", F.unix_micros("_kafka_timestamp").alias("kafka_us"), is_skewed.alias("skewed"))
-            .toArrow()
+        # Of the table's own column: a file without such a row is passed over by its statistics.
+        rows = spark.read.format("delta").load(self.path)
+        rows = rows.where(
+            (F.col("_kafka_timestamp") >= kafka_moment(horizon))
+            | F.col("_kafka_timestamp").isNull()
+            | (F.col("_arrival_delay_seconds") < -self.skew_ms / 1000)
         )
-        keys, times = table.column("_event_key").to_numpy(), table.column("kafka_us").to_numpy()
+        is_skewed = F.col("_kafka_timestamp").isNull() | (F.col("_arrival_delay_seconds") < -self.skew_ms / 1000)
+        table = with_kafka_ms(rows).select("_event_key", "_kafka_timestamp_ms", is_skewed.alias("skewed")).toArrow()
+        keys, times = table.column("_event_key").to_numpy(), table.column("_kafka_timestamp_ms").to_numpy()
         self._remember(keys, times, table.column("skewed").to_numpy(zero_copy_only=False).astype(bool))
 
-    def forget(self, oldest_kafka_us: int) -> None:
-        """Let the window follow the stream: rows too old for any record from `oldest_kafka_us` on are forgotten."""
+    def forget(self, oldest_kafka_ms: int) -> None:
+        """Let the window follow the stream: rows too old for any record from `oldest_kafka_ms` on are forgotten."""
         if self.bounded:
             return
-        horizon = oldest_kafka_us - self.window_us - _HOUR
-        if horizon > self.recent.horizon_us + _HOUR:
+        horizon = oldest_kafka_ms - self.window_ms - _HOUR
+        if horizon > self.recent.horizon_ms + _HOUR:
             self.recent.forget_before(horizon)
 
     def remember(self, written: Facts) -> None:
         """Add the rows that a batch wrote."""
-        self._remember(written.key, written.kafka_us, written.event_us > written.kafka_us + self.skew_us)
+        on_time = written.delayed_more(-self.skew_ms * 1000 - 1)
+        self._remember(written.key, written.kafka_ms, ~on_time)
 
-    def _remember(self, keys: Longs, kafka_us: Longs, skewed: Flags) -> None:
+    def _remember(self, keys: Longs, kafka_ms: Longs, skewed: Flags) -> None:
         if self.bounded:
             return
-        self.recent.add(keys, kafka_us)
-        self.skewed.add(keys[skewed], kafka_us[skewed])
+        self.recent.add(keys, kafka_ms)
+        self.skewed.add(keys[skewed], kafka_ms[skewed])
 
     def existing(self, spark: SparkSession, first: Facts) -> Facts:
         """The table's rows that have an id of `first`."""
-        known, seconds = self.recent.find(first.key)
-        known_skewed, seconds_skewed = self.skewed.find(first.key)
-        old = (first.event_us < self.recent.horizon_us + self.skew_us) | (
-            first.kafka_us < self.recent.horizon_us + self.window_us
-        )
+        known, units = self.recent.find(first.key)
+        known_skewed, units_skewed = self.skewed.find(first.key)
+        old = (first.event_us // 1000 < self.recent.horizon_ms + self.skew_ms) | self._is_replayed(first)
         suspects = known | known_skewed | old
         if not suspects.any():
             return _no_facts()
-        places = self._places(np.concatenate((seconds, seconds_skewed)), first.take(old))
+        places = self._places(np.concatenate((units, units_skewed)), first.take(old))
         rows = self.files.read(np.unique(first.key[suspects]), places, self._columns())
         if not rows.num_rows:
             return _no_facts()
-        existing = Facts.from_arrow(spark.createDataFrame(rows).select(*self._fact_columns()).toArrow())
+        existing = Facts.from_arrow(with_kafka_ms(spark.createDataFrame(rows)).select(*self._fact_columns()).toArrow())
         if len(existing) != rows.num_rows:
             msg = f"Spark gave {len(existing)} of {rows.num_rows} Silver rows back; stopped, since copies would be let in."
             raise LakehouseError(msg)
@@ -127,23 +129,35 @@ class SilverLookup:
         rows = among(table.select(coordinate().alias("coordinate")), "coordinate", F.col("coordinate"), records.coordinates())
         return np.isin(records.coordinates(), rows.toArrow().column("coordinate").to_numpy())
 
-    def _places(self, seconds: Longs, old: Facts) -> Places:
-        days = np.unique(old.event_us // (24 * _HOUR))
+    def _is_replayed(self, records: Facts) -> Flags:
+        """Which records are so old that the window around them is not in `recent`."""
+        if self.bounded:
+            return np.ones(len(records), dtype=bool)
+        result: Flags = records.kafka_ms < self.recent.horizon_ms + self.window_ms
+        return result
+
+    def _places(self, units: Longs, old: Facts) -> Places:
+        days = np.unique(old.event_us // _DAY_US)
         # The window around a record of today is in `recent`; only a replay reads records from before.
-        replayed = old.kafka_us[old.kafka_us < self.recent.horizon_us + self.window_us]
-        if not len(replayed):
-            return Places(seconds, days)
-        low, high = int(replayed.min()) - self.window_us, int(replayed.max()) + self.window_us
-        return Places(seconds, days, [(low // _SECOND, high // _SECOND)])
+        replayed = old.take(self._is_replayed(old))
+        has_time = replayed.has_kafka_time()
+        times, others = replayed.kafka_ms[has_time], replayed.kafka_ms[~has_time]
+        spans = [(int(times.min()) - self.window_ms, int(times.max()) + self.window_ms)] if len(times) else []
+        # Numbers that are no time are few and may be any: one span for those below the time that is held, one for those above.
+        if (others < FIRST_INSTANT_MS).any():
+            spans.append((LONGS.min, FIRST_INSTANT_MS + self.window_ms))
+        if (others >= END_INSTANT_MS).any():
+            spans.append((END_INSTANT_MS - self.window_ms, LONGS.max))
+        return Places(units, days, spans)
 
     def _columns(self) -> list[str]:
-        return ["_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_event_key", *self.fields]
+        return ["_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_kafka_timestamp_ms", "_event_key", *self.fields]
 
     def _fact_columns(self) -> list[Column]:
         return [
             F.col("_kafka_partition").alias("partition"),
             F.col("_kafka_offset").alias("offset"),
-            F.unix_micros("_kafka_timestamp").alias("kafka_us"),
+            F.col("_kafka_timestamp_ms").alias("kafka_ms"),
             F.unix_micros("event_timestamp").alias("event_us"),
             F.lit(0).alias("verdict"),
             F.col("_event_key").alias("key"),
@@ -213,19 +227,9 @@ class DeadLetterLookup:
         return {row["_kafka_partition"]: row["last"] + 1 for row in rows}
 
 
-def kafka_between(low_us: int, high_us: int, prefix: str = "") -> Column:
-    """Whether the row's Kafka time lies between two times (inclusive, microseconds): prunes files by their statistics."""
-    return F.col(f"{prefix}_kafka_timestamp").between(kafka_moment(low_us), kafka_moment(high_us))
-
-
-def kafka_moment(micros: int) -> datetime:
-    """Python's moment of a Kafka time in microseconds."""
-    # Not before year 1, which is where Python's (and Spark's) calendar begins.
-    floor = datetime(1, 1, 2, tzinfo=UTC)
-    try:
-        return max(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros), floor)
-    except OverflowError:
-        return floor
+def kafka_moment(ms: int) -> datetime:
+    """Python's moment of a Kafka time in milliseconds; the nearest that the lake holds where it holds none such."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(max(ms, FIRST_INSTANT_MS), END_INSTANT_MS))
 
 
 def _no_facts() -> Facts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from functools import reduce
 from typing import Any
 
@@ -15,11 +16,14 @@ from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
 from pipelines.silver.fates import Facts
-from pipelines.silver.lookup import kafka_between, kafka_moment
+from pipelines.silver.lookup import kafka_moment
 
 FEW = 1000
 """So many rows are merged in this process: live it is one row in ten batches, for which Spark's MERGE takes some seconds."""
-_ORDER = ("_kafka_timestamp", "_kafka_partition", "_kafka_offset")
+_ORDER = ("_kafka_timestamp_ms", "_kafka_partition", "_kafka_offset")
+
+_KAFKA_MS_HERE = "coalesce(t._kafka_timestamp_ms, cast(t._kafka_timestamp AS bigint) / 1000)"
+"""Kafka's number of a row; those that an older version wrote have the instant alone, here as microseconds."""
 
 
 def replace_rows(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[str, Any]) -> int:
@@ -34,12 +38,12 @@ def replace_rows(spark: SparkSession, path: str, rows: DataFrame, replaced: Fact
 
 
 def _merge_here(path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[str, Any]) -> int:
-    # Literal bounds: the MERGE opens the files of these rows, not the whole table.
-    low, high = (f"'{kafka_moment(int(bound)).isoformat()}'" for bound in (replaced.kafka_us.min(), replaced.kafka_us.max()))
-    within = f"t._kafka_timestamp >= {low} AND t._kafka_timestamp <= {high}"
+    name, low, high = _bounds(replaced)
+    within = f"t.{name} >= {_literal(low)} AND t.{name} <= {_literal(high)}"
     not_earlier = "true"
     for name in reversed(_ORDER):
-        not_earlier = f"(t.{name} > s.{name} OR (t.{name} = s.{name} AND {not_earlier}))"
+        row = _KAFKA_MS_HERE if name == "_kafka_timestamp_ms" else f"t.{name}"
+        not_earlier = f"({row} > s.{name} OR ({row} = s.{name} AND {not_earlier}))"
     table = deltalake.DeltaTable(files.absolute(path))
     (
         table.merge(
@@ -56,10 +60,28 @@ def _merge_here(path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[s
     return table.version()
 
 
+def _bounds(replaced: Facts) -> tuple[str, datetime | int, datetime | int]:
+    """A column and its least and largest value in these rows: with literal bounds a MERGE opens their files, not all."""
+    if replaced.has_kafka_time().all():
+        low, high = int(replaced.kafka_ms.min()), int(replaced.kafka_ms.max())
+        # A whole millisecond at the end: a row may have microseconds.
+        return "_kafka_timestamp", kafka_moment(low), kafka_moment(high + 1)
+    return "_kafka_offset", int(replaced.offset.min()), int(replaced.offset.max())
+
+
+def _literal(bound: datetime | int) -> str:
+    return f"'{bound.isoformat()}'" if isinstance(bound, datetime) else str(bound)
+
+
 def _merge_by_spark(spark: SparkSession, path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[str, Any]) -> None:
     def or_later(tail: Column, name: str) -> Column:
-        return (F.col(f"t.{name}") > F.col(f"s.{name}")) | ((F.col(f"t.{name}") == F.col(f"s.{name}")) & tail)
+        row = F.col(f"t.{name}")
+        if name == "_kafka_timestamp_ms":
+            # Rows that an older version wrote have the instant alone.
+            row = F.coalesce(row, F.unix_millis("t._kafka_timestamp"))
+        return (row > F.col(f"s.{name}")) | ((row == F.col(f"s.{name}")) & tail)
 
+    name, low, high = _bounds(replaced)
     # At the end true: the record itself. Only one that was found to differ is among the rows.
     not_earlier = reduce(or_later, reversed(_ORDER), F.lit(True))
     merge = (
@@ -67,7 +89,7 @@ def _merge_by_spark(spark: SparkSession, path: str, rows: DataFrame, replaced: F
         .alias("t")
         .merge(
             rows.alias("s"),
-            kafka_between(int(replaced.kafka_us.min()), int(replaced.kafka_us.max()), "t.")
+            F.col(f"t.{name}").between(low, high)
             & (F.col("t._event_key") == F.col("s._event_key"))
             & (F.col("t.event_id") == F.col("s.event_id")),
         )

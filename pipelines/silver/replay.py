@@ -15,6 +15,7 @@ from pipelines.bronze.transforms import in_ranges
 from pipelines.common import delta
 from pipelines.common.errors import UsageError
 from pipelines.common.failures import BatchFailures
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.ledger import Ledger
 from pipelines.common.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.common.settings import Settings
@@ -57,7 +58,7 @@ def replay(
 
     def read_again(ranges: Ranges, number: int) -> None:
         start, end = ({part: span[side] for part, span in ranges.items()} for side in (0, 1))
-        sink(rows.where(in_ranges(start, end)).select(*RECORD), number)
+        sink(with_kafka_ms(rows.where(in_ranges(start, end))).select(*RECORD), number)
 
     run_plan(spark, checkpoint, plan, read_again, stop)
 

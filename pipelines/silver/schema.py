@@ -10,15 +10,24 @@ _SPARK_TYPES = {"long": "bigint"}
 
 _META = (
     Column("_is_late_arriving", "boolean", "Took longer than `silver.late_after_seconds` from event_timestamp to Kafka."),
-    Column("_arrival_delay_seconds", "double", "Kafka timestamp - event_timestamp; negative where the clock was ahead."),
+    Column(
+        "_arrival_delay_seconds",
+        "double",
+        "Kafka timestamp - event_timestamp; negative where the clock was ahead, NULL where there is no Kafka timestamp.",
+    ),
     Column("_event_date", "date", "UTC date of event_timestamp: the day that is billed."),
     Column("_quality_flags", "array<string>", "Ids of the warning rules that the event met."),
     Column("_kafka_topic", "string", "Topic of the record that became this row."),
     Column("_kafka_partition", "int", "Partition of that record."),
     Column("_kafka_offset", "bigint", "Offset of that record."),
-    Column("_kafka_timestamp", "timestamp", "Kafka's timestamp of that record."),
+    Column("_kafka_timestamp", "timestamp", "Kafka's timestamp of that record; NULL where its number is no instant held."),
     Column("_processed_at", "timestamp", "When the batch that wrote the row began."),
     Column("_event_key", "bigint", "xxhash64 of event_id: the narrow key by which copies are looked for."),
+    Column(
+        "_kafka_timestamp_ms",
+        "bigint",
+        "Kafka's own number for that record's time, by which the first copy is told; NULL in rows that an older version wrote.",
+    ),
 )
 
 
@@ -33,7 +42,7 @@ def silver_table(schemas: EventSchemas) -> TableDef:
         properties={
             "delta.enableChangeDataFeed": "true",
             "delta.dataSkippingStatsColumns": "event_timestamp,_event_date,_arrival_delay_seconds,_kafka_partition,"
-            "_kafka_offset,_kafka_timestamp,_processed_at",
+            "_kafka_offset,_kafka_timestamp,_processed_at,_kafka_timestamp_ms",
         },
     )
 
@@ -49,11 +58,11 @@ DLQ_TABLE = TableDef(
         Column("_kafka_topic", "string", "Topic of the record."),
         Column("_kafka_partition", "int", "Partition of the record."),
         Column("_kafka_offset", "bigint", "Offset of the record."),
-        Column("_kafka_timestamp", "timestamp", "Kafka's timestamp of the record."),
+        Column("_kafka_timestamp", "timestamp", "Kafka's timestamp of the record; NULL where its number is no instant held."),
         Column("_quality_flags", "array<string>", "Ids of the rules that failed."),
         Column("_error_message", "string", "What is wrong, in sentences, without payload values."),
         Column("_stage", "string", "Job that rejected the record."),
-        Column("_dlq_date", "date", "UTC date of the Kafka timestamp."),
+        Column("_dlq_date", "date", "UTC date of the Kafka timestamp; NULL where there is none."),
         Column("_status", "string", "open, replayed (Silver has it, or a copy of its event) or discarded."),
         Column("_attempts", "int", "How often the record was tried."),
         Column("_replay_id", "string", "The replay that last tried it, or the checkpoint that read it again and took it."),
@@ -61,6 +70,7 @@ DLQ_TABLE = TableDef(
         Column("_last_attempt_at", "timestamp", "When it was last tried; NULL while a replay is under way."),
         Column("_closed_at", "timestamp", "When it was replayed or discarded."),
         Column("_reason", "string", "Why it was discarded, in the operator's words."),
+        Column("_kafka_timestamp_ms", "bigint", "Kafka's own number for the record's time; NULL in rows of an older version."),
     ),
     properties={"delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_dlq_date,_status"},
 )

@@ -15,19 +15,20 @@ from deltalake import DeltaTable
 from pipelines.common import files
 from pipelines.common.plain_read import files_dataset
 from pipelines.silver.fates import Flags, Longs
+from pipelines.silver.recent_keys import units_of
 
-_SECOND = 1_000_000
-_STATS = ("_kafka_timestamp", "_event_date")
+LONGS = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True)
 class Places:
     """Where rows may lie; a file that can hold any of it is opened.
 
-    `seconds`: Kafka seconds, `days`: days of event_timestamp since the epoch, `spans`: ranges of Kafka seconds, inclusive.
+    `units`: Kafka times as `units_of`, `days`: days of event_timestamp since the epoch, `spans`: ranges of Kafka times
+    (milliseconds), inclusive.
     """
 
-    seconds: Longs
+    units: Longs
     days: Longs
     spans: Sequence[tuple[int, int]] = ()
 
@@ -69,26 +70,40 @@ class SilverFiles:
 
 def _may_hold(adds: pa.Table, places: Places) -> Flags:
     """Which files can hold rows of `places`, by their statistics; one without statistics can."""
-    missing = [f"{end}.{name}" for name in _STATS for end in ("min", "max") if f"{end}.{name}" not in adds.column_names]
-    if missing:
-        return np.ones(adds.num_rows, dtype=bool)
-    # Statistics of times are cut to milliseconds: a second more on both sides.
-    first, last = _whole(adds, "min._kafka_timestamp", _SECOND) - 1, _whole(adds, "max._kafka_timestamp", _SECOND) + 1
-    result = _holds_any(first, last, places.seconds)
-    result |= _holds_any(_whole(adds, "min._event_date", 1), _whole(adds, "max._event_date", 1), places.days)
+    times = _bounds(adds, "_kafka_timestamp_ms")
+    older = _bounds(adds, "_kafka_timestamp")
+    # A file of an older version has the instant alone. Its statistics are cut to milliseconds: one more on both sides.
+    first = np.where(times.known, times.first, older.first // 1000 - 1)
+    last = np.where(times.known, times.last, older.last // 1000 + 1)
+    days = _bounds(adds, "_event_date")
+    result = _holds_any(units_of(first).astype(np.int64), units_of(last).astype(np.int64), places.units)
+    result |= _holds_any(days.first, days.last, places.days)
     for low, high in places.spans:
         result |= (first <= high) & (last >= low)
-    nulls = [adds.column(f"{end}.{name}").is_null().to_numpy() for name in _STATS for end in ("min", "max")]
-    unknown: Flags = np.logical_or.reduce(nulls)
+    unknown: Flags = ~((times.known | older.known) & days.known)
     return result | unknown
 
 
-def _whole(adds: pa.Table, name: str, unit: int) -> Longs:
-    """A column of dates (days) or times (microseconds) in whole `unit`s; 0 where there is none."""
-    column = adds.column(name)
-    kind = pa.int32() if pa.types.is_date32(column.type) else pa.int64()
-    numbers: Longs = column.cast(kind).fill_null(0).to_numpy().astype(np.int64)
-    return numbers // unit
+@dataclass(frozen=True)
+class _Bounds:
+    """Least and largest value of a column in each file, 0 where they are not `known`."""
+
+    first: Longs
+    last: Longs
+    known: Flags
+
+
+def _bounds(adds: pa.Table, name: str) -> _Bounds:
+    """The statistics of a column of dates (days), times (microseconds) or numbers; unknown where a row has NULL."""
+    columns = [f"min.{name}", f"max.{name}", f"null_count.{name}"]
+    if not set(columns) <= set(adds.column_names):
+        nothing = np.zeros(adds.num_rows, dtype=np.int64)
+        return _Bounds(nothing, nothing, nothing > 0)
+    least, largest, nulls = (adds.column(column) for column in columns)
+    kind = pa.int32() if pa.types.is_date32(least.type) else pa.int64()
+    first, last = (bound.cast(kind).fill_null(0).to_numpy().astype(np.int64) for bound in (least, largest))
+    known = least.is_valid().to_numpy() & largest.is_valid().to_numpy() & (nulls.fill_null(1).to_numpy() == 0)
+    return _Bounds(first, last, known)
 
 
 def _holds_any(first: Longs, last: Longs, values: npt.NDArray[np.int64]) -> Flags:

@@ -17,6 +17,7 @@ from pipelines.common.checkpoints import source_version
 from pipelines.common.contract_start import refuse_gap, work_around_damage
 from pipelines.common.errors import UsageError
 from pipelines.common.failures import BatchFailures
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.ledger import Ledger
 from pipelines.common.process import run_process
 from pipelines.common.replay import OnConflict, Selection
@@ -64,9 +65,11 @@ def run(
     for partition, offset in starting.items():
         read = read.where((F.col("_kafka_partition") != partition) | (F.col("_kafka_offset") >= offset))
     # The watermark says how far event time has come; it never decides to drop, and a wrong clock does not push it.
-    event_time = F.least(F.expr("events.time(_raw_value)"), F.unix_micros("_kafka_timestamp"))
+    kafka_time = F.coalesce(F.unix_micros("_kafka_timestamp"), F.lit(0))
+    event_time = F.least(F.expr("events.time(_raw_value)"), kafka_time)
     read = (
-        read.select(*RECORD, F.timestamp_micros(event_time).alias("_watermark_time"))
+        with_kafka_ms(read)
+        .select(*RECORD, F.timestamp_micros(event_time).alias("_watermark_time"))
         .withWatermark("_watermark_time", f"{settings.silver.late_after_seconds} seconds")
         .drop("_watermark_time")
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import reduce
 
 import numpy as np
@@ -28,7 +29,7 @@ from pipelines.silver.attempts import PART, Attempt, find_attempts, settle, with
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.dead_letters import OPEN, close_replayed
 from pipelines.silver.fates import BatchSurvivors, Coverage, Facts, Fates, Flags, Longs, decide, has_id, split_batch
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
+from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among, kafka_moment
 from pipelines.silver.poison import NO_POISON, PoisonSearch
 from pipelines.silver.replacing import replace_rows
 from pipelines.silver.rules import POISON_RULE, rejecting_rules, warning_rules
@@ -240,7 +241,8 @@ class SilverSink:
         version = self.seen[str(SILVER)]
         if version != self._version:
             # The first batch, or somebody else wrote: the memory of recent keys is read anew.
-            self.lookup.load(spark, int(facts.kafka_us.min()))
+            oldest = facts.oldest_kafka_ms()
+            self.lookup.load(spark, int(time.time() * 1000) if oldest is None else oldest)
             self._version = version
         valid, rejected = (facts.take(facts.verdict == verdict) for verdict in (VALID, REJECTED))
         letters = self.dead_letters.states(spark, valid)
@@ -292,7 +294,7 @@ class SilverSink:
             already_present=fates.already_present + old + judged.discarded,
             dead_lettered=int(np.count_nonzero(~judged.rejected_before)),
             tombstone=int(np.count_nonzero(~old_tombstones)),
-            late=sum(int(np.count_nonzero(rows.kafka_us - rows.event_us > late_us)) for rows in (fates.insert, fates.replace)),
+            late=sum(int(np.count_nonzero(rows.delayed_more(late_us))) for rows in (fates.insert, fates.replace)),
             started_at=started,
         )
 
@@ -307,7 +309,8 @@ class SilverSink:
         self.dead_letters.remember(judged.dead_letters)
         self.lookup.remember(judged.fates.insert)
         self.lookup.remember(judged.fates.replace)
-        self.lookup.forget(int(judged.facts.kafka_us.min()))
+        if (oldest := judged.facts.oldest_kafka_ms()) is not None:
+            self.lookup.forget(oldest)
         own = {
             str(SILVER): bool(len(judged.fates.rewritten)) + bool(len(judged.fates.insert)),
             str(DLQ): bool(len(judged.dead_letters)),
@@ -412,13 +415,16 @@ def _in_files(rows: DataFrame, inserted: Facts) -> DataFrame:
     files = max(1, -(-len(inserted) // _ROWS_PER_FILE))
     if files == 1:
         return rows.coalesce(1)
+    timed = inserted.take(inserted.has_kafka_time())
+    if not len(timed):
+        return rows.coalesce(files)
     # The same moment with each value of a batch: a literal would be compiled anew.
-    is_last = F.col("_kafka_timestamp") >= instant(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=_frontier(inserted)))
+    is_last = F.coalesce(F.col("_kafka_timestamp") >= instant(kafka_moment(_frontier(timed))), F.lit(True))
     return rows.where(~is_last).coalesce(files).union(rows.where(is_last).coalesce(1))
 
 
 def _frontier(rows: Facts) -> int:
-    """Kafka time (microseconds) up to which all partitions have been read; 2 to 50 % of the rows come after it."""
-    ends = [rows.kafka_us[rows.partition == partition].max() for partition in np.unique(rows.partition)]
-    low, high = np.quantile(rows.kafka_us, (0.5, 0.98), method="lower")
+    """Kafka time (milliseconds) up to which all partitions have been read; 2 to 50 % of the rows come after it."""
+    ends = [rows.kafka_ms[rows.partition == partition].max() for partition in np.unique(rows.partition)]
+    low, high = np.quantile(rows.kafka_ms, (0.5, 0.98), method="lower")
     return int(np.clip(min(ends), low, high))

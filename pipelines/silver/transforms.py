@@ -22,8 +22,9 @@ _OFFSET_BITS = 48
 def parse_events(records: DataFrame, poison: Sequence[int] = ()) -> DataFrame:
     """Read the value with `events.parse`; of the records at the coordinates `poison` nothing is read.
 
-    Adds `event` (struct, NULL where there is none), `problem`, `missing`, `wrong_type`, `out_of_range`, `unknown_field`
-    (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all of them.
+    Adds `event` (struct, NULL where there is none), `problem`, `detail`, `missing`, `wrong_type`, `expected`,
+    `out_of_range`, `bounds`, `unknown_field` (see ParseEvent.java) and `_arrival_delay_seconds`. A tombstone gives NULL in all
+    of them.
     """
     if not poison:
         parsed = records.withColumn("parsed", F.expr("events.parse(_raw_value)")).select(*records.columns, "parsed.*")
@@ -47,6 +48,7 @@ def classify(parsed: DataFrame, rejecting: list[Rule]) -> DataFrame:
 
 def arrival_delay_seconds() -> Column:
     """Kafka timestamp - event_timestamp; of the record's own times, so that a replay gives the same."""
+    # NULL where there is no Kafka timestamp: nothing is known of the delay then.
     micros = F.unix_micros("_kafka_timestamp") - F.unix_micros("event.event_timestamp")
     return micros / F.lit(1_000_000.0)
 
@@ -80,7 +82,7 @@ def build_facts(classified: DataFrame, fields: Sequence[str]) -> DataFrame:
     return classified.select(
         F.col("_kafka_partition").alias("partition"),
         F.col("_kafka_offset").alias("offset"),
-        F.unix_micros("_kafka_timestamp").alias("kafka_us"),
+        F.col("_kafka_timestamp_ms").alias("kafka_ms"),
         F.coalesce(F.unix_micros("event.event_timestamp"), F.lit(0)).alias("event_us"),
         F.col("verdict"),
         event_key(event_id).alias("key"),
@@ -96,7 +98,7 @@ def build_silver_rows(
     return parsed.select(
         *parsed.columns,
         "event.*",
-        (F.col("_arrival_delay_seconds") > late_after_seconds).alias("_is_late_arriving"),
+        F.coalesce(F.col("_arrival_delay_seconds") > late_after_seconds, F.lit(False)).alias("_is_late_arriving"),
         F.to_date("event.event_timestamp").alias("_event_date"),
         failed_ids(warnings).alias("_quality_flags"),
         instant(processed_at).alias("_processed_at"),

@@ -4,7 +4,8 @@
 -- grain: a Silver row
 -- parameters: date (optional, YYYY-MM-DD), late_after_seconds (optional, default 7200)
 -- playbook: late-events
--- description: The delay is Kafka timestamp - event_timestamp, so that a replay flags the same rows.
+-- description: The delay is Kafka timestamp - event_timestamp, so that a replay flags the same rows. Without a Kafka timestamp
+--   there is no delay, and nothing is late.
 
 SELECT _kafka_partition, _kafka_offset, _is_late_arriving, _arrival_delay_seconds, event_timestamp, _kafka_timestamp
 FROM (
@@ -13,6 +14,6 @@ FROM (
     WHERE _event_date = coalesce(CAST(nullif('${date}', '') AS DATE), _event_date)
 )
 WHERE NOT (
-    _is_late_arriving <=> (delay > coalesce(CAST(nullif('${late_after_seconds}', '') AS BIGINT), 7200))
-    AND coalesce(abs(_arrival_delay_seconds - delay) < 0.000002, false)
+    _is_late_arriving <=> coalesce(delay > coalesce(CAST(nullif('${late_after_seconds}', '') AS BIGINT), 7200), false)
+    AND coalesce(abs(_arrival_delay_seconds - delay) < 0.000002, _arrival_delay_seconds IS NULL AND delay IS NULL)
 );

@@ -19,11 +19,10 @@ FROM (
     FROM silver.api_usage_events
     WHERE _event_date IS NULL OR _event_date = coalesce(CAST(nullif('${date}', '') AS DATE), _event_date)
     UNION ALL
-    SELECT 'bronze.api_usage_events', stack(4,
+    SELECT 'bronze.api_usage_events', stack(3,
         '_kafka_topic', count_if(_kafka_topic IS NULL),
         '_kafka_partition', count_if(_kafka_partition IS NULL),
-        '_kafka_offset', count_if(_kafka_offset IS NULL),
-        '_kafka_timestamp', count_if(_kafka_timestamp IS NULL))
+        '_kafka_offset', count_if(_kafka_offset IS NULL))
     FROM bronze.api_usage_events
     WHERE _event_date IS NULL OR _event_date = coalesce(CAST(nullif('${date}', '') AS DATE), _event_date)
     UNION ALL

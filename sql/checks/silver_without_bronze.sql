@@ -14,4 +14,8 @@ LEFT ANTI JOIN bronze.api_usage_events b
 LEFT ANTI JOIN ops.bronze_archive a
     ON a.topic = s._kafka_topic AND a.partition = s._kafka_partition AND a.day = CAST(s._kafka_timestamp AS DATE)
     AND s._kafka_offset BETWEEN a.first_offset AND a.last_offset
+LEFT ANTI JOIN ops.bronze_archive n
+    -- Without a Kafka timestamp a record was archived on the day on which it was ingested.
+    ON s._kafka_timestamp IS NULL AND n.topic = s._kafka_topic AND n.partition = s._kafka_partition
+    AND s._kafka_offset BETWEEN n.first_offset AND n.last_offset
 WHERE s._event_date = coalesce(CAST(nullif('${date}', '') AS DATE), s._event_date);

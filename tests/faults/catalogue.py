@@ -62,6 +62,8 @@ FAULTS = {
     "M7": Fault("clocks ten years ahead, in 1970, an hour back", "I1 I12"),
     "M8": Fault("an event 30 days late", "I5 I12"),
     "M9": Fault("a flood of nothing but poison", "I3 I10"),
+    "V1": Fault("instants and magnitudes at the edges of each type, of the range that is held, and beyond", "I1 I3 I5 I13"),
+    "V2": Fault("values whose sums reach the bounds, in totals and in adjustments", "I5"),
     "C1": Fault("Gold stream and daily batch on the same day at once", "I5 I6"),
     "C2": Fault("OPTIMIZE or VACUUM during a MERGE", "I5 I7"),
     "C3": Fault("daily batch twice, for an open day, for a day a week back", "I5 I6"),

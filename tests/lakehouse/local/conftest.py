@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((PROJECT / "conf/schemas/api_usage_events/1.0.json").read_text(encoding="utf-8"))
 FIELDS = {field["name"]: field for field in SCHEMA["fields"]}
-INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d(:?\d\d)?)", re.ASCII)
+FIRST, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 BOUNDS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 
 Judgement = tuple[set[str], dict[str, Any] | None]
@@ -69,19 +70,24 @@ def _has_type(value: Any, kind: str) -> bool:
         return False
     if kind == "double":
         return isinstance(value, int | float)
-    return isinstance(value, int) and BOUNDS[kind][0] <= value <= BOUNDS[kind][1]
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return is_whole and bool(BOUNDS[kind][0] <= value <= BOUNDS[kind][1])
 
 
 def _is_instant(text: str) -> bool:
     try:
-        datetime.fromisoformat(text)
+        datetime.fromisoformat(text.upper())
     except ValueError:
         return False
     return True
 
 
 def _in_range(value: Any, field: dict[str, Any]) -> bool:
+    if field["type"] == "timestamp":
+        return FIRST <= datetime.fromisoformat(value.upper()) < END
     if isinstance(value, str):
+        if field.get("min_length", 0) > 0 and not value.strip():
+            return False
         return field.get("min_length", 0) <= len(value) <= field.get("max_length", 10**9) and value in field.get("enum", [value])
     return bool(field.get("minimum", -math.inf) <= value <= field.get("maximum", math.inf))
 

@@ -84,6 +84,20 @@ def test_every_line_is_a_record_and_the_oracle_knows_its_fate(sample: Path, judg
     assert [rows.rule[at] for at in (2, 3, 7, 8, 9)] == ["SLV-008", "SLV-008", "SLV-003", "SLV-004", "SLV-005"]
 
 
+def test_line_outside_of_what_the_lake_holds_is_expected_as_a_dead_letter(tmp_path: Path, judge: Any) -> None:
+    path = tmp_path / "odd.log"
+    odd = [
+        LINE.replace(" 203023 ", f" {2**35} "),
+        LINE.replace("/2015:", "/2200:"),
+        LINE.replace("/a/b.png?token=s3cret", "\u2003"),
+    ]
+    path.write_text("\n".join([LINE, *odd]), encoding="utf-8")
+    rows = read(path)
+
+    assert rows.rule == [None, *["SLV-008"] * len(odd)]
+    assert [judge(value)[0] for value in rows.value] == [set(), *[{"SLV-008"}] * len(odd)]
+
+
 def test_a_dash_for_bytes_is_zero(sample: Path) -> None:
     assert read(sample).response_bytes[1] == 0
 

@@ -121,7 +121,7 @@ def test_each_record_is_what_the_oracle_says(rich: Rows, judge: Any) -> None:
 
 def fields_of(found: dict[str, Any]) -> dict[str, Any]:
     event = {name: found.get(name) for name in EVENT_COLUMNS}
-    delta = datetime.fromisoformat(found["event_timestamp"]) - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = datetime.fromisoformat(found["event_timestamp"].upper()) - datetime(1970, 1, 1, tzinfo=UTC)
     return {**event, "event_ms": delta // timedelta(milliseconds=1)}
 
 

@@ -171,7 +171,8 @@ def test_checks_and_invariants_stay_green(filled: Lake) -> None:
 def test_bronze_drops_what_it_reads_again_and_the_archive_has(filled: Lake) -> None:
     _archive(filled)
     nothing: Any = None  # only what is archived is asked for
-    sink = BronzeSink("", nothing, nothing, nothing, nothing, nothing, lambda: records.ranges(records.rows(filled.settings)))
+    archived = lambda: records.ranges(records.rows(filled.settings))  # noqa: E731
+    sink = BronzeSink("", nothing, nothing, nothing, nothing, nothing, nothing, archived)
     rows = filled.spark.createDataFrame(
         [(0, offset) for offset in (0, 6, 7, 8, 20)], "_kafka_partition int, _kafka_offset bigint"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,35 @@ def test_versions_join_in_order_of_first_appearance(tmp_path: Path) -> None:
 
     assert schemas.ddl() == "`schema_version` string, `size` bigint, `cached` boolean"
     rules = json.loads(schemas.rules())
-    assert rules["1.0"] == {"schema_version": {"required": True}, "size": {"required": False, "minimum": 0}}
+    assert rules["1.0"] == {"schema_version": {"required": True}, "size": {"required": False, "minimum": 0}, "cached": {}}
     assert "cached" in rules["1.1"]
+
+
+SUMMED = {"minimum": 0, "maximum": 2**35 - 1}
+INSTANTS = {"minimum": 0, "maximum": int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000 - 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ({"name": "at", "type": "timestamp"}, INSTANTS),
+        ({"name": "request_bytes", "type": "long"}, SUMMED),
+        ({"name": "request_bytes", "type": "long", "minimum": -5, "maximum": 2**40}, SUMMED),
+        ({"name": "response_bytes", "type": "long", "minimum": 7, "maximum": 9}, {"minimum": 7, "maximum": 9}),
+        ({"name": "response_bytes", "type": "string", "max_length": 9}, {"max_length": 9}),
+        ({"name": "other", "type": "long", "maximum": 2**40}, {"maximum": 2**40}),
+        ({"name": "other", "type": "long"}, {}),
+    ],
+)
+def test_bounds_are_cut_to_what_the_lake_holds(tmp_path: Path, field: dict[str, Any], asked: dict[str, Any]) -> None:
+    _write(tmp_path, "1.0", [FIELDS[0], {"required": False, "doc": "x", **field}])
+    _write(tmp_path, "1.1", [FIELDS[0]])
+    rules = json.loads(read_schemas(tmp_path).rules())
+
+    assert rules["1.0"][field["name"]] == {"required": False, **asked}
+    # A version that does not have the field leaves the lake's bounds: its records may have it all the same.
+    lakes = {"at": INSTANTS, "request_bytes": SUMMED, "response_bytes": SUMMED if field["type"] == "long" else {}}
+    assert rules["1.1"][field["name"]] == lakes.get(field["name"], {})
 
 
 def test_the_projects_schema_is_read() -> None:
@@ -42,7 +70,15 @@ def test_the_projects_schema_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("change", "where"),
-    [({"type": "decimal"}, "fields.1.type"), ({"minimun": 1}, "fields.1.minimun"), ({"required": "yes"}, "fields.1.required")],
+    [
+        ({"type": "decimal"}, "fields.1.type"),
+        ({"minimun": 1}, "fields.1.minimun"),
+        ({"required": "yes"}, "fields.1.required"),
+        ({"max_length": 3}, "fields.1"),
+        ({"enum": ["1"]}, "fields.1"),
+        ({"type": "timestamp", "minimum": None, "maximum": 5}, "fields.1"),
+        ({"type": "string"}, "fields.1"),
+    ],
 )
 def test_wrong_schema_names_the_place(tmp_path: Path, change: dict[str, Any], where: str) -> None:
     _write(tmp_path, "1.0", [FIELDS[0], {**FIELDS[1], **change}])

@@ -20,7 +20,7 @@ settings.load_profile("no-clock")
 class Copy:
     """A record: ordered as copies are."""
 
-    kafka_us: int
+    kafka_ms: int
     partition: int
     offset: int
     key: int
@@ -37,7 +37,7 @@ _KEYS = st.sampled_from([-(2**63), -1, 0, 1, 2**63 - 1])
 _COPIES = st.lists(
     st.builds(
         Copy,
-        kafka_us=st.integers(0, 3),
+        kafka_ms=st.integers(0, 3),
         partition=st.integers(0, 2),
         offset=st.integers(0, 50),
         key=_KEYS,
@@ -50,7 +50,7 @@ _COPIES = st.lists(
 
 
 def _facts(copies: list[Copy]) -> Facts:
-    names = ("partition", "offset", "kafka_us", "key", "key2", "payload")
+    names = ("partition", "offset", "kafka_ms", "key", "key2", "payload")
     columns = {name: np.array([getattr(copy, name) for copy in copies], dtype=np.int64) for name in names}
     zeros = np.zeros(len(copies), dtype=np.int64)
     return Facts(event_us=zeros, verdict=zeros, **columns)

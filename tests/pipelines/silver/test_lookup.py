@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 
 from pipelines.common import delta
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.settings import SilverSettings
 from pipelines.common.tables import DLQ, SILVER
 from pipelines.silver.fates import Facts
@@ -53,7 +54,7 @@ class Past:
 
     def parse(self, records: list[Row]) -> DataFrame:
         rows = [[record[name] for name in _NAMES] for record in records]
-        return parse_events(self.lake.spark.createDataFrame(rows, _BRONZE).coalesce(1))
+        return parse_events(with_kafka_ms(self.lake.spark.createDataFrame(rows, _BRONZE).coalesce(1)))
 
     def write(self, *sent: Sent, first: int = 0) -> None:
         """Append events to Silver in one file."""
@@ -82,8 +83,8 @@ def _facts(parsed: DataFrame) -> Facts:
 
 
 def _lookup(lake: Lake, first: Facts) -> SilverLookup:
-    lookup = SilverLookup(lake.path(SILVER), FIELDS, window_us=24 * 3600 * 1_000_000, skew_us=300 * 1_000_000)
-    lookup.load(lake.spark, int(first.kafka_us.min()))
+    lookup = SilverLookup(lake.path(SILVER), FIELDS, window_ms=24 * 3600 * 1000, skew_ms=300 * 1000)
+    lookup.load(lake.spark, int(first.kafka_ms.min()))
     return lookup
 
 
@@ -115,7 +116,7 @@ def test_rows_that_a_batch_wrote_are_found_by_the_next(lake: Lake, past: Past) -
     lookup = _lookup(lake, first)
     past.write(*sent, first=10)
     lookup.remember(first)
-    lookup.forget(int((T0 + 40 * DAY).timestamp()) * 1_000_000)
+    lookup.forget(int((T0 + 40 * DAY).timestamp()) * 1000)
     batch = past.facts(("e1", HOUR, 40 * DAY), ("skewed", 50 * DAY, 40 * DAY), ("new", 40 * DAY, 40 * DAY))
 
     assert sorted(lookup.existing(lake.spark, batch).offset.tolist()) == [10, 11]

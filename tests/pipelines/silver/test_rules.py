@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.settings import SilverSettings
-from pipelines.silver.rules import any_failed, failed_ids, failed_sentences, rejecting_rules, warning_rules
+from pipelines.silver.rules import MALFORMED, any_failed, failed_ids, failed_sentences, rejecting_rules, warning_rules
 from pipelines.silver.transforms import parse_events
 
 Row = dict[str, Any]
@@ -25,7 +27,7 @@ _SILVER = SilverSettings()
 def _parsed(spark: SparkSession, *values: bytes | None) -> DataFrame:
     columns = {"i": range(len(values)), "_raw_value": pa.array(values, pa.binary())}
     table = pa.table({**columns, "_kafka_timestamp": pa.array([KAFKA] * len(values), pa.timestamp("us", tz="UTC"))})
-    return parse_events(spark.createDataFrame(table)).orderBy("i")
+    return parse_events(with_kafka_ms(spark.createDataFrame(table))).orderBy("i")
 
 
 def _bytes(event: Row) -> bytes:
@@ -88,6 +90,48 @@ def test_sentences_name_fields_and_never_show_values(spark: SparkSession, make_e
     assert all(re.match(r"SLV-00\d \w+: ", row["text"]) for row in rows)
     assert [field for field, row in zip(fields, rows, strict=False) if field not in row["text"]] == []
     assert [row["text"] for row in rows if "s3cr3t" in row["text"] or "rde" in row["text"]] == []
+
+
+def test_sentences_say_the_cause(spark: SparkSession, make_event: Callable[..., Row]) -> None:
+    text = _bytes(make_event())
+    causes = {
+        b"\x00\x00\x00\x00\x2a" + text: "the frame of a schema registry (magic byte 0, schema id 42)",
+        b"\x00\x00\x00\x00\x2a\xff\xff": "SLV-002 invalid_utf8: the value is not valid UTF-8: it begins with the frame",
+        gzip.compress(text): "SLV-002 invalid_utf8: the value is not valid UTF-8: it is compressed by gzip",
+        b"\xff": "SLV-002 invalid_utf8: the value is not valid UTF-8",
+        b"[" + text + b"]": "object: it is a JSON array; send a record for each object",
+        text + b"\n" + text: "another object follows the first",
+        text + b"x": f"text follows the object, at byte {len(text) + 1}",
+        _bytes(make_event(event_timestamp="2026-01-28T10:15:30", status_code=200.5)): (
+            "SLV-007 wrong_type: event_timestamp holds no instant with an offset (such as 2026-01-28T10:15:30Z), "
+            "status_code holds no whole number of 32 bits"
+        ),
+        _bytes(make_event(event_timestamp="2200-01-01T00:00Z", event_id=" ", method="get", request_bytes=2**35)): (
+            "SLV-008 out_of_range: event_id is empty or blank, event_timestamp is no instant from 1970-01-01 to 2199-12-31, "
+            "method is none of the values of its list, request_bytes is above its maximum"
+        ),
+    }
+    rows = _parsed(spark, *causes).select(failed_sentences(rejecting_rules()).alias("text")).collect()
+
+    assert [row["text"] for row, cause in zip(rows, causes.values(), strict=True) if cause not in row["text"]] == []
+
+
+def test_every_code_has_a_sentence_and_a_code_without_one_fails_its_rule_all_the_same(spark: SparkSession) -> None:
+    """A rule whose sentence would be NULL takes a broken record for an event."""
+    codes = [*MALFORMED, "unheard_of:1", None]
+    columns = {"i": range(len(codes)), "problem": ["malformed_json"] * len(codes), "detail": codes}
+    nothing = ", ".join(f"cast(null AS string) AS {name}" for name in ("missing", "wrong_type", "expected", "bounds"))
+    rules = rejecting_rules()
+    frame = spark.createDataFrame(pa.table(columns)).selectExpr(
+        "*", *nothing.split(", "), "CASE WHEN i = 0 THEN 'a,b' END AS out_of_range"
+    )
+    rows = frame.orderBy("i").select(failed_ids(rules).alias("ids"), failed_sentences(rules).alias("text")).collect()
+
+    assert [row["ids"] for row in rows] == [["SLV-004", "SLV-008"], *[["SLV-004"]] * (len(codes) - 1)]
+    plain = "SLV-004 malformed_json: the value is not one well-formed JSON object"
+    assert [row["text"].startswith(f"{plain}: ") for row in rows] == [True] * len(MALFORMED) + [False, False]
+    assert rows[-1]["text"] == plain
+    assert rows[0]["text"].endswith("SLV-008 out_of_range: a,b")
 
 
 def test_warnings_flag_at_their_bounds(spark: SparkSession, make_event: Callable[..., Row]) -> None:

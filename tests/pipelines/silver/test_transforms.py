@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.settings import SilverSettings
 from pipelines.silver.fates import Facts
 from pipelines.silver.rules import rejecting_rules, warning_rules
@@ -42,7 +43,7 @@ _NAMES = [column.split(" ")[0] for column in _BRONZE.split(", ")]
 
 def _parsed(spark: SparkSession, records: list[Row]) -> DataFrame:
     rows = [[record[name] for name in _NAMES] for record in records]
-    return parse_events(spark.createDataFrame(rows, _BRONZE)).coalesce(1)
+    return parse_events(with_kafka_ms(spark.createDataFrame(rows, _BRONZE))).coalesce(1)
 
 
 def _silver(spark: SparkSession, records: list[Row]) -> DataFrame:
@@ -113,7 +114,7 @@ def test_facts_give_each_record_its_verdict(
     keys = parsed.select(coordinate().alias("c"), second_key(F.col("event.event_id")).alias("k")).collect()
 
     assert facts.verdict.tolist() == [VALID, TOMBSTONE, REJECTED, REJECTED, VALID]
-    assert facts.kafka_us.tolist() == [int(T0.timestamp()) * 1_000_000] * 5
+    assert facts.kafka_ms.tolist() == [int(T0.timestamp()) * 1000] * 5
     assert facts.event_us.tolist()[:3] == [int(T0.timestamp()) * 1_000_000, 0, 0]
     assert facts.key[0] != facts.key[4]
     assert facts.key2[0] != facts.key2[4] != facts.key[4]

@@ -15,7 +15,7 @@ import org.apache.spark.sql.util.CaseInsensitiveStringMap;
  * The SQL functions `events.parse(binary)`, `events.time(binary)` and `events.instant(string)`.
  *
  * Registered by `spark.sql.catalog.events`. Options: `fields`, the union of all schema versions' fields as Spark DDL;
- * `schemas`, JSON with what each version asks of its fields; `max-bytes`, the largest value that is read.
+ * `schemas`, JSON with what each version asks of all these fields, cut to what the lake holds; `max-bytes`, the largest value that is read.
  */
 public final class EventFunctions implements FunctionCatalog {
   private String name;
@@ -58,7 +58,7 @@ public final class EventFunctions implements FunctionCatalog {
       case "parse":
         return unbound("parse", parse, DataTypes.BinaryType);
       case "time":
-        return unbound("time", new EventTime(), DataTypes.BinaryType);
+        return unbound("time", new EventTime(parse.instants()), DataTypes.BinaryType);
       case "instant":
         return unbound("instant", new InstantOf(), DataTypes.StringType);
       default:

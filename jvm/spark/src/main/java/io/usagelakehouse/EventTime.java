@@ -9,13 +9,21 @@ import org.apache.spark.sql.types.DataTypes;
 /**
  * Finds the `event_timestamp` of a record, for the stream's watermark.
  *
- * Microseconds since the epoch; Long.MIN_VALUE where there is none to read. It looks for the field's bytes, outside of strings
+ * Microseconds since the epoch; Long.MIN_VALUE where there is none to read, or none that the lake holds. It looks for the field's bytes, outside of strings
  * and nested values, because a second pass of the JSON reader over every record would cost as much as the first; so it also
- * takes the time of a record that the strict reader refuses. It decides nothing about the record.
+ * takes the time of a record that the strict reader refuses, and none that is written with escapes. It decides nothing about
+ * the record.
  */
 public final class EventTime implements ScalarFunction<Long> {
   private static final byte[] FIELD = "\"event_timestamp\"".getBytes(StandardCharsets.US_ASCII);
   private static final int LONGEST = 40;
+
+  private final FieldRules held;
+
+  /** `held`: which instants the lake holds. */
+  EventTime(FieldRules held) {
+    this.held = held;
+  }
 
   @Override
   public DataType[] inputTypes() {
@@ -74,7 +82,7 @@ public final class EventTime implements ScalarFunction<Long> {
   }
 
   /** The instant in the string that begins at `quote`. */
-  private static long timeAfter(byte[] value, int quote) {
+  private long timeAfter(byte[] value, int quote) {
     if (quote >= value.length || value[quote] != '"') {
       return Long.MIN_VALUE;
     }
@@ -85,13 +93,13 @@ public final class EventTime implements ScalarFunction<Long> {
     if (end >= value.length || value[end] != '"') {
       return Long.MIN_VALUE;
     }
-    Long time = Instants.microseconds(new String(value, quote + 1, end - quote - 1, StandardCharsets.ISO_8859_1));
-    return time == null ? Long.MIN_VALUE : time;
+    long time = Instants.microseconds(value, quote + 1, end);
+    return time != Instants.NONE && held.holds(time) ? time : Long.MIN_VALUE;
   }
 
   private static int skipSpace(byte[] value, int at) {
     int next = at;
-    while (next < value.length && ParseEvent.isSpace(value[next])) {
+    while (next < value.length && JsonText.isSpace(value[next])) {
       next++;
     }
     return next;

@@ -43,8 +43,9 @@ public final class InstantOf implements ScalarFunction<Long> {
   /** Spark calls this method by its name, without boxing; see ScalarFunction. Each task has an instance of its own. */
   public long invoke(UTF8String value) {
     if (value != text) {
-      Long read = value == null ? null : Instants.microseconds(value.toString());
-      if (read == null) {
+      byte[] bytes = value == null ? new byte[0] : value.getBytes();
+      long read = Instants.microseconds(bytes, 0, bytes.length);
+      if (read == Instants.NONE) {
         throw new IllegalArgumentException("events.instant takes an ISO 8601 instant such as 2026-01-28T00:00:00Z.");
       }
       micros = read;

@@ -1,96 +1,98 @@
 package io.usagelakehouse;
 
-/** ISO 8601 instants, strictly: `2026-01-28T10:15:30[.fraction](Z|+hh:mm|-hh:mm)`, from 0001-01-03 to 9999-12-30, UTC. */
+/**
+ * Instants as docs/grammar.md writes them: ISO 8601 date and time with Z or an offset, in the years 1 to 9999.
+ *
+ * `2026-01-28T10:15:30[.fraction](Z|+hh:mm|+hhmm|+hh)`; `t`, `z` and a blank for `T` are read, and seconds may be left out.
+ * Nothing else has one meaning only: an instant without an offset, or a number, has several.
+ */
 final class Instants {
+  /** What `microseconds` returns for a text that is no instant. */
+  static final long NONE = Long.MIN_VALUE;
+
   private static final int[] DAYS = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-  private static final int SECONDS_END = 19;
-  private static final long FIRST = daysSinceEpoch(1, 1, 3) * 86_400L;
-  private static final long END = daysSinceEpoch(9999, 12, 31) * 86_400L;
+  private static final int MINUTES_END = 16;
+  private static final int MAX_FRACTION = 9;
+  private static final int MAX_OFFSET_HOURS = 18;
 
   private Instants() {}
 
-  /** Microseconds since the epoch (a longer fraction is cut), or null where the text is no such instant. */
-  static Long microseconds(String text) {
-    int length = text.length();
-    if (length < SECONDS_END + 1
-        || text.charAt(4) != '-'
-        || text.charAt(7) != '-'
-        || text.charAt(10) != 'T'
-        || text.charAt(13) != ':'
-        || text.charAt(16) != ':') {
-      return null;
+  /** Microseconds since the epoch (a longer fraction is cut), or NONE. */
+  static long microseconds(byte[] text, int from, int to) {
+    if (to - from <= MINUTES_END
+        || text[from + 4] != '-'
+        || text[from + 7] != '-'
+        || text[from + 10] != 'T' && text[from + 10] != 't' && text[from + 10] != ' '
+        || text[from + 13] != ':') {
+      return NONE;
     }
-    int year = number(text, 0, 4);
-    int month = number(text, 5, 7);
-    int day = number(text, 8, 10);
-    int hour = number(text, 11, 13);
-    int minute = number(text, 14, 16);
-    int second = number(text, 17, 19);
+    int year = number(text, from, 4);
+    int month = number(text, from + 5, 2);
+    int day = number(text, from + 8, 2);
+    int hour = number(text, from + 11, 2);
+    int minute = number(text, from + 14, 2);
     if (year < 1 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month)) {
-      return null;
+      return NONE;
     }
-    if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59) {
-      return null;
+    if (hour < 0 || hour > 23 || minute < 0 || minute > 59) {
+      return NONE;
     }
-    int at = SECONDS_END;
+    int at = from + MINUTES_END;
+    int second = 0;
     long micros = 0;
-    if (text.charAt(at) == '.') {
-      int start = ++at;
-      for (long unit = 100_000; at < length && isDigit(text.charAt(at)); at++, unit /= 10) {
-        micros += unit * (text.charAt(at) - '0');
+    if (text[at] == ':') {
+      second = to - at < 3 ? -1 : number(text, at + 1, 2);
+      at += 3;
+      if (second < 0 || second > 59) {
+        return NONE;
       }
-      if (at == start || at - start > 9) {
-        return null;
+      if (at < to && text[at] == '.') {
+        int start = ++at;
+        for (long unit = 100_000; at < to && JsonText.isDigit(text[at]); at++, unit /= 10) {
+          micros += unit * (text[at] - '0');
+        }
+        if (at == start || at - start > MAX_FRACTION) {
+          return NONE;
+        }
       }
     }
-    int offset = offsetSeconds(text, at);
+    int offset = offsetSeconds(text, at, to);
     if (offset == Integer.MIN_VALUE) {
-      return null;
+      return NONE;
     }
     long seconds = daysSinceEpoch(year, month, day) * 86_400L + hour * 3600L + minute * 60L + second - offset;
-    // Two days inside what calendars of years 1 to 9999 hold: hours, days and windows around it can be reckoned.
-    return seconds < FIRST || seconds >= END ? null : (Long) (seconds * 1_000_000L + micros);
+    return seconds * 1_000_000L + micros;
   }
 
-  private static int offsetSeconds(String text, int at) {
-    int left = text.length() - at;
-    if (left == 1 && text.charAt(at) == 'Z') {
-      return 0;
+  /** The offset `Z`, `+hh`, `+hhmm` or `+hh:mm` that fills the rest of the text; Integer.MIN_VALUE where it is none. */
+  private static int offsetSeconds(byte[] text, int at, int to) {
+    int left = to - at;
+    if (left == 1) {
+      return text[at] == 'Z' || text[at] == 'z' ? 0 : Integer.MIN_VALUE;
     }
-    if (left != 6 || text.charAt(at + 3) != ':') {
+    boolean colon = left == 6 && text[at + 3] == ':';
+    if (left != 3 && left != 5 && !colon || text[at] != '+' && text[at] != '-') {
       return Integer.MIN_VALUE;
     }
-    int hours = number(text, at + 1, at + 3);
-    int minutes = number(text, at + 4, at + 6);
-    if (hours < 0 || hours > 18 || minutes < 0 || minutes > 59) {
+    int hours = number(text, at + 1, 2);
+    int minutes = left == 3 ? 0 : number(text, colon ? at + 4 : at + 3, 2);
+    if (hours < 0 || hours > MAX_OFFSET_HOURS || minutes < 0 || minutes > 59) {
       return Integer.MIN_VALUE;
     }
     int seconds = hours * 3600 + minutes * 60;
-    switch (text.charAt(at)) {
-      case '+':
-        return seconds;
-      case '-':
-        return -seconds;
-      default:
-        return Integer.MIN_VALUE;
-    }
+    return text[at] == '-' ? -seconds : seconds;
   }
 
   /** The digits as a number, or -1 where one is no digit. */
-  private static int number(String text, int start, int end) {
+  private static int number(byte[] text, int start, int digits) {
     int number = 0;
-    for (int i = start; i < end; i++) {
-      char c = text.charAt(i);
-      if (!isDigit(c)) {
+    for (int i = start; i < start + digits; i++) {
+      if (!JsonText.isDigit(text[i])) {
         return -1;
       }
-      number = number * 10 + (c - '0');
+      number = number * 10 + (text[i] - '0');
     }
     return number;
-  }
-
-  private static boolean isDigit(char c) {
-    return c >= '0' && c <= '9';
   }
 
   private static int daysIn(int year, int month) {

@@ -1,14 +1,12 @@
 package io.usagelakehouse;
 
-import com.fasterxml.jackson.core.JsonFactory;
-import com.fasterxml.jackson.core.JsonParser;
-import com.fasterxml.jackson.core.JsonToken;
-import com.fasterxml.jackson.core.StreamReadConstraints;
-import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.databind.JsonNode;
-import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Map;
+import java.util.Set;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.GenericInternalRow;
 import org.apache.spark.sql.connector.catalog.functions.ScalarFunction;
@@ -19,22 +17,17 @@ import org.apache.spark.sql.types.StructType;
 import org.apache.spark.unsafe.types.UTF8String;
 
 /**
- * Reads one record value as one strict JSON object and holds it against the schema version that it names, in one pass.
+ * Reads one record value as docs/grammar.md says and holds it against the schema version that it names, in one pass.
  *
- * Result: struct&lt;event: the fields, problem: string, missing: string, wrong_type: string, out_of_range: string,
+ * Result: struct&lt;event: the fields, problem, detail, missing, wrong_type, expected, out_of_range, bounds: string,
  * unknown_field: boolean&gt;. `problem` is NULL or one of `oversize`, `invalid_utf8`, `empty_value`, `malformed_json` (then
- * `event` is NULL) and `schema_not_found`. `missing`, `wrong_type` and `out_of_range` name fields, comma separated, or are
- * NULL. Strict means what from_json does not check: nothing after the object, no duplicate keys, no NaN, numbers that
- * fit, valid UTF-8, bounded size and depth, both looked at before the parser runs into them.
+ * `event` is NULL) and `schema_not_found`. `detail` says more about `invalid_utf8` (or is NULL) and `malformed_json` (never
+ * NULL), see Malformed. `missing`, `wrong_type` and `out_of_range` name fields, comma separated, or are NULL; `expected` has
+ * the type of each field of `wrong_type`, `bounds` what each field of `out_of_range` breaks: `blank`, `short`, `long`, `enum`,
+ * `below`, `above`, `instant`.
  */
 public final class ParseEvent implements ScalarFunction<InternalRow> {
-  private static final int MAX_DEPTH = 64;
-
-  private static final JsonFactory JSON =
-      JsonFactory.builder()
-          .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
-          .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(MAX_DEPTH).build())
-          .build();
+  private static final long serialVersionUID = 1L;
 
   private static final UTF8String OVERSIZE = UTF8String.fromString("oversize");
   private static final UTF8String SCHEMA_NOT_FOUND = UTF8String.fromString("schema_not_found");
@@ -42,29 +35,68 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
   private static final UTF8String EMPTY = UTF8String.fromString("empty_value");
   private static final UTF8String MALFORMED = UTF8String.fromString("malformed_json");
 
+  /** What `read` returns for a value of another type; null stands for JSON's null. */
+  private static final Object WRONG = new Object();
+
+  private enum Kind {
+    STRING,
+    INT,
+    LONG,
+    DOUBLE,
+    BOOLEAN,
+    TIMESTAMP
+  }
+
   private final StructType fields;
-  private final DataType[] types;
+  private final Kind[] kinds;
+  private final byte[][] names;
   private final int maxBytes;
   private final int versionPosition;
-  private final Map<String, Integer> positions = new HashMap<>();
   private final Map<UTF8String, FieldRules[]> versions = new HashMap<>();
 
   /** `schemas`: for each version its fields by name, as the schema files write them. */
   ParseEvent(StructType fields, JsonNode schemas, int maxBytes) {
     this.fields = fields;
     this.maxBytes = maxBytes;
-    this.types = new DataType[fields.size()];
-    for (int i = 0; i < types.length; i++) {
+    kinds = new Kind[fields.size()];
+    names = new byte[kinds.length][];
+    for (int i = 0; i < kinds.length; i++) {
       StructField field = fields.fields()[i];
-      types[i] = field.dataType();
-      positions.put(field.name(), i);
+      kinds[i] = kindOf(field.dataType());
+      names[i] = field.name().getBytes(StandardCharsets.UTF_8);
     }
-    this.versionPosition = positions.get("schema_version");
+    versionPosition = fields.fieldIndex("schema_version");
     schemas.fields().forEachRemaining(version -> {
-      FieldRules[] rules = new FieldRules[types.length];
-      positions.forEach((name, position) -> rules[position] = new FieldRules(version.getValue().get(name)));
+      FieldRules[] rules = new FieldRules[kinds.length];
+      Arrays.setAll(rules, i -> new FieldRules(version.getValue().get(fields.fields()[i].name())));
       versions.put(UTF8String.fromString(version.getKey()), rules);
     });
+  }
+
+  private static Kind kindOf(DataType type) {
+    switch (type.typeName()) {
+      case "string":
+        return Kind.STRING;
+      case "integer":
+        return Kind.INT;
+      case "long":
+        return Kind.LONG;
+      case "double":
+        return Kind.DOUBLE;
+      case "boolean":
+        return Kind.BOOLEAN;
+      case "timestamp":
+        return Kind.TIMESTAMP;
+      default:
+        throw new IllegalArgumentException("events.parse reads no fields of type " + type.sql() + ".");
+    }
+  }
+
+  /** Which instants the lake holds: the bounds of event_timestamp, which no schema file narrows. */
+  FieldRules instants() {
+    return versions.isEmpty() || !Arrays.asList(fields.fieldNames()).contains("event_timestamp")
+        ? new FieldRules(null)
+        : versions.values().iterator().next()[fields.fieldIndex("event_timestamp")];
   }
 
   @Override
@@ -77,9 +109,12 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
     return new StructType()
         .add("event", fields)
         .add("problem", DataTypes.StringType)
+        .add("detail", DataTypes.StringType)
         .add("missing", DataTypes.StringType)
         .add("wrong_type", DataTypes.StringType)
+        .add("expected", DataTypes.StringType)
         .add("out_of_range", DataTypes.StringType)
+        .add("bounds", DataTypes.StringType)
         .add("unknown_field", DataTypes.BooleanType);
   }
 
@@ -96,145 +131,220 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
   /** Spark calls this method by its name, without boxing; see ScalarFunction. */
   public InternalRow invoke(byte[] value) {
     if (value == null) {
-      return problem(null);
+      return problem(null, null);
     }
     if (value.length > maxBytes) {
-      return problem(OVERSIZE);
+      return problem(OVERSIZE, null);
     }
-    if (isBlank(value)) {
-      return problem(EMPTY);
+    int start = 0;
+    while (start < value.length && JsonText.isSpace(value[start])) {
+      start++;
+    }
+    if (start == value.length) {
+      return problem(EMPTY, null);
     }
     if (!isAscii(value) && !UTF8String.fromBytes(value).isValid()) {
-      return problem(INVALID_UTF8);
+      return problem(INVALID_UTF8, Signature.ofBytes(value));
     }
-    if (isOtherEncoding(value)) {
-      return problem(MALFORMED);
+    // The first look is for other encodings: to UTF-8 their zeros are control characters.
+    if (value[start] != '{' || start + 1 < value.length && value[start + 1] == 0) {
+      String found = Signature.ofText(value, value[start]);
+      return problem(MALFORMED, value[start] == '{' && found.equals("not_json") ? "syntax:" + (start + 2) : found);
     }
-    try (JsonParser parser = JSON.createParser(value)) {
-      return parse(parser);
-    } catch (IOException error) {
-      return problem(MALFORMED);
+    try {
+      return parse(new JsonText(value));
+    } catch (Malformed error) {
+      return problem(MALFORMED, error.detail);
     }
   }
 
-  private InternalRow parse(JsonParser parser) throws IOException {
-    if (parser.nextToken() != JsonToken.START_OBJECT) {
-      return problem(MALFORMED);
-    }
-    Object[] event = new Object[types.length];
+  private InternalRow parse(JsonText json) {
+    Object[] event = new Object[kinds.length];
+    boolean[] seen = new boolean[kinds.length];
     boolean[] wrong = null;
-    boolean unknown = false;
-    String name;
-    while ((name = parser.nextFieldName()) != null) {
-      JsonToken token = parser.nextToken();
-      Integer position = positions.get(name);
-      if (position == null) {
-        unknown = true;
-        parser.skipChildren();
-      } else if (token != JsonToken.VALUE_NULL) {
-        Object read = read(parser, token, types[position]);
-        if (read == null) {
-          wrong = wrong == null ? new boolean[types.length] : wrong;
-          wrong[position] = true;
-          parser.skipChildren();
+    Set<String> unknown = null;
+    json.next();
+    int position = -1;
+    for (boolean more = json.open('}'); more; more = json.more('}')) {
+      json.fieldName();
+      int found = find(json, position + 1);
+      if (found < 0) {
+        unknown = unknown == null ? new HashSet<>() : unknown;
+        if (!unknown.add(json.text())) {
+          throw new Malformed("duplicate_key", json.from - 1);
         }
+        json.colon();
+        json.skip(1);
+        continue;
+      }
+      position = found;
+      if (seen[position]) {
+        throw new Malformed("duplicate_key", json.from - 1);
+      }
+      seen[position] = true;
+      json.colon();
+      Object read = read(json, position);
+      if (read == WRONG) {
+        wrong = wrong == null ? new boolean[kinds.length] : wrong;
+        wrong[position] = true;
+      } else {
         event[position] = read;
       }
     }
-    if (parser.nextToken() != null) {
-      return problem(MALFORMED);
+    json.end();
+    return judge(event, wrong, unknown != null);
+  }
+
+  /** The position of the field that was just named, or -1. Most producers write fields in the schema's order, so `guess` is first. */
+  private int find(JsonText json, int guess) {
+    byte[] bytes = json.bytes;
+    int from = json.from;
+    int to = json.to;
+    if (json.isEscaped()) {
+      // Half a surrogate pair becomes a question mark here, and must not make the name of a field that has one.
+      String text = json.text();
+      bytes = isWellFormed(text) ? text.getBytes(StandardCharsets.UTF_8) : new byte[] {0};
+      from = 0;
+      to = bytes.length;
     }
-    return judge(event, wrong, unknown);
+    for (int i = 0, at = guess; i < names.length; i++, at++) {
+      at = at == names.length ? 0 : at;
+      byte[] name = names[at];
+      if (name.length == to - from && Arrays.equals(name, 0, name.length, bytes, from, to)) {
+        return at;
+      }
+    }
+    return -1;
+  }
+
+  /** The value as Spark's internal type, null for JSON's null, or WRONG where it has another type or does not fit. */
+  private Object read(JsonText json, int position) {
+    byte first = json.next();
+    if (first == 'n') {
+      json.literal("null");
+      return null;
+    }
+    Kind kind = kinds[position];
+    if (first == '"' && kind == Kind.STRING) {
+      json.string();
+      return json.isEscaped()
+          ? UTF8String.fromString(wellFormed(json.text(), position))
+          : UTF8String.fromBytes(json.bytes, json.from, json.to - json.from);
+    }
+    if (first == '"' && kind == Kind.TIMESTAMP) {
+      json.string();
+      return instant(json);
+    }
+    if ((first == 't' || first == 'f') && kind == Kind.BOOLEAN) {
+      json.literal(first == 't' ? "true" : "false");
+      return first == 't';
+    }
+    boolean number = JsonText.startsNumber(first);
+    json.skip(1);
+    return number ? number(json, position) : WRONG;
+  }
+
+  private Object number(JsonText json, int position) {
+    switch (kinds[position]) {
+      case DOUBLE:
+        double number = Numbers.nearest(json.bytes, json.from, json.to);
+        if (!Double.isFinite(number)) {
+          // 1e400 is no number that any reader can hold: as bad as NaN.
+          throw new Malformed("double_too_large", fields.fields()[position].name());
+        }
+        return number;
+      case LONG:
+      case INT:
+        Long whole = Numbers.whole(json.bytes, json.from, json.to);
+        if (whole == null || kinds[position] == Kind.LONG) {
+          return whole == null ? WRONG : whole;
+        }
+        return whole == whole.intValue() ? (Object) whole.intValue() : WRONG;
+      default:
+        return WRONG;
+    }
+  }
+
+  private static Object instant(JsonText json) {
+    long micros;
+    if (json.isEscaped()) {
+      byte[] text = json.text().getBytes(StandardCharsets.UTF_8);
+      micros = Instants.microseconds(text, 0, text.length);
+    } else {
+      micros = Instants.microseconds(json.bytes, json.from, json.to);
+    }
+    return micros == Instants.NONE ? WRONG : (Object) micros;
+  }
+
+  /** The text, unless it has half a surrogate pair: no UTF-8 can hold it, and two such ids would become the same. */
+  private String wellFormed(String text, int position) {
+    if (!isWellFormed(text)) {
+      throw new Malformed("lone_surrogate", fields.fields()[position].name());
+    }
+    return text;
+  }
+
+  private static boolean isWellFormed(String text) {
+    for (int i = 0; i < text.length(); i++) {
+      char c = text.charAt(i);
+      if (Character.isHighSurrogate(c) && i + 1 < text.length() && Character.isLowSurrogate(text.charAt(i + 1))) {
+        i++;
+      } else if (Character.isSurrogate(c)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   private InternalRow judge(Object[] event, boolean[] wrong, boolean unknown) {
     FieldRules[] rules = event[versionPosition] == null ? null : versions.get(event[versionPosition]);
     String missing = null;
     String outOfRange = null;
+    String bounds = null;
     String wrongType = null;
+    String expected = null;
     for (int i = 0; i < event.length; i++) {
       boolean isWrong = wrong != null && wrong[i];
       if (isWrong) {
-        wrongType = append(wrongType, i);
+        wrongType = append(wrongType, fields.fields()[i].name());
+        expected = append(expected, kinds[i].name());
       }
       if (rules == null) {
         continue;
       }
       if (event[i] == null) {
         if (rules[i].isRequired() && !isWrong) {
-          missing = append(missing, i);
+          missing = append(missing, fields.fields()[i].name());
         }
-      } else if (!rules[i].allows(event[i])) {
-        outOfRange = append(outOfRange, i);
+        continue;
+      }
+      String broken = rules[i].broken(event[i]);
+      if (broken != null) {
+        outOfRange = append(outOfRange, fields.fields()[i].name());
+        bounds = append(bounds, kinds[i] == Kind.TIMESTAMP ? "instant" : broken);
       }
     }
     return new GenericInternalRow(
         new Object[] {
           new GenericInternalRow(event),
           rules == null ? SCHEMA_NOT_FOUND : null,
+          null,
           UTF8String.fromString(missing),
           UTF8String.fromString(wrongType),
+          UTF8String.fromString(expected),
           UTF8String.fromString(outOfRange),
+          UTF8String.fromString(bounds),
           unknown
         });
   }
 
-  private String append(String names, int position) {
-    String name = fields.fields()[position].name();
+  private static String append(String names, String name) {
     return names == null ? name : names + "," + name;
   }
 
-  /** The value as Spark's internal type, or null if it is of another type or does not fit. */
-  private static Object read(JsonParser parser, JsonToken token, DataType type) throws IOException {
-    if (type.equals(DataTypes.StringType)) {
-      return token == JsonToken.VALUE_STRING ? UTF8String.fromString(wellFormed(parser.getText())) : null;
-    }
-    if (type.equals(DataTypes.TimestampType)) {
-      return token == JsonToken.VALUE_STRING ? Instants.microseconds(parser.getText()) : null;
-    }
-    if (type.equals(DataTypes.BooleanType)) {
-      return token == JsonToken.VALUE_TRUE || token == JsonToken.VALUE_FALSE ? parser.getBooleanValue() : null;
-    }
-    if (type.equals(DataTypes.DoubleType)) {
-      return readDouble(parser, token);
-    }
-    if (token != JsonToken.VALUE_NUMBER_INT || parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER) {
-      return null;
-    }
-    long number = parser.getLongValue();
-    if (type.equals(DataTypes.LongType)) {
-      return number;
-    }
-    return number == (int) number ? (Object) (int) number : null;
-  }
-
-  /** The text, unless it has half a surrogate pair: no UTF-8 can hold it, and two such ids would become the same. */
-  private static String wellFormed(String text) throws IOException {
-    for (int i = 0; i < text.length(); i++) {
-      char c = text.charAt(i);
-      if (Character.isHighSurrogate(c) && i + 1 < text.length() && Character.isLowSurrogate(text.charAt(i + 1))) {
-        i++;
-      } else if (Character.isSurrogate(c)) {
-        throw new IOException("half a surrogate pair");
-      }
-    }
-    return text;
-  }
-
-  private static Object readDouble(JsonParser parser, JsonToken token) throws IOException {
-    if (token != JsonToken.VALUE_NUMBER_FLOAT && token != JsonToken.VALUE_NUMBER_INT) {
-      return null;
-    }
-    double number = parser.getDoubleValue();
-    if (!Double.isFinite(number)) {
-      // 1e400 is no number that any reader can hold: as bad as NaN.
-      throw new IOException("number out of range");
-    }
-    return number;
-  }
-
-  private static InternalRow problem(UTF8String problem) {
-    return new GenericInternalRow(new Object[] {null, problem, null, null, null, false});
+  private static InternalRow problem(UTF8String problem, String detail) {
+    return new GenericInternalRow(
+        new Object[] {null, problem, UTF8String.fromString(detail), null, null, null, null, null, false});
   }
 
   private static boolean isAscii(byte[] value) {
@@ -243,25 +353,5 @@ public final class ParseEvent implements ScalarFunction<InternalRow> {
       bits |= b;
     }
     return bits >= 0;
-  }
-
-  /** Whether Jackson would guess an encoding other than UTF-8, or skip a byte order mark: JSON has neither. */
-  private static boolean isOtherEncoding(byte[] value) {
-    return value[0] != '{' && value[0] < ' ' && !isSpace(value[0])
-        || value.length > 1 && value[1] == 0
-        || value[0] == 0;
-  }
-
-  static boolean isSpace(byte b) {
-    return b == ' ' || b == '\n' || b == '\r' || b == '\t';
-  }
-
-  private static boolean isBlank(byte[] value) {
-    for (byte b : value) {
-      if (!isSpace(b)) {
-        return false;
-      }
-    }
-    return true;
   }
 }
