@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,10 +129,10 @@ def test_gold_is_recomputed_where_silvers_change_feed_was_off(lake: Lake, make_e
     with pytest.raises(DataLossError, match="`lakehouse rebuild gold --swap`"):
         plan_checkpoint(lake.settings, "gold")
 
-    plan = plan_rebuild(lake.settings, "gold")
-    build(lake.spark, lake.settings, plan, lambda _: None)
+    plan = plan_rebuild(lake.settings, "gold", None, swap=True)
+    build(lake.spark, lake.settings, plan, lambda _: None, Event())
     differing = compare(lake.spark, lake.settings, plan, lambda _: None)
-    swap(lake.spark, lake.settings, plan, differing, run_id="r", now=lake.rows(SILVER, "_processed_at")[0]["_processed_at"])
+    swap(lake.spark, lake.settings, plan, differing, run_id="r", now=datetime.now(UTC))
     lake.run_gold(_new_checkpoint(lake, "gold"))
     lake.append(*_events(make_event, make_record, 10, 5))
     lake.run_silver()
