@@ -168,6 +168,7 @@ def _ensure_bronze(spark: SparkSession, settings: Settings, topic: kafka.TopicSt
         # A batch may be writing beside a replay.
         with lease_of(settings, "bronze", job=JOB, run="start").hold():
             delta.ensure_columns(spark, TABLE, path)
+            delta.ensure_properties(spark, path, TABLE.statistics)
 
 
 def _sink(

@@ -46,6 +46,12 @@ class TableDef:
         """Names in table order: the `select` that every writer ends with."""
         return [column.name for column in self.columns]
 
+    @property
+    def statistics(self) -> dict[str, str]:
+        """The property that says which columns have statistics: a column that was added later is to have them too."""
+        name = "delta.dataSkippingStatsColumns"
+        return {name: self.properties[name]} if name in self.properties else {}
+
 
 def is_delta_table(spark: SparkSession, path: str) -> bool:
     """Tell whether a Delta table lies at `path`; raises UnreadableError where nobody can tell, DamagedError as `open_table`."""

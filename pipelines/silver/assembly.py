@@ -69,6 +69,7 @@ def ensure_written(spark: SparkSession, settings: Settings, schemas: EventSchema
         for table, path in tables:
             delta.ensure_table(spark, table, path)
             delta.ensure_columns(spark, table, path)
+            delta.ensure_properties(spark, path, table.statistics)
 
 
 def open_silver_checkpoint(

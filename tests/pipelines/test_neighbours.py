@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,8 +65,9 @@ def _is_conserved(lake: Lake) -> None:
     assert counts["dead_lettered"] == len(lake.rows(DLQ, "_kafka_offset"))
 
 
-def _doctor(lake: Lake) -> dict[str, Any]:
-    return {one.id: one for one in diagnose(read_facts(lake.settings, "c.yaml"))}
+def _finding(lake: Lake, kind: str, about: str) -> Any:
+    """The doctor's finding of that id whose title names that job or table; of several the first."""
+    return next(one for one in diagnose(read_facts(lake.settings, "c.yaml")) if one.id == kind and about in one.title)
 
 
 def _config(lake: Lake) -> str:
@@ -98,7 +101,7 @@ def test_silver_goes_on_after_bronze_was_compacted_and_vacuumed_before_it(
 
     with pytest.raises(ContractError, match="`lakehouse checkpoint rebuild silver`"):
         lake.run_silver()
-    found = _doctor(lake)["checkpoint-source-gap"]
+    found = _finding(lake, "checkpoint-source-gap", "silver")
     assert found.playbook == "table-contract"
     assert any("checkpoint rebuild silver" in command and "dry-run" not in command for command in found.commands)
     lake.run_silver(_new_checkpoint(lake, "silver"))
@@ -115,22 +118,22 @@ def test_gold_is_recomputed_where_silvers_change_feed_was_off(lake: Lake, make_e
     lake.run_silver()
     lake.run_gold()
     DeltaTable(lake.path(SILVER)).alter.set_table_properties({"delta.enableChangeDataFeed": "false"})
-    assert _doctor(lake)["contract-harmless"].severity == "warning"
+    assert _finding(lake, "contract-harmless", str(SILVER)).severity == "warning"
     lake.append(*_events(make_event, make_record, 5, 5))
     lake.run_silver()  # sets it back before it writes
 
     assert DeltaTable(lake.path(SILVER)).metadata().configuration["delta.enableChangeDataFeed"] == "true"
     with pytest.raises(ContractError, match="`lakehouse rebuild gold --swap`"):
         lake.run_gold()
-    found = _doctor(lake)["checkpoint-source-gap"]
+    found = _finding(lake, "checkpoint-source-gap", "gold")
     assert "lakehouse rebuild gold --swap --config c.yaml" in found.commands
     with pytest.raises(DataLossError, match="`lakehouse rebuild gold --swap`"):
         plan_checkpoint(lake.settings, "gold")
 
-    plan = plan_rebuild(lake.settings, "gold")
-    build(lake.spark, lake.settings, plan, lambda _: None)
+    plan = plan_rebuild(lake.settings, "gold", None, swap=True)
+    build(lake.spark, lake.settings, plan, lambda _: None, Event())
     differing = compare(lake.spark, lake.settings, plan, lambda _: None)
-    swap(lake.spark, lake.settings, plan, differing, run_id="r", now=lake.rows(SILVER, "_processed_at")[0]["_processed_at"])
+    swap(lake.spark, lake.settings, plan, differing, run_id="r", now=datetime.now(UTC))
     lake.run_gold(_new_checkpoint(lake, "gold"))
     lake.append(*_events(make_event, make_record, 10, 5))
     lake.run_silver()
@@ -155,7 +158,9 @@ def test_table_that_was_made_append_only_stops_gold_by_name(lake: Lake, make_eve
     # What a stream that was running meets is explained by the same sentence.
     cause = cause_in_tables(lake.spark, lake.settings, "gold", str(lake.folder / "checkpoints/gold/g1"))
     assert str(cause).startswith(sentence)
-    assert _doctor(lake)["contract-wrong"].commands == (f"lakehouse contract restore {GOLD_DAILY} --config c.yaml",)
+    assert _finding(lake, "contract-wrong", str(GOLD_DAILY)).commands == (
+        f"lakehouse contract restore {GOLD_DAILY} --config c.yaml",
+    )
     _restore(lake, GOLD_DAILY)
     lake.run_gold()
     assert sum(row["event_count"] for row in lake.rows(GOLD_DAILY)) == len(lake.rows(SILVER, "event_id"))
@@ -174,9 +179,9 @@ def test_deletion_vectors_are_refused_and_taken_away(lake: Lake, make_event: Mak
 
     with pytest.raises(ContractError, match="deletionVectors"):
         lake.run_gold()
-    found = _doctor(lake)
-    assert found["contract-feature"].commands == (f"lakehouse contract restore {GOLD_HOURLY} --config c.yaml",)
-    assert "DELETE" in found["rows-by-hand"].evidence
+    found = _finding(lake, "contract-feature", str(GOLD_HOURLY))
+    assert found.commands == (f"lakehouse contract restore {GOLD_HOURLY} --config c.yaml",)
+    assert "DELETE" in _finding(lake, "rows-by-hand", str(GOLD_HOURLY)).evidence
     _restore(lake, GOLD_HOURLY)
     lake.run_gold()
     lake.run_gold("g2")  # all hours anew: what was deleted by hand is back
