@@ -170,7 +170,7 @@ def _state(lake: Any, spark: SparkSession) -> tuple[object, ...]:
         for path in sorted(Path(lake.folder).rglob("*"))
         if path.is_file()
     }
-    named = {str(table) for layer in ("silver", "gold") for table in spark.catalog.listTables(layer) if not table.isTemporary}
+    named = [row for layer in ("silver", "gold") for row in spark.sql(f"SHOW TABLES IN {layer}").collect() if row.namespace]
     options = {row.key: row.value for row in spark.sql("SET").collect()}
     return files, sorted(os.listdir(lake.folder)), named, options
 
