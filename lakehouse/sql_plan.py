@@ -104,10 +104,8 @@ def leases_for(tables: list[TableName]) -> list[str]:
 
 
 def _foreign_step(plan: Any) -> str | None:
-    """The first step of a query that is none of a query."""
-    if (name := _name(plan)) not in _QUERY:
-        return _in_words(name)
-    return next((found for below in _below(plan) if (found := _foreign_step(below)) is not None), None)
+    """The first step that no query has."""
+    return next((_in_words(name) for step in _steps(plan) if (name := _name(step)) not in _QUERY), None)
 
 
 def _option_set(plan: Any) -> str | None:
@@ -119,22 +117,19 @@ def _option_set(plan: Any) -> str | None:
 
 def _targets(plan: Any) -> Iterator[list[str]]:
     """Names of the tables that INSERT, UPDATE, DELETE and MERGE write, wherever they stand in the statement."""
-    if (name := _name(plan)) in _ONE_TARGET:
-        yield from _names(getattr(plan, _ONE_TARGET[name])())
-    elif name in _QUERY:
-        for below in _below(plan):
-            yield from _targets(below)
+    for step in _steps(plan):
+        if (name := _name(step)) in _ONE_TARGET:
+            yield from _names(getattr(step, _ONE_TARGET[name])())
 
 
 def _names(plan: Any) -> Iterator[list[str]]:
     """Names of all tables in a plan."""
-    name = _name(plan)
-    if name == "UnresolvedIdentifier":
-        yield _sequence(plan.nameParts())
-    elif name in ("UnresolvedRelation", "UnresolvedTable", "UnresolvedTableOrView"):
-        yield _sequence(plan.multipartIdentifier())
-    for below in _below(plan):
-        yield from _names(below)
+    for step in _steps(plan):
+        name = _name(step)
+        if name == "UnresolvedIdentifier":
+            yield _sequence(step.nameParts())
+        elif name in ("UnresolvedRelation", "UnresolvedTable", "UnresolvedTableOrView"):
+            yield _sequence(step.multipartIdentifier())
 
 
 def _lake_table(parts: list[str], settings: Settings) -> TableName | None:
@@ -145,13 +140,16 @@ def _lake_table(parts: list[str], settings: Settings) -> TableName | None:
     return next((table for table in ALL_TABLES if str(table) == wanted), None)
 
 
-def _below(plan: Any) -> Iterator[Any]:
-    """The steps below a step: its inputs, the queries of its WITH, and those within its expressions."""
-    yield from _sequence(plan.children())
-    inner = _sequence(plan.innerChildren())
-    yield from inner
-    if _name(plan) == "UnresolvedWith" or not inner:
-        yield from _sequence(plan.subqueries())
+def _steps(plan: Any) -> Iterator[Any]:
+    """A plan's step and all below it: its inputs, the queries of its WITH, and those within its expressions."""
+    # Not by recursion: people and programs write UNIONs of a thousand queries.
+    waiting = [plan]
+    while waiting:
+        step = waiting.pop()
+        yield step
+        # For most steps the inner ones are the subqueries; WITH has others.
+        for below in (step.children(), step.innerChildren(), step.subqueries() if _name(step) == "UnresolvedWith" else None):
+            waiting += _sequence(below) if below is not None else []
 
 
 def _sequence(items: Any) -> list[Any]:

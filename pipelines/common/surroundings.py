@@ -9,7 +9,7 @@ import re
 import resource
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.common.errors import UsageError
@@ -33,7 +33,8 @@ def raise_file_limit() -> None:
         raise UsageError(msg)
     wanted = min(allowed, _WANTED_HANDLES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        with suppress(ValueError, OSError):  # a kernel that has a lower bound than it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def current_umask() -> int:
