@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from pipelines.common.errors import EXIT_INTERRUPTED, LakehouseError
+from pipelines.common.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, LakehouseError
 from pipelines.common.process import run_process, say_last
 
 _COMMANDS = {
@@ -91,6 +92,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:  # Typer has caught the Ctrl-C
             _say_interrupted()
+        if _is_of_a_closed_pipe(ended):
+            sys.exit(EXIT_CLOSED_PIPE)
         raise
     except Exception as error:
         from pipelines.common import jobs  # noqa: PLC0415 - pyspark: only where there is an error to name
@@ -98,6 +101,12 @@ def main(args: Sequence[str] | None = None) -> None:
         if not isinstance(error, jobs.OUTSIDE_ERRORS):
             raise  # a mistake of this project: its trace is needed
         _say_error(jobs.named_error(error))
+
+
+def _is_of_a_closed_pipe(ended: SystemExit) -> bool:
+    """Whether the command ended since nobody reads its output any more (`| head`): Typer and rich say 1, a code of the doctor."""
+    cause = ended.__context__
+    return isinstance(cause, OSError) and cause.errno == errno.EPIPE
 
 
 def run() -> None:

@@ -24,7 +24,8 @@ def open_tables(settings: Settings, app_name: str) -> SparkSession:
     # Spark hands timestamps to Python in the zone of the process; the lake's are UTC.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    # A wrong statement is answered with a sentence; Spark's own log would put its stack trace beside it.
-    spark.sparkContext.setLogLevel("OFF")
+    if settings.environment != "local" or settings.log.format == "json":
+        # A wrong statement is answered with a sentence; a log on the console would put its stack trace beside it.
+        spark.sparkContext.setLogLevel("OFF")
     register_tables(spark, settings)
     return spark

@@ -59,7 +59,9 @@ def _run(console: Console, settings: Settings, place: DemoFolder, *, events: int
     if not JARS.is_dir():
         msg = f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven."
         raise LakehouseError(msg)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks for that
+            signal.signal(number, signal.default_int_handler)
     console.print(f"{events:,} API-usage events, from Kafka to a closed bill, in {shown(place.path)}\n", soft_wrap=True)
     try:
         with ExitStack() as stack:

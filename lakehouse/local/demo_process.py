@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pipelines.common.process import on_stop_signals
+
 _Result = TypeVar("_Result")
 _DRAIN_SECONDS = 10.0
 _END_SECONDS = 5.0
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
@@ -47,8 +48,7 @@ class Work(Generic[_Result]):
 
         Stop signals are ignored from here on: what follows is the clean end, or the report.
         """
-        for number in _STOP_SIGNALS:
-            signal.signal(number, self._ask)
+        stop_signals = on_stop_signals(self._ask)
         thread = threading.Thread(target=self._work, name="demo", daemon=True)
         thread.start()
         deadline = None
@@ -61,7 +61,7 @@ class Work(Generic[_Result]):
                     on_drain()
             if deadline is not None and (time.monotonic() >= deadline or self._asked > 1):
                 break
-        for number in _STOP_SIGNALS:
+        for number in stop_signals:
             signal.signal(number, signal.SIG_IGN)
         if self._asked:
             raise Interrupted(idle=not thread.is_alive())

@@ -18,6 +18,7 @@ from lakehouse.local.kafka_state import BrokerState, kafka_folder, running_broke
 from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.logging import Log
 from pipelines.common.opening import is_there
+from pipelines.common.surroundings import jvm_locale, locale_for_jvm
 
 log = Log("kafka")
 
@@ -120,7 +121,8 @@ class EmbeddedBroker:
         for _ in range(_BIND_ATTEMPTS):
             self._node.write_config(ports)
             log_size = self._node.log.stat().st_size if is_there(self._node.log) else 0
-            process = SupervisedProcess.launch(self._node.command(), output=self._node.console, releasable=releasable)
+            with locale_for_jvm(jvm_locale([str(self._node.folder)])):
+                process = SupervisedProcess.launch(self._node.command(), output=self._node.console, releasable=releasable)
             try:
                 if self._wait_until_ready(process, ports, timeout):
                     return process, ports

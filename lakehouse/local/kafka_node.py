@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.opening import files_in, is_there, names_in
+from pipelines.common.surroundings import jvm_locale, locale_for_jvm, raise_file_limit
 
 HOST = "127.0.0.1"
 DEFAULT_JARS = Path(__file__).resolve().parents[2] / "build" / "jars" / "broker"
@@ -121,9 +122,9 @@ class KafkaNode:
 
     def write_config(self, ports: Ports) -> None:
         """Write the configuration of the next start."""
-        text = _SERVER.format(host=HOST, broker=ports.broker, controller=ports.controller, data=self.data)
+        text = _SERVER.format(host=HOST, broker=ports.broker, controller=ports.controller, data=_property(self.data))
         self.config.write_text(text, encoding="utf-8")
-        (self.folder / "log4j2.properties").write_text(_LOG4J.format(log=self.log), encoding="utf-8")
+        (self.folder / "log4j2.properties").write_text(_LOG4J.format(log=_property(self.log)), encoding="utf-8")
         self.console.write_bytes(b"")
 
     def cluster_id(self) -> str:
@@ -135,7 +136,9 @@ class KafkaNode:
         return found[1].strip()
 
     def prepare_folder(self) -> None:
-        """Make the folder; raise UsageError when the jars are missing or it cannot be made."""
+        """Make the folder; raise UsageError when the jars are missing, it cannot be made, or a JVM could not use it."""
+        raise_file_limit()
+        jvm_locale([str(self.folder)])
         if not files_in(self.jars, "kafka_*.jar"):
             msg = f"The broker's jars are not in {self.jars}; run `make setup` in the project's folder."
             raise UsageError(msg)
@@ -154,12 +157,13 @@ class KafkaNode:
         """Format beside the data's place, then move: a kill leaves nothing half-made."""
         fresh, config = self.folder / "data.new", self.folder / "format.properties"
         shutil.rmtree(fresh, ignore_errors=True)
-        config.write_text(_SERVER.format(host=HOST, broker=1, controller=2, data=fresh), encoding="utf-8")
+        config.write_text(_SERVER.format(host=HOST, broker=1, controller=2, data=_property(fresh)), encoding="utf-8")
         quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _new_cluster_id(), "--config", str(config)]
-        done = subprocess.run(
-            [java(), *quick, "-cp", f"{self.jars}/*", *tool], capture_output=True, text=True, check=False, timeout=120
-        )
+        with locale_for_jvm(jvm_locale([str(self.folder)])):
+            done = subprocess.run(
+                [java(), *quick, "-cp", f"{self.jars}/*", *tool], capture_output=True, text=True, check=False, timeout=120
+            )
         self.console.write_text(done.stdout + done.stderr, encoding="utf-8")
         if done.returncode:
             msg = f"Kafka's data folder could not be formatted (see {self.console}); Java 17 or newer is needed."
@@ -168,6 +172,15 @@ class KafkaNode:
             self.data.rmdir()
         fresh.rename(self.data)
         config.unlink()
+
+
+def _property(path: Path) -> str:
+    """A path as a value in a properties file, which Java reads as Latin-1 with escapes."""
+    return re.sub(
+        r"[^ -~]|\\",
+        lambda found: "".join(f"\\u{unit:04x}" for unit in memoryview(found[0].encode("utf-16-le")).cast("H")),
+        str(path),
+    )
 
 
 def java() -> str:

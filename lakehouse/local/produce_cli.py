@@ -22,6 +22,7 @@ from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import ProduceSummary, produce_events
 from pipelines.common.errors import EXIT_INTERRUPTED, UsageError
 from pipelines.common.logging import setup_logging
+from pipelines.common.process import on_stop_signals
 from pipelines.common.settings import process_settings
 
 _DEFAULT_COUNT = 100_000
@@ -106,9 +107,9 @@ def produce(
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Event]:
-    """Turn Ctrl-C and SIGTERM into an event: an exception inside a delivery callback would lose acknowledgements."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP into an event: an exception inside a delivery callback would lose acknowledgements."""
     stop = Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = on_stop_signals(lambda *_: stop.set())
     try:
         yield stop
     finally:

@@ -27,7 +27,7 @@ from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
 from pipelines.common.opening import as_unreadable, names_in
-from pipelines.common.process import say_last
+from pipelines.common.process import on_stop_signals, say_last
 from pipelines.common.retries import classify, text_of
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, local_path, process_settings
@@ -173,15 +173,14 @@ def _last_ended(query: StreamingQuery) -> tuple[int, str] | None:
 
 
 def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set: the running batch is drained, then the process ends."""
+    """Return an event that SIGTERM, SIGINT and SIGHUP set: the running batch is drained, then the process ends."""
     stop = threading.Event()
 
     def ask(number: int, _frame: object) -> None:
         _LOG.info("stopping after the running batch", signal=signal.Signals(number).name)
         stop.set()
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    on_stop_signals(ask)
     return stop
 
 

@@ -5,10 +5,26 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+def on_stop_signals(handler: Handler) -> dict[int, Any]:
+    """Call `handler` on SIGINT, SIGTERM, and SIGHUP (the terminal closes) unless that is ignored, as `nohup` asks for.
+
+    Returns the handlers from before, by signal.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return {number: signal.signal(number, handler) for number in numbers}
 
 
 @dataclass
@@ -18,7 +34,7 @@ class _End:
     def leave(self) -> None:
         """End the process here; what stands on its streams is written first."""
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+            with suppress(OSError, ValueError, AttributeError):  # nobody reads any more, it is closed, or was so at the start
                 stream.flush()
         os._exit(self.code)
 
@@ -49,4 +65,5 @@ def say_last(sentence: str) -> None:
     Py4J's threads log a trace each when the JVM has died, some of them late: the sentence would stand above them.
     """
     logging.disable()
-    sys.stderr.write(f"{sentence}\n")
+    with suppress(OSError, ValueError, AttributeError):  # the terminal is gone, or standard error was closed
+        sys.stderr.write(f"{sentence}\n")

@@ -63,6 +63,7 @@ _NO_MEMORY_EXIT = 3
 _JVM_IS_SILENT = "Answer from Java side is empty"
 _LOST_WORKER = "a worker was lost"
 _UNKNOWN = "the cause is not known"
+_NO_HANDLE = "no file handle is free, the limit `ulimit -n` is too low or something leaks them"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ _FAMILIES = (
         # What Python is told where the answer was cut; with a trace it is an error of a JVM that lives.
         r"protocol\.Py4JError(?=: An error occurred while calling (?!.*Trace:))",
     ),
+    # It comes as a missing file, a refused connection or a failed read, with these words in it.
+    _family(_T, _NO_HANDLE, "spark-crash", r"Too many open files(?: in system)?"),
     _family(
         _P,
         "offsets that were to be read are gone",
@@ -246,6 +249,8 @@ _FAMILIES = (
     ),
 )
 _ERRNO = {
+    errno.EMFILE: (_T, _NO_HANDLE, "spark-crash"),
+    errno.ENFILE: (_T, _NO_HANDLE, "spark-crash"),
     errno.ENOSPC: (_T, "a disk is full", "disk-full"),
     errno.EDQUOT: (_T, "a disk is full", "disk-full"),
     errno.EACCES: (_P, "access is refused", "object-store-outage"),

@@ -8,18 +8,17 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common.errors import LakehouseError
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.jvm import PROJECT, log_options, prepare_jvm
 from pipelines.common.settings import Settings
+from pipelines.common.surroundings import current_umask
 
-PROJECT = Path(__file__).resolve().parents[2]
 JARS = PROJECT / "build" / "jars" / "spark"
-LOG4J = PROJECT / "conf" / "log4j2.properties"
 
 _JVM = (
     "-XX:+ExitOnOutOfMemoryError -XX:+UseParallelGC"
@@ -70,7 +69,7 @@ _DEFAULTS = {
 def build_session(settings: Settings, app_name: str, *, master: str | None = None) -> SparkSession:
     """Build or get the session; under `spark-submit` its own master and class path win.
 
-    Raises LakehouseError where the project's jars are missing.
+    Raises LakehouseError where the project's jars are missing or the JVM does not start.
     """
     # Python turns Spark's timestamps into the zone of the process: days must not depend on where it runs.
     os.environ["TZ"] = "UTC"
@@ -92,7 +91,9 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         conf.setdefault("spark.driver.extraClassPath", f"{JARS}/*")
         # Before the session can set a level, Spark's start has already warned about this and that.
-        conf.setdefault("spark.driver.extraJavaOptions", f'"-Dlog4j2.configurationFile={LOG4J.as_uri()}"')
+        conf.setdefault("spark.driver.extraJavaOptions", log_options(settings, app_name))
+        # Hadoop has a umask of its own; the tables' logs are written by Python too, and one folder has one rule.
+        conf.setdefault("spark.hadoop.fs.permissions.umask-mode", f"{current_umask():03o}")
         conf.setdefault("spark.driver.defaultJavaOptions", _JVM)
         conf.setdefault("spark.master", master or "local[*]")
         conf.setdefault("spark.driver.host", "127.0.0.1")
@@ -100,6 +101,7 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
     for key, value in conf.items():
         builder = builder.config(key, value)
     asked_to_stop = signal.getsignal(signal.SIGINT)
+    prepare_jvm(settings, conf, app_name)
     spark = builder.getOrCreate()
     if threading.current_thread() is threading.main_thread() and asked_to_stop is not signal.default_int_handler:
         # PySpark has put its own in its place, which cancels the batch that Ctrl-C is to drain.

@@ -133,6 +133,22 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == "lakehouse: interrupted\n"
 
 
+@pytest.mark.parametrize("words", [["--help"], ["status"], ["doctor", "--json"], ["dlq", "list"]], ids=" ".join)
+def test_reader_that_has_gone_is_told_by_the_exit_code_alone(words: list[str], hand_lake: Any) -> None:
+    hand_lake.write()
+    config = hand_lake.folder / "conf.yaml"
+    config.write_text(json.dumps({"lake": {"root": hand_lake.settings.lake.root}}))
+    options = [] if words == ["--help"] else ["--config", str(config)]
+    command = [sys.executable, "-m", "lakehouse", *words, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    # As a shell says of a process that SIGPIPE ended; 1 would be a finding of the doctor.
+    assert (process.returncode, said) == (141, "")
+
+
 def test_unknown_command_and_missing_settings_file_are_usage_errors(tmp_path: Path) -> None:
     unknown = run("statsu")
     assert unknown.returncode == 2

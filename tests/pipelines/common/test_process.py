@@ -79,3 +79,12 @@ def test_nothing_is_logged_after_the_last_sentence() -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == ["ERROR:py4j.clientserver:before", "one sentence"]
+
+
+def test_streams_that_were_closed_at_the_start_are_no_error() -> None:
+    program = "from pipelines.common.process import run_process, say_last; run_process(lambda: say_last('why') or 3)"
+    for closed in ("1", "2"):
+        shell = f'exec "{sys.executable}" -c "{program}" {closed}>&-'
+        ended = subprocess.run(["sh", "-c", shell], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 3
+        assert ended.stderr == ("why\n" if closed == "1" else "")
