@@ -29,7 +29,7 @@ _INSPECTION = frozenset(
     "ShowTables ShowTablesExtended ShowViews".split()
 )
 """Statements that show what is there, and USE."""
-_OPTIONS = frozenset(
+READING_OPTIONS = frozenset(
     {
         "spark.sql.ansi.enabled",
         "spark.sql.casesensitive",
@@ -112,7 +112,7 @@ def _option_set(plan: Any) -> str | None:
     if plan.kv().isEmpty() or plan.kv().get()._2().isEmpty():
         return None  # it only shows
     option = str(plan.kv().get()._1())
-    return None if option.lower() in _OPTIONS else f"SET {option}"
+    return None if option.lower() in READING_OPTIONS else f"SET {option}"
 
 
 def _targets(plan: Any) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.sql_cli import StatementError, run_statement
-from lakehouse.sql_plan import forbid_foreign_code, leases_for, parse, tables_written, what_it_writes
+from lakehouse.sql_plan import READING_OPTIONS, forbid_foreign_code, leases_for, parse, tables_written, what_it_writes
 from lakehouse.sql_values import show_csv
 from lakehouse.sql_write import NotConfirmedError, ReadOnlyError, Writer
 from pipelines.common.errors import LeaseHeldError
@@ -171,7 +171,7 @@ def _state(lake: Any, spark: SparkSession) -> tuple[object, ...]:
         if path.is_file()
     }
     named = [row for layer in ("silver", "gold") for row in spark.sql(f"SHOW TABLES IN {layer}").collect() if row.namespace]
-    options = {row.key: row.value for row in spark.sql("SET").collect()}
+    options = {row.key: row.value for row in spark.sql("SET").collect() if row.key.lower() not in READING_OPTIONS}
     return files, sorted(os.listdir(lake.folder)), named, options
 
 
