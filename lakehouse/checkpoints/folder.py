@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.retries import classify
 
 READERS = 16
 """Files read at the same time: on S3 a checkpoint is hundreds of small requests."""
@@ -160,5 +161,5 @@ def _told(path: str, done: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
-        msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path."
+        msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path: see {classify(error).playbook}."
         raise LakehouseError(msg) from None

@@ -12,6 +12,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
 from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.common.retries import page_for
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
@@ -53,7 +54,8 @@ def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        msg = f"The log of {name} at {name.path(settings)} cannot be read ({str(error).splitlines()[0][:200]}); repair it first."
+        said, page = str(error).splitlines()[0][:200], page_for(error, str(name))
+        msg = f"The log of {name} at {name.path(settings)} cannot be read ({said}); repair it first: see {page}."
         raise LakehouseError(msg) from None
 
 

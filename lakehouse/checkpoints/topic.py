@@ -48,7 +48,10 @@ def ask_kafka(settings: Settings, seconds: float = PATIENCE_SECONDS) -> TopicSta
         start, end = ({part.partition: future.result(seconds).offset for part, future in found.items()} for found in asked)
         return TopicState(topic=topic, topic_id=str(described.result(seconds).topic_id), start=start, end=end)
     except (KafkaException, TimeoutError):
-        msg = f"Kafka at {servers} does not answer; start it, or correct `kafka.bootstrap_servers` and `kafka.options`."
+        msg = (
+            f"Kafka at {servers} does not answer; start it, or correct `kafka.bootstrap_servers` and `kafka.options` "
+            "(playbooks/kafka-outage.md)."
+        )
         raise TransientError(msg) from None
 
 

@@ -18,6 +18,8 @@ from lakehouse.verify.archive import ArchiveFiles, find_archive
 from lakehouse.verify.database import Database
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.plain_read import rows_dataset
+from pipelines.common.playbooks import ARCHIVE, table_in
+from pipelines.common.retries import page_for
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
     ADJUSTMENTS,
@@ -105,7 +107,7 @@ class Lake:
     def _load_archive(self) -> None:
         self.db.run("CREATE TABLE archived (topic VARCHAR, p INTEGER, o BIGINT)")
         if self.archive.names:
-            self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], "the archive of Bronze")
+            self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], ARCHIVE)
             self.db.run("INSERT INTO archived SELECT topic, p, o FROM in_archive ANTI JOIN bronze USING (topic, p, o)")
             self.db.run("INSERT INTO bronze SELECT * FROM in_archive SEMI JOIN archived USING (topic, p, o)")
             self.db.run("DROP TABLE in_archive")
@@ -138,7 +140,7 @@ class Lake:
             self.db.copy(scanner.to_reader(), name, columns)
         except (duckdb.Error, OSError) as error:
             reason = str(error).splitlines()[0]
-            msg = f"I7 violated: the data of {what} cannot be read ({reason}); restore the file or rebuild the table."
+            msg = f"I7 violated: the data of {what} cannot be read ({reason}); see {page_for(error, what)}."
             raise LakehouseError(msg) from None
 
 
@@ -174,5 +176,6 @@ def open_table(path: str) -> DeltaTable | None:
         return None
     except DeltaError as error:
         reason = str(error).splitlines()[0]
-        msg = f"I7 violated: the Delta log of {path} cannot be read ({reason}); see playbooks/full-rebuild.md."
+        page = page_for(error, table_in(path) or path)
+        msg = f"I7 violated: the Delta log of {path} cannot be read ({reason}); see {page}."
         raise LakehouseError(msg) from None

@@ -130,7 +130,8 @@ class BronzeSink:
         if metadata is None:
             msg = (
                 f"Bronze says that batch {batch_id} of generation {generation} was written, but its last 50 commits do not "
-                "show it; the table was restored or the checkpoint is old: start with a new checkpoint path."
+                "show it; the table was restored or the checkpoint is old: start with a new checkpoint path "
+                "(playbooks/checkpoint-lost.md)."
             )
             raise DataLossError(msg)
         row = BatchRow.from_metadata(metadata)
