@@ -24,7 +24,7 @@ PERMISSION = "permission"
 PROCESS = "spark-crash"
 RECORDS = "poison-flood"
 STORE = "object-store-outage"
-TABLE = "table-changed"
+TABLE = "table-contract"
 TABLE_FILES = "full-rebuild"
 UNKNOWN = "unknown-error"
 

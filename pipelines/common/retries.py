@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tenacity
+from deltalake.exceptions import DeltaError
 
 from pipelines.common import playbooks
 from pipelines.common.errors import BreakerOpenError, LakehouseError, LeaseHeldError, TransientError, own_error
@@ -39,6 +40,7 @@ __all__ = [
     "is_worth_retrying",
     "own_error_of",
     "page_for",
+    "page_for_words",
     "text_of",
 ]
 
@@ -116,9 +118,24 @@ def _cause(error: BaseException) -> Cause:
 
 
 def page_for(error: BaseException, table: str) -> str:
-    """Path of the page for an error that was met while `table` was read; the doctor's findings have the same one."""
-    found = classify(error).playbook
-    return path_of(page_for_files_of(table)) if found == path_of(playbooks.TABLE_FILES) else found
+    """Path of the page for an error that was met while `table` was read."""
+    return path_of(_of_table(classify(error).playbook, table))
+
+
+def page_for_words(words: str, table: str | None = None, otherwise: str | None = None) -> str:
+    """Name of the page for an error of which only the words are left, as in the facts of the doctor: that of the error itself.
+
+    `table` is the one that was read; where nobody knows the words it is taken for damaged, else for `otherwise`.
+    """
+    cause = classify(DeltaError(words))
+    if cause.kind is Kind.UNKNOWN:
+        return page_for_files_of(table) if table else otherwise or playbooks.UNKNOWN
+    return _of_table(cause.playbook, table)
+
+
+def _of_table(path: str, table: str | None) -> str:
+    page = path.removeprefix("playbooks/").removesuffix(".md")
+    return page_for_files_of(table) if table and page == playbooks.TABLE_FILES else page
 
 
 def _page(family: Family, found: str) -> str:
