@@ -41,8 +41,8 @@ def _sentences(path: Path, kinds: set[str]) -> Iterator[tuple[int, str]]:
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in kinds:
                 continue
             said = ast.unparse(call.args[0])
-            before = [one for one in assigned if ast.unparse(one.targets[0]) == said and one.lineno < node.lineno]
-            yield node.lineno, ast.unparse(max(before, key=lambda one: one.lineno).value) if before else said
+            before = [one for one in assigned if ast.unparse(one.targets[0]) == said and one.lineno < call.lineno]
+            yield call.lineno, ast.unparse(max(before, key=lambda one: one.lineno).value) if before else said
 
 
 def test_each_error_that_is_raised_names_its_page() -> None:

@@ -161,8 +161,8 @@ def test_commit_of_bronze_is_cut(case: Case, tmp_path: Path) -> None:
     _forget(case.lake.spark)
 
     _named(case.run(), "bronze_commit_cut", case.pages_of_doctor())
-    places = {"BRONZE": case.lake.path(BRONZE), "BACKUP": str(backup.parent)}
-    case.follow("bronze-corruption", **places, FILE=f"_delta_log/{commit.name}")
+    file = f"_delta_log/{commit.name}"
+    case.follow("bronze-corruption", BRONZE=case.lake.path(BRONZE), BACKUP=str(backup.parent), FILE=file)
     _forget(case.lake.spark)
     assert case.run() is None
     assert case.is_well("a", "b", "c")
@@ -275,7 +275,8 @@ def test_files_of_another_user(case: Case) -> None:
 
 def test_defect_of_the_project(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_args: Any, **_options: Any) -> Any:
-        return {}["cust-4711"]
+        known: dict[str, str] = {}
+        return known["cust-4711"]
 
     with monkeypatch.context() as patch:
         patch.setattr(sink, "build_silver_rows", broken)

@@ -363,7 +363,7 @@ def test_lease_that_another_holds_is_no_outage_of_kafka() -> None:
         assert found.playbook == "playbooks/spark-crash.md"
 
 
-_OF_PYTHON = ("KeyError", "AttributeError", "TypeError", "IndexError", "AssertionError", "ZeroDivisionError", "LookupError")
+_OF_PYTHON = (KeyError, AttributeError, TypeError, IndexError, AssertionError, ZeroDivisionError, LookupError, ValueError)
 _WORDS = st.text(alphabet="abcdefghij 0123456789:/.\n", max_size=60)
 
 
@@ -372,7 +372,8 @@ def _unknown_errors(draw: st.DrawFn) -> Exception:
     """An error of a class that no family has, of Python or in a trace of Java's, from the driver or from a task."""
     said = draw(_WORDS)
     if draw(st.booleans()):
-        return type(draw(st.sampled_from(_OF_PYTHON)), (Exception,), {})(said)
+        error: Exception = draw(st.sampled_from(_OF_PYTHON))(said)
+        return error
     name = draw(st.text(alphabet="bcdfghjklmnpqrstvwxz", min_size=4, max_size=9)).capitalize()
     place = draw(st.sampled_from(["", TASK, LOG, TASK + LOG]))
     return of_stream(f"org.example.{name}{draw(st.sampled_from(['Exception', 'Error']))}: {said}{place}")
