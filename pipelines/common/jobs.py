@@ -28,7 +28,7 @@ from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
 from pipelines.common.process import say_last
-from pipelines.common.retries import Kind, classify, own_error_of, text_of
+from pipelines.common.retries import Kind, classify, may_hold_values, own_error_of, text_of
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, local_path, process_settings
 from pipelines.common.traces import keep_traces_in, save_trace
@@ -290,14 +290,10 @@ def named_error(error: Exception) -> LakehouseError:
     condition = cause.name
     with suppress(Py4JError, OSError):  # it asks the JVM, which may be gone
         condition = getattr(error, "getCondition", lambda: None)() or cause.name
-    said = f"It stopped with {condition} ({cause.kind}: {cause.reason})"
-    if cause.kind is Kind.UNKNOWN:
-        trace = save_trace(error)
-        msg = f"{said}; {f'its trace is in {trace}, ' if trace else ''}see {cause.playbook}."
-    elif cause.kind is Kind.DATA:  # its words may be those of a record
-        msg = f"{said}; see the log, then {cause.playbook}."
-    else:
-        msg = f"{said}: {_first_line(error)}; see the log, then {cause.playbook}."
+    hidden = cause.kind in (Kind.DATA, Kind.UNKNOWN) and may_hold_values(error)
+    said = f"It stopped with {condition} ({cause.kind}: {cause.reason}){'' if hidden else f': {_first_line(error)}'}"
+    trace = save_trace(error) if cause.kind is Kind.UNKNOWN else None
+    msg = f"{said}; see {f'its trace in {trace}' if trace else 'the log'}, then {cause.playbook}."
     return LakehouseError(msg)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "classify",
     "is_frame",
     "is_worth_retrying",
+    "may_hold_values",
     "own_error_of",
     "page_for",
     "page_for_words",
@@ -178,6 +179,16 @@ def _jvm_exit_code() -> int | None:
         return process.wait(5) if process is not None else None
     except subprocess.TimeoutExpired:
         return None
+
+
+def may_hold_values(error: BaseException) -> bool:
+    """Whether the words of an error may be those of a record: of a task that computed on records, or of the project's own code.
+
+    What Spark, the machine or a library says in the driver is about settings, paths and plans.
+    """
+    innermost = [*chain(error)][-1]
+    is_ours = type(innermost).__module__ == "builtins" and not isinstance(innermost, OSError)
+    return is_ours or any(_IN_A_TASK.search(_texts_of(one)) for one in chain(error))
 
 
 def own_error_of(error: BaseException) -> LakehouseError | None:
