@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.retries import classify
 
 READERS = 16
 """Files read at the same time: on S3 a checkpoint is hundreds of small requests."""
@@ -161,5 +160,7 @@ def _told(path: str, done: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
+        from pipelines.common.retries import classify  # noqa: PLC0415 - only where there is an error to name
+
         msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path: see {classify(error).playbook}."
         raise LakehouseError(msg) from None

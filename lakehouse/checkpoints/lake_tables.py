@@ -12,7 +12,6 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
 from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.retries import page_for
 from pipelines.common.settings import Settings
 from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
@@ -54,6 +53,8 @@ def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        from pipelines.common.retries import page_for  # noqa: PLC0415 - only where there is an error to name
+
         said, page = str(error).splitlines()[0][:200], page_for(error, str(name))
         msg = f"The log of {name} at {name.path(settings)} cannot be read ({said}); repair it first: see {page}."
         raise LakehouseError(msg) from None

@@ -6,6 +6,7 @@ import errno
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from pipelines.common.playbooks import (
     CHECKPOINTS,
@@ -54,12 +55,17 @@ class Family:
     kind: Kind
     reason: str
     playbook: str
-    pattern: re.Pattern[str]
+    patterns: tuple[str, ...]
     in_a_task: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled where there is an error to name: commands that have none need not wait for it."""
+        return re.compile("|".join(self.patterns))
 
 
 def _family(kind: Kind, reason: str, playbook: str, *patterns: str, in_a_task: bool = False) -> Family:
-    return Family(kind, reason, playbook, re.compile("|".join(patterns)), in_a_task)
+    return Family(kind, reason, playbook, patterns, in_a_task)
 
 
 _T, _P, _D = Kind.TRANSIENT, Kind.PERMANENT, Kind.DATA

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tenacity
-from deltalake.exceptions import DeltaError
 
 from pipelines.common import playbooks
 from pipelines.common.errors import BreakerOpenError, LakehouseError, LeaseHeldError, TransientError, own_error
@@ -123,12 +122,16 @@ def page_for(error: BaseException, table: str) -> str:
     return path_of(_of_table(classify(error).playbook, table))
 
 
+_DeltaError = type("DeltaError", (Exception,), {})
+"""Stands for deltalake's error of that name, whose import takes longer than all else here."""
+
+
 def page_for_words(words: str, table: str | None = None, otherwise: str | None = None) -> str:
     """Name of the page for an error of which only the words are left, as in the facts of the doctor: that of the error itself.
 
     `table` is the one that was read; where nobody knows the words it is taken for damaged, else for `otherwise`.
     """
-    cause = classify(DeltaError(words))
+    cause = classify(_DeltaError(words))
     if cause.kind is Kind.UNKNOWN:
         return page_for_files_of(table) if table else otherwise or playbooks.UNKNOWN
     return _of_table(cause.playbook, table)
