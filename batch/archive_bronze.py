@@ -122,7 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if unseen is not None:
                 raise unseen from None
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-            msg = f"A file or table cannot be read or written ({reason}); no row left Bronze unverified: mend that and run again."
+            msg = (
+                f"A file or table cannot be read or written ({reason}); no row left Bronze unverified: mend that and run again "
+                "(playbooks/bronze-archive.md)."
+            )
             raise LakehouseError(msg) from error
 
     return jobs.run_job(job, _parser(), argv)

@@ -56,7 +56,10 @@ def strip_closed(table: DeltaTable, closed_before: datetime) -> int:
             table.update_incremental()
         else:
             return int(done["num_updated_rows"])
-    msg = f"Other writers changed the dead-letter table {_TRIES} times in a row; nothing was done, run the batch again."
+    msg = (
+        f"Other writers changed the dead-letter table {_TRIES} times in a row; nothing was done, run the batch again "
+        "(playbooks/dead-letters.md)."
+    )
     raise TransientError(msg)
 
 

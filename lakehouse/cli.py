@@ -81,7 +81,7 @@ def _root() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line `args` (default: the process's) and exit.
 
-    A LakehouseError, and what Spark, Delta, Kafka or the machine raised, ends as one sentence and its code.
+    Every error ends as one sentence and a code; of one that nobody has foreseen the trace is saved in a file.
     """
     try:
         get_command(app)(args=args, prog_name="lakehouse")
@@ -96,11 +96,9 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(EXIT_CLOSED_PIPE)
         raise
     except Exception as error:
-        from pipelines.common import jobs  # noqa: PLC0415 - pyspark: only where there is an error to name
+        from pipelines.common.jobs import named_error  # noqa: PLC0415 - pyspark: only where there is an error to name
 
-        if not isinstance(error, jobs.OUTSIDE_ERRORS):
-            raise  # a mistake of this project: its trace is needed
-        _say_error(jobs.named_error(error))
+        _say_error(named_error(error))
 
 
 def _is_of_a_closed_pipe(ended: SystemExit) -> bool:

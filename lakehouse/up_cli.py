@@ -26,9 +26,11 @@ def up(
     from pipelines.common.access import require_access  # noqa: PLC0415
     from pipelines.common.logging import setup_logging  # noqa: PLC0415
     from pipelines.common.session import build_session  # noqa: PLC0415
+    from pipelines.common.traces import keep_traces_in  # noqa: PLC0415
 
     settings = process_settings(config)
     setup_logging(settings.log)
+    keep_traces_in(settings.lake.state_dir)
     names = [name.strip() for name in only.split(",")]
     unknown = [name for name in names if name not in STREAMS]
     if unknown:

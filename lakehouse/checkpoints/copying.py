@@ -81,7 +81,7 @@ def write_copy(plan: CopyPlan) -> None:
     if gone := [name for name in order if name not in contents]:
         msg = (
             f"The checkpoint {plan.source.path} changed while it was read ({gone[0]} is gone), so nothing was written; stop its "
-            "job, or try again."
+            "job, or try again (playbooks/checkpoint-lost.md)."
         )
         raise LakehouseError(msg)
     contents |= plan.replaced

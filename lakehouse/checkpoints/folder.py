@@ -163,5 +163,7 @@ def _told(path: str, done: str) -> Iterator[None]:
     except OSError as error:
         if (unseen := as_unreadable(error, path)) is not None:
             raise unseen if done == "read" else unreadable(error.filename or path, error, "writable") from None
-        msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path."
+        from pipelines.common.retries import classify  # noqa: PLC0415 - only where there is an error to name
+
+        msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path: see {classify(error).playbook}."
         raise LakehouseError(msg) from None

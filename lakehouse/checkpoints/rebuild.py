@@ -104,7 +104,8 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
     if topic_id(table) != topic.topic_id:
         msg = (
             f"Bronze holds topic {topic.topic} with id {topic_id(table)}, but Kafka's has id {topic.topic_id}: it was made anew, "
-            "and its offsets mean other records; give the new topic a lake of its own (`lake.root`)."
+            "and its offsets mean other records; give the new topic a lake of its own (`lake.root`); "
+            "see playbooks/kafka-outage.md."
         )
         raise DataLossError(msg)
     rows = LedgerReader(settings).rows(job="bronze")
@@ -166,7 +167,7 @@ def _refuse_taken_back(settings: Settings, ledger: LedgerReader) -> None:
                 msg = (
                     f"{name} was restored to version {restore.kept} by hand, and {gone} batches had written after it: a new "
                     f"checkpoint would go on behind their records; run `lakehouse rollback {name} --to {restore.kept} --repair`, "
-                    "which reads them again."
+                    "which reads them again (playbooks/bad-deploy.md)."
                 )
                 raise DataLossError(msg)
 

@@ -95,7 +95,7 @@ def _require_kafka(settings: Settings, marker: Marker, end: KafkaPosition) -> No
     if topic.topic_id != marker.source:
         msg = (
             f"The checkpoint is of a topic with id {marker.source}, but Kafka's {topic.topic} has id {topic.topic_id}: it was "
-            "made anew, and the offsets mean other records; a rewind is not possible."
+            "made anew, and the offsets mean other records; a rewind is not possible (playbooks/kafka-outage.md)."
         )
         raise DataLossError(msg)
     if short := cut_short(end.offsets, topic.end):
@@ -104,7 +104,7 @@ def _require_kafka(settings: Settings, marker: Marker, end: KafkaPosition) -> No
     if lost := lost_ranges(end.offsets, topic.start):
         msg = (
             f"Kafka no longer holds the offsets after this batch: {listed(lost)}; rewind to a later batch, or replay from "
-            "Bronze, which may hold them."
+            "Bronze, which may hold them (playbooks/retention-overrun.md)."
         )
         raise DataLossError(msg)
 
@@ -122,7 +122,7 @@ def _require_versions(settings: Settings, marker: Marker, end: DeltaPosition) ->
     if not end.is_snapshot and end.version < begins:
         msg = (
             f"The log of {name} begins at version {begins}, so versions {end.version} to {begins - 1} cannot be read again; "
-            "rewind to a later batch, or rebuild the checkpoint."
+            "rewind to a later batch, or rebuild the checkpoint (playbooks/checkpoint-lost.md)."
         )
         raise DataLossError(msg)
 

@@ -84,10 +84,16 @@ class S3Folder:
                 msg = f"The bucket {self._bucket} of {what} does not exist; correct the URI or make the bucket."
                 raise UsageError(msg) from None
             if code in _AGAIN:
-                msg = f"{what} cannot be {done} now (S3 says {code}); try again."
+                msg = f"{what} cannot be {done} now (S3 says {code}); try again (playbooks/object-store-outage.md)."
                 raise TransientError(msg) from None
-            msg = f"{what} cannot be {done} (S3 says {code}); check the credentials, their rights and AWS_ENDPOINT_URL."
+            msg = (
+                f"{what} cannot be {done} (S3 says {code}); check the credentials, their rights and AWS_ENDPOINT_URL "
+                "(playbooks/object-store-outage.md)."
+            )
             raise UnreadableError(msg) from None
         except BotoCoreError as error:
-            msg = f"{what} cannot be {done} ({type(error).__name__}); check the network, AWS_ENDPOINT_URL and the credentials."
+            msg = (
+                f"{what} cannot be {done} ({type(error).__name__}); check the network, AWS_ENDPOINT_URL and the credentials "
+                "(playbooks/object-store-outage.md)."
+            )
             raise TransientError(msg) from None

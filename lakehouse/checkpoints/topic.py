@@ -54,7 +54,10 @@ def ask_kafka(settings: Settings, seconds: float = PATIENCE_SECONDS) -> TopicSta
         )
         return TopicState(topic=topic, topic_id=str(described.result(seconds).topic_id), start=start, end=end, stable=stable)
     except (KafkaException, TimeoutError):
-        msg = f"Kafka at {servers} does not answer; start it, or correct `kafka.bootstrap_servers` and `kafka.options`."
+        msg = (
+            f"Kafka at {servers} does not answer; start it, or correct `kafka.bootstrap_servers` and `kafka.options` "
+            "(playbooks/kafka-outage.md)."
+        )
         raise TransientError(msg) from None
 
 

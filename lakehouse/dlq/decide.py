@@ -95,7 +95,10 @@ def discard(table: DeltaTable, chosen: LetterFilter, reason: str) -> int:
             table.update_incremental()
         else:
             return int(done["num_updated_rows"])
-    msg = f"Other writers changed the dead-letter table {_TRIES} times in a row; nothing was discarded, run the command again."
+    msg = (
+        f"Other writers changed the dead-letter table {_TRIES} times in a row; nothing was discarded, run the command again "
+        "(playbooks/dead-letters.md)."
+    )
     raise TransientError(msg)
 
 

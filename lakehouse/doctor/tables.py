@@ -11,17 +11,10 @@ from lakehouse.checkpoints.starting import covered, subtract
 from lakehouse.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.ledger import merge_ranges
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.common.playbooks import MADE_FROM, STORE, TABLE
+from pipelines.common.retries import page_for_words
 
 _SHOWN = 5
-_MADE_FROM = {
-    str(BRONZE): ("bronze-corruption", "Kafka, as far as it still holds the records"),
-    str(DLQ): ("full-rebuild", "Bronze, but for what was decided about its letters"),
-    str(SILVER): ("full-rebuild", "Bronze"),
-    str(GOLD_HOURLY): ("full-rebuild", "Silver"),
-    str(GOLD_DAILY): ("full-rebuild", "Silver, but for issued bills"),
-}
-"""Playbook of a table whose log cannot be read, and what it can be made again from; the other tables have nothing."""
 
 
 def check_tables(facts: Facts) -> Iterator[Finding]:
@@ -45,7 +38,7 @@ def check_tables(facts: Facts) -> Iterator[Finding]:
             evidence=why,
             confidence="certain",
             at_stake=f"What may be wrong with {what} is unknown.",
-            playbook="object-store-outage",
+            playbook=page_for_words(why, otherwise=STORE if is_all else None),
             commands=(facts.commands.lakehouse("status"),),
         )
 
@@ -69,7 +62,7 @@ def _not_understood(facts: Facts, name: str, problem: str) -> Finding:
         at_stake=(
             f"No row is lost. What may be wrong in {name} is unknown, and a stream that looks rows up in it without Spark stops."
         ),
-        playbook="bad-deploy",
+        playbook=TABLE,
         commands=(facts.commands.lakehouse("status"),),
     )
 
@@ -77,7 +70,7 @@ def _not_understood(facts: Facts, name: str, problem: str) -> Finding:
 def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
     layer, _, table = name.partition(".")
     path = f"{facts.settings.lake.root.rstrip('/')}/{layer}/{table}"
-    playbook, source = _MADE_FROM.get(name, ("object-store-outage", None))
+    _, source = MADE_FROM.get(name, ("", None))
     from_where = f" It can be made again from {source}." if source else ""
     return Finding(
         id="table-unreadable",
@@ -86,7 +79,7 @@ def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
         evidence=problem,
         confidence="certain",
         at_stake=f"Nothing can read or write {name}, so its stream and all after it stand still.{from_where}",
-        playbook=playbook,
+        playbook=page_for_words(problem, name),
         commands=(f"ls -l {path}/_delta_log", facts.commands.lakehouse("status")),
     )
 

@@ -57,7 +57,9 @@ def _run(console: Console, settings: Settings, place: DemoFolder, *, events: int
     from pipelines.common.session import JARS  # noqa: PLC0415
 
     if not JARS.is_dir():
-        msg = f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven."
+        msg = (
+            f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven (playbooks/environment.md)."
+        )
         raise LakehouseError(msg)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks for that

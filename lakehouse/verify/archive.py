@@ -57,7 +57,10 @@ def find_archive(settings: Settings) -> ArchiveFiles:
         except (OSError, ValueError, KeyError, TypeError):
             named = [f"{folder}/?"]
         if not there.issuperset(named):
-            msg = f"I7 violated: the archive's manifest {base}/{path} cannot be read, or names a file that is not there."
+            msg = (
+                f"I7 violated: the archive's manifest {base}/{path} cannot be read, or names a file that is not there "
+                "(playbooks/bronze-archive.md)."
+            )
             raise LakehouseError(msg)
         names += named
     return ArchiveFiles(base, tuple(names))

@@ -19,6 +19,8 @@ from pipelines.common import opening
 from pipelines.common.errors import DamagedError, LakehouseError, UsageError
 from pipelines.common.opening import as_unreadable, existing_table, told_apart
 from pipelines.common.plain_read import rows_dataset
+from pipelines.common.playbooks import ARCHIVE
+from pipelines.common.retries import page_for
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
     ADJUSTMENTS,
@@ -112,7 +114,7 @@ class Lake:
         self.db.run("CREATE TABLE archived (topic VARCHAR, p INTEGER, o BIGINT)")
         if self.archive.names:
             with told_apart(self.archive.base):
-                self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], "the archive of Bronze")
+                self._copy(self.archive.dataset(), "in_archive", _COPIES[BRONZE], ARCHIVE)
             self.db.run("INSERT INTO archived SELECT topic, p, o FROM in_archive ANTI JOIN bronze USING (topic, p, o)")
             self.db.run("INSERT INTO bronze SELECT * FROM in_archive SEMI JOIN archived USING (topic, p, o)")
             self.db.run("DROP TABLE in_archive")
@@ -152,7 +154,7 @@ class Lake:
             if unseen is not None:
                 raise unseen from None
             reason = str(error).splitlines()[0]
-            msg = f"I7 violated: the data of {what} cannot be read ({reason}); restore the file or rebuild the table."
+            msg = f"I7 violated: the data of {what} cannot be read ({reason}); see {page_for(error, what)}."
             raise LakehouseError(msg) from None
 
 

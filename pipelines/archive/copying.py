@@ -55,7 +55,10 @@ class CopyRun:
         unit = replace(unit, files=tuple(ArchiveFile(name, size, digest) for name, digest, size in hashes))
         problem = self.place.problem(unit)
         if problem is not None:
-            msg = f"The copy of {day} differs from Bronze: {problem}; its rows stay in Bronze, look at the disk and run again."
+            msg = (
+                f"The copy of {day} differs from Bronze: {problem}; its rows stay in Bronze, look at the disk and run again "
+                "(playbooks/bronze-archive.md)."
+            )
             raise DataLossError(msg)
         self.place.write(unit)
         return unit
@@ -67,7 +70,8 @@ class CopyRun:
             if problem is not None:
                 msg = (
                     f"The archive of {unit.day} is damaged: {problem}; what Bronze has of that day stays there. Put the file "
-                    f"back from a backup, or move the folder {self.place.path(unit.folder)} outside the archive and run again."
+                    f"back from a backup, or move the folder {self.place.path(unit.folder)} outside the archive and run again "
+                    "(playbooks/bronze-archive.md)."
                 )
                 raise DataLossError(msg)
 

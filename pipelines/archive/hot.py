@@ -182,7 +182,10 @@ class HotTable:
         names = self.write(rows())
         written += names
         if figures(read(self.dataset(names))) != figures(rows()):
-            msg = f"Rows of {file.path} that stay in Bronze were not written as they are; nothing was removed, look at the disk."
+            msg = (
+                f"Rows of {file.path} that stay in Bronze were not written as they are; nothing was removed, look at the disk "
+                "(playbooks/bronze-archive.md)."
+            )
             raise DataLossError(msg)
         yield from map(self._add, names)
 

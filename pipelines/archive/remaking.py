@@ -47,7 +47,7 @@ def remake_manifest(settings: Settings, day: date, run: str) -> Unit:
         except (pa.ArrowException, OSError, LakehouseError) as error:
             msg = (
                 f"The files in {place.path(folder)} cannot be read ({type(error).__name__}); no manifest was written: put the "
-                "folder back from a backup of the archive."
+                "folder back from a backup of the archive (playbooks/bronze-archive.md)."
             )
             raise DataLossError(msg) from None
         offsets = sum(last - first + 1 for *_, first, last in held)
@@ -56,7 +56,7 @@ def remake_manifest(settings: Settings, day: date, run: str) -> Unit:
         ):
             msg = (
                 f"The files in {place.path(folder)} hold other offsets than ops.bronze_archive has of them; no manifest was "
-                "written: put the folder back from a backup of the archive."
+                "written: put the folder back from a backup of the archive (playbooks/bronze-archive.md)."
             )
             raise DataLossError(msg)
         place.write(unit)

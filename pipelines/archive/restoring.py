@@ -70,12 +70,18 @@ def restore(settings: Settings, plan: RestorePlan, run: str) -> int:
         try:
             expected = figures(among(read(place.rows(*plan.units)), held, keep=False))
             if figures(read(hot.dataset(names))) != expected:
-                msg = "What was read from the archive was not written to Bronze as it is; nothing was restored, look at the disk."
+                msg = (
+                    "What was read from the archive was not written to Bronze as it is; nothing was restored, look at the disk "
+                    "(playbooks/bronze-archive.md)."
+                )
                 raise DataLossError(msg)
             with lease_of(settings, "bronze", job=JOB, run=run).hold():
                 now = hot.newest()
                 if len(_held(now, days)) != len(held):
-                    msg = "Other rows of these days came to Bronze meanwhile; nothing was restored, run the command again."
+                    msg = (
+                        "Other rows of these days came to Bronze meanwhile; nothing was restored, run the command again "
+                        "(playbooks/bronze-archive.md)."
+                    )
                     raise TransientError(msg)
                 now.put_back(names, {"job": JOB, "run": run, "restored": [str(day) for day in days]})
         except Exception:

@@ -213,12 +213,18 @@ class Archive:
             with told_apart(path), self.system.open_input_stream(path) as stream:
                 unit = _unit(json.loads(stream.read().decode()))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            msg = f"The manifest {path} cannot be read ({type(error).__name__}); put it back from a backup of the archive."
+            msg = (
+                f"The manifest {path} cannot be read ({type(error).__name__}); put it back from a backup of the archive "
+                "(playbooks/bronze-archive.md)."
+            )
             raise LakehouseError(msg) from None
         expected = self.path(f"{unit.folder}/{MANIFEST}")
         if path != expected:
             # A folder that was copied or renamed: its rows would be read twice, or not found.
-            msg = f"The manifest {path} is that of {expected}; put its folder back there, or move it outside the archive."
+            msg = (
+                f"The manifest {path} is that of {expected}; put its folder back there, or move it outside the archive "
+                "(playbooks/bronze-archive.md)."
+            )
             raise LakehouseError(msg)
         return unit
 

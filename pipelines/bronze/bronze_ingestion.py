@@ -69,8 +69,8 @@ def run(
         .option("maxOffsetsPerTrigger", settings.bronze.max_offsets_per_trigger)
         .load()
     )
-    writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
-    return jobs.start_stream(writer, trigger or settings.bronze.trigger, checkpoint.path)
+    writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+    return jobs.start_stream(writer, sink, trigger or settings.bronze.trigger, checkpoint.path)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
@@ -231,7 +231,8 @@ def _refuse_new_topic(path: str, known: str | None, topic: str, topic_id: str) -
     if known != topic_id:
         msg = (
             f"Bronze at {path} holds topic {topic} with id {known}, but Kafka's has id {topic_id}: it was made "
-            "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`)."
+            "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`); "
+            "see playbooks/kafka-outage.md."
         )
         raise DataLossError(msg)
 

@@ -150,7 +150,8 @@ class BronzeSink:
         if commit is None:
             msg = (
                 f"Bronze says that batch {batch_id} of generation {generation} was written, but no commit in its log shows it; "
-                "the table was restored or the checkpoint is old: start with a new checkpoint path."
+                "the table was restored or the checkpoint is old: start with a new checkpoint path "
+                "(playbooks/checkpoint-lost.md)."
             )
             raise DataLossError(msg)
         self._refuse_other_offsets(batch_id, commit.row.offsets)

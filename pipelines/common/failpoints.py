@@ -2,6 +2,7 @@
 
 `LAKEHOUSE_FAIL_AT=silver.after_append:2` kills this process and its JVM with SIGKILL the second time that point is passed.
 `LAKEHOUSE_FAIL_AT=silver.after_append:2:raise` raises a TransientError the first two times instead.
+`LAKEHOUSE_FAIL_AT=silver.after_append:2:defect` raises an error of Python instead, as a mistake of the project would.
 `LAKEHOUSE_FAIL_AT=@FILE` kills at the first point that FILE names: a driver that runs already is told where to die.
 """
 
@@ -53,7 +54,7 @@ _passed: Counter[str] = Counter()
 
 
 def reach(point: str) -> None:
-    """Die (or raise TransientError) here if this is the point, and the time, that was asked for."""
+    """Die (or raise) here if this is the point, and the time, that was asked for."""
     if not _TARGET:
         return
     if _TARGET.startswith("@"):
@@ -64,8 +65,10 @@ def reach(point: str) -> None:
     if point != _TARGET:
         return
     _passed[point] += 1
-    if _KIND == "raise":
+    if _KIND in ("raise", "defect"):
         if _passed[point] <= int(_TIMES or 1):
+            if _KIND == "defect":
+                raise RuntimeError(point)
             msg = f"The failpoint {point} raised, as {VARIABLE} asks; try again, or unset the variable."
             raise TransientError(msg)
         return

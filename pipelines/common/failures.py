@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -12,7 +13,8 @@ from pipelines.common import files
 from pipelines.common.checkpoints import MARKER
 from pipelines.common.errors import LakehouseError, StreamFailedError, own_error
 from pipelines.common.logging import Log
-from pipelines.common.retries import Cause, Kind, classify, text_of
+from pipelines.common.retries import Cause, Kind, classify, own_error_of, text_of
+from pipelines.common.traces import save_trace
 
 NAME = "lakehouse-failures.json"
 """Beside the checkpoint's own files: a process that Kubernetes starts again knows that it is not the first to fail."""
@@ -29,10 +31,13 @@ class Failure:
     count: int
     cause: Cause
     own: LakehouseError | None
+    trace: Path | None = None
+    """Where the trace of an error that nobody has foreseen lies."""
 
     def is_final(self, attempts: int) -> bool:
         """Whether trying again by itself makes no sense any more."""
-        return self.cause.kind in (Kind.PERMANENT, Kind.DATA) or (self.cause.kind is Kind.TRANSIENT and self.count >= attempts)
+        may_pass = self.cause.kind in (Kind.TRANSIENT, Kind.UNKNOWN)
+        return self.cause.kind in (Kind.PERMANENT, Kind.DATA) or (may_pass and self.count >= attempts)
 
     def error(self) -> LakehouseError:
         """The sentence for it; one of the project's own stays as it is, and after several failures it stands behind."""
@@ -41,9 +46,11 @@ class Failure:
         times = "" if self.count == 1 else f" {self.count} times in a row"
         batch = f"batch {self.batch_id}" if self.batch_id >= 0 else "a batch"
         last = "" if self.own is None else f" The last time: {self.own}"
+        saved = "" if self.trace is None else f"; its trace is in {self.trace}"
+        page = f": see {self.cause.playbook}" if self.cause.playbook else ""
         msg = (
             f"Stream {self.stream} failed{times} in {batch} with {self.cause.name} ({self.cause.kind}: {self.cause.reason}); "
-            f"nothing is lost, its offsets did not advance: see {self.cause.playbook}.{last}"
+            f"nothing is lost, its offsets did not advance{saved}{page}.{last}"
         )
         return StreamFailedError(msg)
 
@@ -63,7 +70,8 @@ class BatchFailures:
     def note(self, error: Exception) -> Failure:
         """Count a failure and say what it was."""
         cause = classify(error)
-        own = error if isinstance(error, LakehouseError) else own_error(text_of(error))
+        own = own_error_of(error) or own_error(text_of(error))
+        trace = save_trace(error) if cause.kind is Kind.UNKNOWN else None
         if cause.kind is Kind.HELD:
             return Failure(self.stream, -1, 1, cause, own)
         # Where the checkpoint cannot even be read, it is taken for the same batch again: the count has to end.
@@ -78,7 +86,7 @@ class BatchFailures:
         except Exception as problem:  # a full disk, a dead JVM: it must not hide the failure itself
             _LOG.warning("failure cannot be recorded", stream=self.stream, cause=classify(problem).name)
         self._known = (batch, count)
-        return Failure(self.stream, batch, count, cause, own)
+        return Failure(self.stream, batch, count, cause, own, trace)
 
     def count(self, batch_id: int) -> int:
         """How often the batch failed so far."""

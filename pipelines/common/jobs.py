@@ -11,26 +11,29 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date
+from weakref import WeakKeyDictionary
 
 from confluent_kafka import KafkaException
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError
 from pyarrow.lib import ArrowException
 from pyspark.errors.exceptions.base import PySparkException
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.common.access import require_access
 from pipelines.common.contract_start import cause_in_tables
-from pipelines.common.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
+from pipelines.common.errors import EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
 from pipelines.common.failures import BatchFailures
 from pipelines.common.leases import release_checkpoint
 from pipelines.common.logging import Log, setup_logging
 from pipelines.common.opening import as_unreadable, names_in
 from pipelines.common.process import on_stop_signals, say_last
-from pipelines.common.retries import classify, text_of
+from pipelines.common.retries import Kind, classify, may_hold_values, own_error_of, text_of
 from pipelines.common.session import build_session
 from pipelines.common.settings import Settings, local_path, process_settings
+from pipelines.common.traces import keep_traces_in, save_trace
 
 AVAILABLE_NOW = "available-now"
 _INTERVAL = re.compile(r"\d+\s*(milliseconds?|seconds?|minutes?|hours?)")
@@ -113,13 +116,28 @@ def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
     return f"{root}/g{max(found, default=1)}"
 
 
-def start_stream(writer: DataStreamWriter, trigger: str, checkpoint_path: str) -> StreamingQuery:
-    """Start a stream whose checkpoint this process has taken; it is given back when the stream ends."""
+BatchFunction = Callable[[DataFrame, int], None]
+_raised: WeakKeyDictionary[StreamingQuery, list[Exception]] = WeakKeyDictionary()
+"""What the batch function of a query raised last: what comes back through Java is a text without its causes."""
+
+
+def start_stream(writer: DataStreamWriter, write: BatchFunction, trigger: str, checkpoint_path: str) -> StreamingQuery:
+    """Start a stream of batches for `write`, whose checkpoint this process has taken; it is given back when the stream ends."""
+    last: list[Exception] = []
+
+    def remembered(batch: DataFrame, batch_id: int) -> None:
+        try:
+            write(batch, batch_id)
+        except Exception as error:
+            last[:] = [error]
+            raise
+
     try:
-        query = set_trigger(writer, trigger).start()
+        query = set_trigger(writer.foreachBatch(remembered), trigger).start()
     except Exception:
         release_checkpoint(checkpoint_path)
         raise
+    _raised[query] = last
 
     def give_back() -> None:
         with suppress(Exception):  # what the stream failed of is for those who started it
@@ -133,7 +151,7 @@ def start_stream(writer: DataStreamWriter, trigger: str, checkpoint_path: str) -
 def await_query(query: StreamingQuery, stop: threading.Event) -> None:
     """Wait until `query` ends or `stop` is set; then let the running batch finish before stopping.
 
-    Raises what made the query fail.
+    Raises what made the query fail; its cause is what the batch function raised, if that was it.
     """
     while query.isActive and not stop.is_set():
         query.awaitTermination(1)
@@ -141,6 +159,9 @@ def await_query(query: StreamingQuery, stop: threading.Event) -> None:
         drain(query)
     failure = query.exception()
     if failure is not None:
+        raised = _raised.get(query)
+        if raised:
+            raise failure from raised[-1]
         raise failure
 
 
@@ -250,22 +271,26 @@ def run_job(
     try:
         settings = process_settings(args.config)
         setup_logging(settings.log)
+        keep_traces_in(settings.lake.state_dir)
         return main(args, settings) or 0
     except LakehouseError as error:
         say_last(f"error: {error}")
         return error.exit_code
-    except OUTSIDE_ERRORS as error:
-        named = named_error(error)
-        say_last(f"error: {named}")
-        return named.exit_code
     except KeyboardInterrupt:
         say_last("stopped")
         return EXIT_INTERRUPTED
+    except Exception as error:
+        named = named_error(error)
+        say_last(f"error: {named}")
+        return named.exit_code
 
 
 def named_error(error: Exception) -> LakehouseError:
-    """Give one sentence for what Spark, Delta, the JVM or the machine raised; a sentence of the project's own inside it wins."""
-    own = own_error(text_of(error))
+    """Give one sentence for what Spark, Delta, the JVM, the machine or a mistake of the project raised.
+
+    A sentence of the project's own inside it wins. Of an error that nobody has foreseen the trace is saved.
+    """
+    own = own_error_of(error) or own_error(text_of(error))
     if own is None and isinstance(error, OSError | DeltaError | ArrowException):
         own = as_unreadable(error, "a file", "open to this user")
     if own is not None:
@@ -274,10 +299,14 @@ def named_error(error: Exception) -> LakehouseError:
     condition = cause.name
     with suppress(Py4JError, OSError):  # it asks the JVM, which may be gone
         condition = getattr(error, "getCondition", lambda: None)() or cause.name
-    # Of an error that PySpark does not know, Java's own text: Python's only says which call it was.
+    hidden = cause.kind in (Kind.DATA, Kind.UNKNOWN) and may_hold_values(error)
+    said = f"It stopped with {condition} ({cause.kind}: {cause.reason}){'' if hidden else f': {_first_line(error)}'}"
+    trace = save_trace(error) if cause.kind is Kind.UNKNOWN else None
+    msg = f"{said}; see {f'its trace in {trace}' if trace else 'the log'}, then {cause.playbook}."
+    return LakehouseError(msg)
+
+
+def _first_line(error: Exception) -> str:
+    """The beginning of what it says. Of an error that PySpark does not know Java's own text: Python's only names the call."""
     text = text_of(getattr(error, "java_exception", None) or error)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    msg = f"It stopped with {condition} ({cause.kind}: {cause.reason}): {first[:300]}; see the log, then {cause.playbook}."
-    failure = LakehouseError(msg)
-    failure.exit_code = EXIT_FAILURE
-    return failure
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:300]

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pipelines.common.errors import TransientError, UsageError
 from pipelines.common.logging import Log
 from pipelines.common.opening import read_text
-from pipelines.common.retries import is_transient
+from pipelines.common.retries import is_worth_retrying
 from pipelines.common.settings import EMBEDDED, Settings
 
 _LOG = Log("kafka")
@@ -136,7 +136,7 @@ def wait_for_topic(settings: Settings) -> TopicState:
     except tenacity.RetryError:
         msg = (
             f"No Kafka broker answered at {bootstrap_servers(settings)} within {settings.kafka.startup_timeout_seconds:g} s; "
-            "check that it runs and that `kafka.bootstrap_servers` and `kafka.options` are right."
+            "check that it runs and that `kafka.bootstrap_servers` and `kafka.options` are right (playbooks/kafka-outage.md)."
         )
         raise TransientError(msg) from None
     except KafkaException as error:
@@ -148,7 +148,7 @@ def wait_for_topic(settings: Settings) -> TopicState:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, (KafkaException, TimeoutError)) and is_transient(error)
+    return isinstance(error, (KafkaException, TimeoutError)) and is_worth_retrying(error)
 
 
 class TopicWatch:
@@ -173,7 +173,7 @@ class TopicWatch:
         except tenacity.RetryError:
             msg = (
                 f"Kafka at {bootstrap_servers(self._settings)} does not say whether the topic {self._settings.kafka.topic} is "
-                "the one that was read so far; check that it runs, and that nobody deleted the topic."
+                "the one that was read so far; check that it runs, and that nobody deleted the topic (playbooks/kafka-outage.md)."
             )
             raise TransientError(msg) from None
 
@@ -243,7 +243,7 @@ def offsets_at(settings: Settings, topic: TopicState, day: date) -> dict[int, in
     except (KafkaException, TimeoutError):
         msg = (
             f"Kafka at {bootstrap_servers(settings)} does not say where the day {day} begins in {topic.topic}; see that it runs "
-            "and try again."
+            "and try again (playbooks/kafka-outage.md)."
         )
         raise TransientError(msg) from None
     # The broker's answer for "none" is -1.

@@ -25,6 +25,7 @@ from pipelines.common.errors import (
     UnreadableNowError,
     UsageError,
 )
+from pipelines.common.playbooks import page_for_files_of, path_of, table_in
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -299,13 +300,14 @@ def _unknown(path: str, features: list[str]) -> UnknownFeatureError:
     place = path.removeprefix("file://").rstrip("/")
     msg = (
         f"The table {place} has {', '.join(features)}, which the readers without Spark do not understand, so its rows were not "
-        "read; `lakehouse sql` reads them, and docs/architecture.md (Readers without Spark) says how to switch it off."
+        "read; `lakehouse sql` reads them, and playbooks/table-contract.md says how to switch it off."
     )
     return UnknownFeatureError(msg)
 
 
 def _damaged(path: str, error: Exception) -> DamagedError:
-    msg = f"The log of the table {path} is damaged ({_reason(error)[:200]}); see playbooks/full-rebuild.md."
+    page = path_of(page_for_files_of(table_in(path) or ""))
+    msg = f"The log of the table {path} is damaged ({_reason(error)[:200]}); see {page}."
     return DamagedError(msg)
 
 

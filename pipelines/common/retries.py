@@ -9,36 +9,53 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import tenacity
 
+from pipelines.common import playbooks
 from pipelines.common.errors import (
     BreakerOpenError,
     DamagedError,
     LakehouseError,
     LeaseHeldError,
-    PoisonBatchError,
     TransientError,
     UnknownFeatureError,
     UnreadableError,
     UnreadableNowError,
     own_error,
 )
+from pipelines.common.families import (
+    CUT_CHECKPOINT,
+    ERRNO,
+    FAMILIES,
+    JVM_IS_SILENT,
+    LOST_JVM,
+    LOST_WORKER,
+    NO_MEMORY,
+    REFUSED,
+    TABLE_FILE,
+    Family,
+    Kind,
+)
+from pipelines.common.playbooks import page_for_files_of, path_of, table_in
 from pipelines.common.settings import RetrySettings
 
-
-class Kind(StrEnum):
-    """What can be done about an error."""
-
-    TRANSIENT = "transient"
-    """The same work may succeed later: retry with backoff."""
-    PERMANENT = "permanent"
-    """The same work fails again until somebody acts: stop."""
-    DATA = "data"
-    """Permanent, and one of the records looks like the cause: look for it."""
-    HELD = "held"
-    """The circuit breaker is open: wait, it is no failure."""
+__all__ = [
+    "POISON_PLAYBOOK",
+    "Cause",
+    "Kind",
+    "backoff_seconds",
+    "chain",
+    "classify",
+    "is_frame",
+    "is_worth_retrying",
+    "may_hold_values",
+    "own_error_of",
+    "page_for",
+    "page_for_words",
+    "text_of",
+    "trace_of",
+]
 
 
 @dataclass(frozen=True)
@@ -49,224 +66,29 @@ class Cause:
     name: str
     reason: str
     playbook: str
+    """Path of the page that leads out; empty where an error's own sentence does."""
 
     @property
     def suspects_data(self) -> bool:
         """Whether a record may be behind it: surely not where the outside world is known to have failed."""
-        return self.kind is Kind.DATA or (self.kind is Kind.TRANSIENT and self.reason in (_LOST_WORKER, _UNKNOWN))
+        return self.kind in (Kind.DATA, Kind.UNKNOWN) or self.reason == LOST_WORKER
 
 
-_LOST_JVM = "the JVM of this process is gone"
-_NO_MEMORY = "memory is exhausted"
 _NO_MEMORY_EXIT = 3
 """Exit code of a JVM that ends by its ExitOnOutOfMemoryError, which pipelines/common/session.py asks for."""
-_JVM_IS_SILENT = "Answer from Java side is empty"
-_LOST_WORKER = "a worker was lost"
-_UNKNOWN = "the cause is not known"
-_NO_HANDLE = "no file handle is free, the limit `ulimit -n` is too low or something leaks them"
-
-
-@dataclass(frozen=True)
-class _Family:
-    kind: Kind
-    reason: str
-    playbook: str
-    pattern: re.Pattern[str]
-
-
-def _family(kind: Kind, reason: str, playbook: str, *patterns: str) -> _Family:
-    return _Family(kind, reason, playbook, re.compile("|".join(patterns)))
-
-
-_T, _P, _D = Kind.TRANSIENT, Kind.PERMANENT, Kind.DATA
-_FAMILIES = (
-    # The first that fits wins. A trace holds the whole chain of causes, so what is certain comes before what is general.
-    _family(
-        _P,
-        _LOST_JVM,
-        "spark-crash",
-        r"Py4JNetworkError",
-        _JVM_IS_SILENT,
-        # What Python is told where the answer was cut; with a trace it is an error of a JVM that lives.
-        r"protocol\.Py4JError(?=: An error occurred while calling (?!.*Trace:))",
-    ),
-    # It comes as a missing file, a refused connection or a failed read, with these words in it.
-    _family(_T, _NO_HANDLE, "spark-crash", r"Too many open files(?: in system)?"),
-    _family(
-        _P,
-        "offsets that were to be read are gone",
-        "retention-overrun",
-        r"KAFKA_DATA_LOSS[.\w]*",
-        r"OffsetOutOfRangeException",
-        r"may have been lost because they are not available in Kafka",
-    ),
-    _family(
-        _P,
-        "a checkpoint is cut",
-        "checkpoint-lost",
-        # Hadoop's own checksum, of a file of the checkpoint: of a table's it is the family after this one.
-        r"ChecksumException(?=[^\n]*/(?:offsets|commits|sources|state|metadata)\b)",
-    ),
-    _family(
-        _P,
-        "a file of a table is missing or cut",
-        "full-rebuild",
-        r"FAILED_READ_FILE\.FILE_NOT_EXIST",
-        r"DELTA_(?:FILE_NOT_FOUND|LOG_FILE_NOT_FOUND|TRUNCATED_TRANSACTION_LOG|VERSIONS_NOT_CONTIGUOUS|STATE_RECOVER_ERROR)\w*",
-        r"ChecksumException",
-        r"ArrowInvalid(?=:[^\n]*Parquet)|OSError(?=: (?:Couldn't deserialize thrift|Unexpected end of stream|Corrupt ))",
-        r"DeltaError(?=: Kernel error: (?:Json error|No table metadata|Generic delta kernel error: Expected contiguous))",
-    ),
-    _family(
-        _P,
-        "a checkpoint is cut",
-        "checkpoint-lost",
-        r"(?:Incomplete|Malformed) log file",
-        r"CANNOT_LOAD_STATE_STORE[.\w]*",
-        r"STATE_STORE_\w*CHECKSUM\w*",
-        r"InvalidProtocolBufferException",
-    ),
-    _family(
-        _P,
-        "Kafka refuses this client",
-        "kafka-outage",
-        r"kafka\.common\.errors\.\w*Auth(?:entication|orization)\w*Exception",
-        r"(?<=KafkaError\{code=)(?:_AUTHENTICATION|_INVALID_ARG|_SSL|\w+_(?:AUTHENTICATION|AUTHORIZATION)_FAILED"
-        r"|UNSUPPORTED_SASL_MECHANISM|ILLEGAL_SASL_STATE)\b",
-    ),
-    _family(
-        _P,
-        "access is refused",
-        "object-store-outage",
-        r"AccessDeniedException",
-        r"AccessControlException",
-        r"\w*AuthorizationException",
-        r"\w*AuthenticationException",
-        r"NoAuthWithAWSException",
-        r"CredentialInitializationException",
-        r"PermissionError",
-        r"Permission denied",
-        r"Read-only file system",
-    ),
-    _family(_P, _NO_MEMORY, "spark-crash", r"OutOfMemoryError", r"MemoryError"),
-    _family(
-        _T,
-        "another writer committed first, or the table changed under the reader",
-        "spark-crash",
-        r"Concurrent(?:Append|DeleteRead|DeleteDelete|Transaction|Write|Modification)Exception",
-        r"(?:Metadata|Protocol)ChangedException",
-        r"DELTA_CONCURRENT_\w+",
-        r"DELTA_SCHEMA_CHANGE(?:D\w*|_SINCE_ANALYSIS)",
-        r"CommitFailedError",
-        r"FileAlreadyExistsException",
-    ),
-    _family(_T, "a disk is full", "disk-full", r"No space left on device", r"Disk quota exceeded", r"DiskErrorException"),
-    _family(
-        _T,
-        "Kafka does not answer",
-        "kafka-outage",
-        r"kafka\.common\.errors\.(?:Timeout|Disconnect|Network|Retriable|\w*NotAvailable|NotLeaderOrFollower|NotCoordinator"
-        r"|UnknownTopicOrPartition|UnknownTopicId|NotEnoughReplicas\w*|BrokerNotAvailable|KafkaStorage|\w*Epoch)\w*Exception",
-        r"kafka\.\w+\.\w*TimeoutException",
-        r"No resolvable bootstrap urls",
-        r"\bKafkaException\b",
-    ),
-    _family(
-        _T,
-        "the object store or the network does not answer",
-        "object-store-outage",
-        r"AWS(?:ServiceThrottled|Status5\w+|StatusException|ServiceIO|ApiCallTimeout|ClientIO|NoResponse|RemoteFileChanged)\w*",
-        r"S3Exception",
-        r"Sdk(?:Client)?Exception",
-        r"SlowDown|Slow Down|ServiceUnavailable|Service: S3, Status Code: 5\d\d",
-        r"SocketTimeoutException",
-        r"SocketException",
-        r"ConnectException",
-        r"UnknownHostException",
-        r"NoRouteToHostException",
-        r"SSL\w*Exception",
-        r"NoHttpResponseException",
-        r"HttpChannelEOFException",
-        r"Connection reset",
-        r"Broken pipe",
-        r"ConnectionError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|ConnectionAbortedError",
-        r"\bTimeoutException|TimeoutError",
-        r"ClosedChannelException",
-    ),
-    _family(
-        _T,
-        _LOST_WORKER,
-        "spark-crash",
-        r"ExecutorLostFailure",
-        r"FetchFailed\w*",
-        r"Python worker exited unexpectedly",
-        r"PYTHON_WORKER_\w+",
-    ),
-    _family(
-        _P,
-        "somebody changed a property or a feature of a table",
-        "table-contract",
-        r"DELTA_CANNOT_MODIFY_APPEND_ONLY",
-        r"DELTA_MISSING_CHANGE_DATA|DELTA_CHANGE_TABLE_FEED_DISABLED",
-        r"DELTA_UNSUPPORTED_FEATURES?_\w+|DELTA_INVALID_PROTOCOL_VERSION",
-    ),
-    _family(
-        _P,
-        "a schema does not fit",
-        "schema-change",
-        r"AnalysisException",
-        r"SchemaMismatchError",
-        r"DELTA_\w*SCHEMA\w*",
-        r"DELTA_\w*(?:COLUMN|TYPE)\w*MISMATCH\w*",
-        r"SchemaColumnConvertNotSupportedException",
-        r"FAILED_READ_FILE\.PARQUET_COLUMN_DATA_TYPE_MISMATCH",
-    ),
-    _family(
-        _P,
-        "a checkpoint does not fit",
-        "checkpoint-lost",
-        r"STREAMING_CHECKPOINT\w*|CHECKPOINT_\w+",
-        r"INVALID_LOG_VERSION[.\w]*",
-        r"batch \d+ doesn't exist",
-        r"DELTA_STREAMING_\w+|DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE",
-        r"_LEGACY_ERROR_TEMP_30\d\d",
-    ),
-    _family(_P, "a file is missing", "full-rebuild", r"FileNotFoundException", r"FileNotFoundError", r"FAILED_READ_FILE[.\w]*"),
-    _family(
-        _D,
-        "a record cannot be processed",
-        "poison-flood",
-        r"SQLSTATE: 22\w{3}",
-        r"(?:java\.lang|java\.time|org\.apache\.spark|pyspark[.\w]*)\.(?:Spark)?"
-        r"(?:Arithmetic|NumberFormat|DateTime|ArrayIndexOutOfBounds|StringIndexOutOfBounds|IndexOutOfBounds|NullPointer|ClassCast"
-        r"|NegativeArraySize|IllegalArgument|UnsupportedOperation)Exception",
-        r"SparkRuntimeException",
-        r"java\.lang\.StackOverflowError",
-        r"java\.nio\.(?:charset\.\w+|Buffer\w+)Exception",
-        r"Json\w*Exception",
-        r"Arrow(?:Invalid|TypeError)",
-        r"(?:Overflow|Unicode\w+|Value)Error",
-    ),
-)
-_ERRNO = {
-    errno.EMFILE: (_T, _NO_HANDLE, "spark-crash"),
-    errno.ENFILE: (_T, _NO_HANDLE, "spark-crash"),
-    errno.ENOSPC: (_T, "a disk is full", "disk-full"),
-    errno.EDQUOT: (_T, "a disk is full", "disk-full"),
-    errno.EACCES: (_P, "access is refused", "object-store-outage"),
-    errno.EPERM: (_P, "access is refused", "object-store-outage"),
-    errno.EROFS: (_P, "access is refused", "object-store-outage"),
-}
+_UNKNOWN = "nobody has foreseen this error"
 _CLASS = re.compile(r"\b(?:[a-z_]\w*\.)+([A-Z]\w*(?:Exception|Error|Failure))\b")
 
-
-def _page(playbook: str) -> str:
-    return f"playbooks/{playbook}.md"
-
-
-POISON_PLAYBOOK = _page("poison-flood")
+POISON_PLAYBOOK = path_of(playbooks.RECORDS)
 _READS_CHECKPOINT = re.compile(r"\bat \S+\.streaming\.checkpointing\.\w+\.deserialize\(|\bat \S+SourceOffset\$?\.apply\(")
-"""A frame of Spark reading a checkpoint's file: data that cannot be understood there are no record's."""
+"""A frame of Spark reading a checkpoint's file: what cannot be understood there is no record."""
+_IN_A_TASK = re.compile(r"\bat org\.apache\.spark\.(?:scheduler\.Task\.run|executor\.Executor\$TaskRunner\.)|TASK_WRITE_FAILED")
+"""A frame of an executor's task: what the driver itself does is planning, logs, ledgers and leases, and no record."""
+_READS_A_LOG = re.compile(
+    r"\bat org\.apache\.spark\.sql\.delta\.(?:Snapshot|SnapshotState|SnapshotManagement|Checkpoints|DeltaHistoryManager"
+    r"|stats\.DataSkippingReader)\w*[.$]"
+)
+"""A frame of Delta reading a table's log, which it does by tasks too."""
 _FRAME = re.compile(r'\s*(?:at \S+\(|File ")')
 """A line of a stack: it names classes that failed nothing."""
 
@@ -274,42 +96,81 @@ _FRAME = re.compile(r'\s*(?:at \S+\(|File ")')
 def classify(error: BaseException) -> Cause:
     """Say whether the work behind `error` may succeed later, by classes and conditions of the whole chain of causes.
 
-    What nobody knows counts as transient: the work is idempotent, and the number of retries is bounded.
+    A record is suspected only where a task failed that was computing on records. What nobody has foreseen is UNKNOWN: it is
+    retried, since the work is idempotent, and the number of retries is bounded.
     """
     cause = _cause(error)
-    if cause.reason == _LOST_JVM and _jvm_exit_code() == _NO_MEMORY_EXIT:
+    if cause.reason == LOST_JVM and _jvm_exit_code() == _NO_MEMORY_EXIT:
         # The error that its JVM ran into has not reached Python.
-        return Cause(_P, "OutOfMemoryError", _NO_MEMORY, cause.playbook)
+        return Cause(Kind.PERMANENT, "OutOfMemoryError", NO_MEMORY, cause.playbook)
     return cause
 
 
 def _cause(error: BaseException) -> Cause:
-    own = next((one for one in _chain(error) if isinstance(one, LakehouseError)), None)
     trace = trace_of(error)
-    text = "\n".join(line for line in trace.splitlines() if not _FRAME.match(line))
-    own = own or own_error(text)
+    text = _without_frames(trace)
+    own = own_error_of(error) or own_error(text)
     if own is not None:
         return _own_cause(own)
-    for one in _chain(error):
+    for one in chain(error):
         if isinstance(one, ConnectionError) and _is_in_py4j(one):
-            return Cause(_P, type(one).__name__, _LOST_JVM, _page("spark-crash"))
-        if isinstance(one, OSError) and one.errno in _ERRNO:
-            kind, reason, playbook = _ERRNO[one.errno]
-            return Cause(kind, errno.errorcode[one.errno], reason, _page(playbook))
-    for family in _FAMILIES:
+            return Cause(Kind.PERMANENT, type(one).__name__, LOST_JVM, path_of(playbooks.PROCESS))
+        if isinstance(one, OSError) and one.errno in ERRNO:
+            kind, reason, playbook = ERRNO[one.errno]
+            return Cause(kind, errno.errorcode[one.errno], reason, path_of(playbook))
+    may_be_a_record = bool(_IN_A_TASK.search(trace)) and not _READS_A_LOG.search(trace)
+    for family in FAMILIES:
         found = family.pattern.search(text)
-        if found:
-            name = found[0].rsplit(".", 1)[-1] if "." in found[0] else found[0]
-            if family.kind is _D and _READS_CHECKPOINT.search(trace):
-                return Cause(_P, name, "a checkpoint is cut", _page("checkpoint-lost"))
-            return Cause(family.kind, name, family.reason, _page(family.playbook))
-    named = _CLASS.findall(text)
-    return Cause(_T, named[-1] if named else type(error).__name__, _UNKNOWN, _page("spark-crash"))
+        if found is None or (family.in_a_task and not may_be_a_record):
+            continue
+        name = found[0].rsplit(".", 1)[-1] if "." in found[0] else found[0]
+        return Cause(family.kind, name, family.reason, path_of(_page(family, text[found.start() :])))
+    if _READS_CHECKPOINT.search(trace):
+        return Cause(Kind.PERMANENT, _last_class(error), CUT_CHECKPOINT, path_of(playbooks.CHECKPOINTS))
+    return Cause(Kind.UNKNOWN, _last_class(error), _UNKNOWN, path_of(playbooks.UNKNOWN))
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same work may succeed later."""
-    return classify(error).kind is Kind.TRANSIENT
+def page_for(error: BaseException, table: str) -> str:
+    """Path of the page for an error that was met while `table` was read."""
+    return path_of(_of_table(classify(error).playbook, table))
+
+
+_DeltaError = type("DeltaError", (Exception,), {})
+"""Stands for deltalake's error of that name, whose import takes longer than all else here."""
+
+
+def page_for_words(words: str, table: str | None = None, otherwise: str | None = None) -> str:
+    """Name of the page for an error of which only the words are left, as in the facts of the doctor: that of the error itself.
+
+    `table` is the one that was read; where nobody knows the words it is taken for damaged, else for `otherwise`.
+    """
+    cause = classify(_DeltaError(words))
+    if cause.kind is Kind.UNKNOWN:
+        return page_for_files_of(table) if table else otherwise or playbooks.UNKNOWN
+    return _of_table(cause.playbook, table)
+
+
+def _of_table(path: str, table: str | None) -> str:
+    page = path.removeprefix("playbooks/").removesuffix(".md")
+    return page_for_files_of(table) if table and page == playbooks.TABLE_FILES else page
+
+
+def _page(family: Family, found: str) -> str:
+    """The family's page; of a table's files the one for that table, if the line that was found names it."""
+    table = table_in(found.partition("\n")[0]) if family.playbook == playbooks.TABLE_FILES else None
+    return page_for_files_of(table) if table else family.playbook
+
+
+def _last_class(error: BaseException) -> str:
+    """Class of the innermost cause; where that stands for one of Java's, the last class that Java's trace names."""
+    innermost = [*chain(error)][-1]
+    named = _CLASS.findall(_without_frames(_texts_of(innermost)))
+    return named[-1] if named else type(innermost).__name__
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Whether the same work may succeed later, as far as anybody knows."""
+    return classify(error).kind in (Kind.TRANSIENT, Kind.UNKNOWN)
 
 
 def backoff_seconds(settings: RetrySettings, failures: int) -> float:
@@ -336,32 +197,39 @@ def _jvm_exit_code() -> int | None:
         return None
 
 
-_UNREAD: dict[type[LakehouseError], tuple[str, str]] = {
-    UnreadableNowError: ("a file is not readable now", "object-store-outage"),
-    UnreadableError: ("access is refused", "object-store-outage"),
-    UnknownFeatureError: ("a table has a feature that is not understood", "bad-deploy"),
-    DamagedError: ("a file of a table is missing or cut", "full-rebuild"),
-}
+def may_hold_values(error: BaseException) -> bool:
+    """Whether the words of an error may be those of a record: of a task that computed on records, or of the project's own code.
+
+    What Spark, the machine or a library says in the driver is about settings, paths and plans.
+    """
+    innermost = [*chain(error)][-1]
+    is_ours = type(innermost).__module__ == "builtins" and not isinstance(innermost, OSError)
+    return is_ours or any(_IN_A_TASK.search(_texts_of(one)) for one in chain(error))
+
+
+def own_error_of(error: BaseException) -> LakehouseError | None:
+    """The project's own error among an error and its causes."""
+    return next((one for one in chain(error) if isinstance(one, LakehouseError)), None)
 
 
 def _own_cause(error: LakehouseError) -> Cause:
-    name = type(error).__name__
+    name, playbook = type(error).__name__, error.playbook and path_of(error.playbook)
+    kind, reason = Kind.PERMANENT, "an operator has to decide"
     if isinstance(error, BreakerOpenError):
-        return Cause(Kind.HELD, name, "too many dead letters", POISON_PLAYBOOK)
-    if isinstance(error, LeaseHeldError):
-        return Cause(_T, name, "another writer holds the lease", _page("spark-crash"))
-    for of, (reason, page) in _UNREAD.items():
-        if isinstance(error, of):
-            return Cause(_T if isinstance(error, TransientError) else _P, name, reason, _page(page))
-    if isinstance(error, TransientError):
-        return Cause(_T, name, "the outside world did not answer", _page("kafka-outage"))
-    playbook = POISON_PLAYBOOK if isinstance(error, PoisonBatchError) else _page("spark-crash")
-    return Cause(_P, name, "an operator has to decide", playbook)
-
-
-def trace_of(error: BaseException) -> str:
-    """Messages and Java traces of the whole chain of causes, to be searched; never shown, they may hold payload values."""
-    return "\n".join(_texts(error))
+        kind, reason = Kind.HELD, "too many dead letters"
+    elif isinstance(error, LeaseHeldError):
+        kind, reason = Kind.TRANSIENT, "another writer holds the lease"
+    elif isinstance(error, UnreadableNowError):
+        kind, reason = Kind.TRANSIENT, "a file is not readable now"
+    elif isinstance(error, TransientError):
+        kind, reason = Kind.TRANSIENT, "the outside world did not answer"
+    elif isinstance(error, UnreadableError):
+        reason = REFUSED
+    elif isinstance(error, UnknownFeatureError):
+        reason = "a table has a feature that is not understood"
+    elif isinstance(error, DamagedError):
+        reason = TABLE_FILE
+    return Cause(kind, name, reason, playbook or "")
 
 
 def text_of(said: object) -> str:
@@ -369,10 +237,20 @@ def text_of(said: object) -> str:
     try:
         return str(said)
     except Exception:
-        return _JVM_IS_SILENT
+        return JVM_IS_SILENT
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def trace_of(error: BaseException) -> str:
+    """Messages and Java traces of the whole chain of causes, to be searched; never shown, they may hold payload values."""
+    return "\n".join(_texts_of(one) for one in chain(error))
+
+
+def is_frame(line: str) -> bool:
+    """Whether a line of a trace is a frame of Python or Java."""
+    return bool(_FRAME.match(line))
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and its causes: Python's, and those that PySpark keeps of Java's."""
     seen: set[int] = set()
     one: BaseException | None = error
@@ -382,8 +260,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or getattr(one, "_cause", None) or (None if one.__suppress_context__ else one.__context__)
 
 
-def _texts(error: BaseException) -> Iterator[str]:
-    """Class name, message and Java trace of each error in the chain: only searched, never shown."""
-    for one in _chain(error):
-        yield f"{type(one).__module__}.{type(one).__name__}: {text_of(one)}"
-        yield str(getattr(one, "_stackTrace", "") or "")
+def _texts_of(error: BaseException) -> str:
+    """Class name, message and Java trace of one error in the chain: only searched, never shown."""
+    return f"{type(error).__module__}.{type(error).__name__}: {text_of(error)}\n{getattr(error, '_stackTrace', '') or ''}"
+
+
+def _without_frames(trace: str) -> str:
+    return "\n".join(line for line in trace.splitlines() if not is_frame(line))

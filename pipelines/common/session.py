@@ -85,7 +85,10 @@ def build_session(settings: Settings, app_name: str, *, master: str | None = Non
     }
     if settings.environment == "local":
         if not JARS.is_dir():
-            msg = f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven."
+            msg = (
+                f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven "
+                "(playbooks/environment.md)."
+            )
             raise LakehouseError(msg)
         # Spark would start the `python3` of the PATH for its workers: another version, without pyspark, on a laptop.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -80,8 +80,8 @@ def run(
         .select("event_timestamp", "_commit_version")
     )
     sink = _sink(settings, checkpoint)
-    writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
-    return jobs.start_stream(writer, trigger or settings.gold.trigger, checkpoint.path)
+    writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+    return jobs.start_stream(writer, sink, trigger or settings.gold.trigger, checkpoint.path)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:

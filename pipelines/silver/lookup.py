@@ -116,7 +116,10 @@ class SilverLookup:
             return _no_facts()
         existing = Facts.from_arrow(with_kafka_ms(spark.createDataFrame(rows)).select(*self._fact_columns()).toArrow())
         if len(existing) != rows.num_rows:
-            msg = f"Spark gave {len(existing)} of {rows.num_rows} Silver rows back; stopped, since copies would be let in."
+            msg = (
+                f"Spark gave {len(existing)} of {rows.num_rows} Silver rows back; stopped, since copies would be let in "
+                "(playbooks/unknown-error.md)."
+            )
             raise LakehouseError(msg)
         return existing
 

@@ -77,8 +77,8 @@ def run(
     sink.source_version = lambda batch_id: source_version(spark, checkpoint, batch_id)
     sink.breaker = BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings))
     sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
-    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path).foreachBatch(sink)
-    return jobs.start_stream(writer, trigger or settings.silver.trigger, checkpoint.path)
+    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+    return jobs.start_stream(writer, sink, trigger or settings.silver.trigger, checkpoint.path)
 
 
 def _is_readable(spark: SparkSession, bronze: str, version: int, *, is_new: bool) -> bool:

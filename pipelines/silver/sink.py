@@ -392,7 +392,7 @@ class SilverSink:
             msg = (
                 f"Batch {batch_id} of generation {self.checkpoint.generation} comes after batch {last} was written, so the "
                 f"checkpoint {self.checkpoint.path} is an old copy, and going on would lose records; start with a new "
-                "checkpoint path."
+                "checkpoint path (playbooks/checkpoint-lost.md)."
             )
             raise DataLossError(msg)
 

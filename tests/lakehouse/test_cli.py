@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from pyspark.errors import StreamingQueryException
 from lakehouse import cli
 from pipelines.common.errors import LakehouseError, UsageError
 from pipelines.common.tables import DLQ
+from pipelines.common.traces import keep_traces_in
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +90,7 @@ def test_fault_of_the_world_is_one_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("lakehouse: ")
     assert says in line
-    assert "see the log, then playbooks/" in line
+    assert re.search(r"see (the log|its trace in \S+), then playbooks/", line)
 
 
 def test_error_whose_jvm_has_died_since_is_one_sentence(
@@ -108,10 +110,16 @@ def test_error_whose_jvm_has_died_since_is_one_sentence(
     assert "permanent: the JVM of this process is gone" in line
 
 
-def test_mistake_of_the_project_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_of_the_project_is_one_sentence_and_its_trace_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    keep_traces_in(str(tmp_path))
     set_status(monkeypatch, ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["status"])
+    assert exit_code(["status"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    (trace,) = (tmp_path / "errors").iterdir()
+    assert "ZeroDivisionError (unknown: nobody has foreseen this error)" in line
+    assert f"see its trace in {trace}, then playbooks/unknown-error.md" in line
 
 
 def test_table_whose_files_are_cut_is_one_sentence(hand_lake: Any) -> None:

@@ -272,7 +272,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut": _cut,
     "empty": lambda path: path.write_bytes(b""),
     "missing": lambda path: path.unlink(),

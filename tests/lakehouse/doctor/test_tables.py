@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from deltalake.exceptions import DeltaError
 
 from lakehouse.doctor.facts import THE_TABLES, Facts
 from lakehouse.doctor.tables import check_tables
 from lakehouse.status import TableStatus
+from pipelines.common.retries import page_for
+from pipelines.common.tables import BRONZE, GOLD_DAILY, SILVER
 from tests.lakehouse.doctor.conftest import row
 
 
@@ -26,7 +29,7 @@ def test_broken_log_names_table_and_where_it_can_come_from(sound: Facts) -> None
         ("bronze.api_usage_events", "bronze-corruption", "from Kafka"),
         ("bronze.api_usage_events_dlq", "full-rebuild", "from Bronze, but for what was decided"),
         ("gold.api_usage_daily", "full-rebuild", "from Silver, but for issued bills"),
-        ("gold.billing_adjustments", "object-store-outage", None),
+        ("gold.billing_adjustments", "full-rebuild", None),
     ],
 )
 def test_each_broken_log_has_the_page_that_mends_it(name: str, playbook: str, source: str | None, sound: Facts) -> None:
@@ -76,3 +79,21 @@ def test_what_could_not_be_read_is_said(sound: Facts) -> None:
     assert (found.id, found.severity, found.evidence) == ("not-examined", "warning", "a file is gone")
     (store,) = check_tables(replace(sound, unread={THE_TABLES: "connection refused"}))
     assert (store.id, store.severity, store.playbook) == ("store-unreachable", "critical", "object-store-outage")
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        ("Kernel error: Json error: Truncated record whilst reading string", str(SILVER)),
+        ("Kernel error: Json error: Truncated record whilst reading string", str(BRONZE)),
+        ("Kernel error: No table metadata or protocol found in delta log.", str(GOLD_DAILY)),
+        ("Kernel error: Unsupported: Feature 'notKnown' is not supported", str(SILVER)),
+        ("Generic LocalFileSystem error: Unable to open file /l/x: Permission denied (os error 13)", str(SILVER)),
+        ("Generic LocalFileSystem error: Too many open files (os error 24)", str(SILVER)),
+    ],
+)
+def test_doctor_and_error_name_one_page_for_one_cause(words: str, table: str, sound: Facts) -> None:
+    status = replace(sound.status, tables=[TableStatus(table, None, None, None, None, words)])
+    (found,) = check_tables(replace(sound, status=status))
+
+    assert found.playbook_file == page_for(DeltaError(words), table)

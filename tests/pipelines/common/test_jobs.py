@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.common import jobs
 from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
@@ -110,6 +111,46 @@ def test_sparks_error_is_one_sentence_with_its_condition(spark: SparkSession) ->
     assert "TABLE_OR_VIEW_NOT_FOUND" in str(named)
     assert "\n" not in str(named)
     assert named.exit_code == 1
+
+
+def test_mistake_of_the_project_is_one_sentence_and_its_trace_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.yaml").write_text(f"lake: {{state_dir: {tmp_path}}}\n")
+
+    def main(_args: argparse.Namespace, _settings: Settings) -> None:
+        known: dict[str, int] = {}
+        known["cust-4711"] += 1
+
+    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "s.yaml")]) == 1
+    said = capsys.readouterr().err
+    (trace,) = (tmp_path / "errors").iterdir()
+    assert said == (
+        "error: It stopped with KeyError (unknown: nobody has foreseen this error); see its trace in "
+        f"{trace}, then playbooks/unknown-error.md.\n"
+    )
+    assert f"{__file__}:" in trace.read_text()
+    assert "cust-4711" not in trace.read_text()
+
+
+def test_words_of_spark_are_shown_unless_a_record_may_have_them(spark: SparkSession) -> None:
+    with pytest.raises(Exception, match="maxColumns") as of_the_driver:
+        spark.read.format("csv").option("maxColumns", "zz").load(__file__).collect()
+    with pytest.raises(Exception, match="cust-4711") as of_a_task:
+        spark.range(1).select(F.raise_error(F.concat(F.lit("cust-4711"), F.col("id").cast("string")))).collect()
+
+    assert "maxColumns should be an integer. Found zz.; see its trace in" in str(jobs.named_error(of_the_driver.value))
+    assert "cust-4711" not in str(jobs.named_error(of_a_task.value))
+
+
+def test_what_the_batch_function_raised_is_the_cause_of_the_streams_failure(spark: SparkSession, tmp_path: Path) -> None:
+    def fail(_batch: DataFrame, _id: int) -> None:
+        raise KeyError(0)
+
+    writer = spark.readStream.format("rate").load().writeStream.option("checkpointLocation", str(tmp_path))
+    query = jobs.start_stream(writer, fail, "1 second", str(tmp_path))
+    with pytest.raises(StreamingQueryException) as caught:
+        jobs.await_query(query, threading.Event())
+
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_file_system_that_refuses_is_one_sentence_with_its_playbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,10 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from deltalake.exceptions import CommitFailedError, SchemaMismatchError
+from deltalake.exceptions import CommitFailedError, DeltaProtocolError, SchemaMismatchError
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkContext
@@ -26,6 +29,7 @@ from pipelines.common.errors import (
     TransientError,
     UsageError,
 )
+from pipelines.common.failures import Failure
 from pipelines.common.retries import Kind, backoff_seconds, classify
 from pipelines.common.settings import RetrySettings
 
@@ -44,6 +48,11 @@ Caused by: {cause}
 
 class StreamError(Exception):
     """Stands for what PySpark raises: a message with Java's trace in it."""
+
+
+TASK = "\n\tat org.apache.spark.scheduler.Task.run(Task.scala:147)"
+"""A frame of an executor that computes on records."""
+LOG = "\n\tat org.apache.spark.sql.delta.SnapshotState.computedState(SnapshotState.scala:1)"
 
 
 def of_stream(cause: str) -> StreamError:
@@ -92,9 +101,50 @@ def of_stream(cause: str) -> StreamError:
         ("software.amazon.awssdk.core.exception.SdkClientException: x", Kind.TRANSIENT, None, "object-store-outage"),
         ("java.net.SocketException: Connection reset", Kind.TRANSIENT, "SocketException", "object-store-outage"),
         ("java.nio.file.AccessDeniedException: s3a://b/k: 403 Forbidden", Kind.PERMANENT, None, "object-store-outage"),
+        ("java.nio.file.AccessDeniedException: /lake/silver/t/_delta_log", Kind.PERMANENT, None, "permission"),
+        ("java.io.FileNotFoundException: /lake/a.parquet (Permission denied)", Kind.PERMANENT, None, "permission"),
+        ("java.io.FileNotFoundException: /lake/a.parquet (Too many open files)", Kind.PERMANENT, None, "environment"),
+        ("java.lang.OutOfMemoryError: unable to create native thread: limit", Kind.PERMANENT, None, "environment"),
+        ("java.lang.ClassNotFoundException: io.delta.X", Kind.PERMANENT, None, "environment"),
+        ("java.io.IOException: Input/output error", Kind.PERMANENT, None, "object-store-outage"),
+        ("javax.net.ssl.SSLHandshakeException: PKIX", Kind.PERMANENT, None, "object-store-outage"),
+        ("org.apache.kafka.common.config.ConfigException: Invalid value", Kind.PERMANENT, None, "kafka-outage"),
+        ("org.apache.kafka.common.KafkaException: who knows", Kind.UNKNOWN, "KafkaException", "unknown-error"),
+        ("java.util.concurrent.TimeoutException: Futures timed out", Kind.TRANSIENT, None, "spark-crash"),
+        ("x.DeltaUnsupportedOperationException: [DELTA_CANNOT_MODIFY_APPEND_ONLY] x", Kind.PERMANENT, None, "table-contract"),
+        ("x.DeltaAnalysisException: [DELTA_MISSING_CHANGE_DATA] x", Kind.PERMANENT, None, "table-contract"),
+        (
+            "x.FeatureException: [DELTA_UNSUPPORTED_FEATURES_FOR_READ] x",
+            Kind.PERMANENT,
+            None,
+            "table-contract",
+        ),
+        ("x.DeltaInvariantViolationException: [DELTA_VIOLATE_CONSTRAINT_WITH_VALUES] x", Kind.PERMANENT, None, "table-contract"),
+        ("x.DeltaUnsupportedOperationException: [DELTA_SOURCE_TABLE_IGNORE_CHANGES] x", Kind.PERMANENT, None, "table-contract"),
+        ("x.AnalysisException: [DELTA_FAILED_TO_MERGE_FIELDS] x", Kind.PERMANENT, None, "table-contract"),
+        (
+            "org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] file:/l/silver/t/_change_data/c.parquet",
+            Kind.PERMANENT,
+            None,
+            "table-contract",
+        ),
+        (
+            "org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] file:/l/bronze/api_usage_events/p.parquet",
+            Kind.PERMANENT,
+            None,
+            "bronze-corruption",
+        ),
+        (
+            "x.NotFoundException: [DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE] x",
+            Kind.PERMANENT,
+            None,
+            "checkpoint-lost",
+        ),
+        ("java.io.FileNotFoundException: File /ck/silver/g1/commits/3 does not exist", Kind.PERMANENT, None, "checkpoint-lost"),
+        ("java.io.FileNotFoundException: /tmp/blockmgr-0a1b2c3d-4e/1/x (No such file)", Kind.PERMANENT, None, "spark-crash"),
         ("java.io.IOException: No space left on device", Kind.TRANSIENT, "No space left on device", "disk-full"),
         ("java.lang.OutOfMemoryError: Java heap space", Kind.PERMANENT, "OutOfMemoryError", "spark-crash"),
-        ("org.apache.spark.sql.AnalysisException: [UNRESOLVED_COLUMN] x", Kind.PERMANENT, "AnalysisException", "schema-change"),
+        ("org.apache.spark.sql.AnalysisException: [UNRESOLVED_COLUMN] x", Kind.PERMANENT, "UNRESOLVED_COLUMN", "table-contract"),
         ("java.lang.IllegalStateException: batch 7 doesn't exist", Kind.PERMANENT, None, "checkpoint-lost"),
         ("java.lang.IllegalStateException: Incomplete log file in the offset log", Kind.PERMANENT, None, "checkpoint-lost"),
         (
@@ -129,7 +179,9 @@ def of_stream(cause: str) -> StreamError:
             "JsonParseException",
             "checkpoint-lost",
         ),
-        ("com.fasterxml.jackson.core.JsonParseException: x\n\tat a.B.deserialize(B.java:1)", Kind.DATA, None, "poison-flood"),
+        ("com.fasterxml.jackson.core.JsonParseException: x\n\tat a.B.deserialize(B.java:1)", Kind.UNKNOWN, None, "unknown-error"),
+        (f"com.fasterxml.jackson.core.JsonParseException: x{TASK}", Kind.DATA, None, "poison-flood"),
+        (f"com.fasterxml.jackson.core.JsonParseException: x{TASK}{LOG}", Kind.UNKNOWN, None, "unknown-error"),
         ("java.io.FileNotFoundException: part-0.parquet", Kind.PERMANENT, "FileNotFoundException", "full-rebuild"),
         ("org.apache.spark.SparkException: [FAILED_READ_FILE.FILE_NOT_EXIST] x", Kind.PERMANENT, None, "full-rebuild"),
         (
@@ -138,10 +190,15 @@ def of_stream(cause: str) -> StreamError:
             "SocketTimeoutException",
             "object-store-outage",
         ),
-        ("java.lang.NullPointerException", Kind.DATA, "NullPointerException", "poison-flood"),
-        ("java.lang.StackOverflowError", Kind.DATA, "StackOverflowError", "poison-flood"),
+        (f"java.lang.NullPointerException{TASK}", Kind.DATA, "NullPointerException", "poison-flood"),
+        (f"java.lang.StackOverflowError{TASK}", Kind.DATA, "StackOverflowError", "poison-flood"),
+        # The same in the driver: planning, settings, the log of a table.
+        ("java.lang.NullPointerException", Kind.UNKNOWN, None, "unknown-error"),
+        ("java.lang.IllegalArgumentException: maxColumns should be an integer", Kind.UNKNOWN, None, "unknown-error"),
+        ("java.lang.UnsupportedOperationException: not here", Kind.UNKNOWN, None, "unknown-error"),
+        ("org.apache.spark.sql.catalyst.parser.ParseException: [PARSE_SYNTAX_ERROR] x", Kind.UNKNOWN, None, "unknown-error"),
         ("org.apache.spark.SparkException: ExecutorLostFailure (executor 1)", Kind.TRANSIENT, None, "spark-crash"),
-        ("com.example.OddException: what is it", Kind.TRANSIENT, "OddException", "spark-crash"),
+        ("com.example.OddException: what is it", Kind.UNKNOWN, "OddException", "unknown-error"),
     ],
 )
 def test_cause_in_javas_trace_decides(cause: str, kind: Kind, name: str | None, playbook: str | None) -> None:
@@ -160,11 +217,21 @@ def test_cause_in_javas_trace_decides(cause: str, kind: Kind, name: str | None, 
         (PermissionError(errno.EACCES, "Permission denied"), Kind.PERMANENT),
         (ConnectionResetError(errno.ECONNRESET, "reset"), Kind.TRANSIENT),
         (TimeoutError("no answer"), Kind.TRANSIENT),
-        (FileNotFoundError(errno.ENOENT, "gone"), Kind.PERMANENT),
+        (FileNotFoundError(errno.ENOENT, "gone"), Kind.UNKNOWN),
+        (OSError(errno.EMFILE, "Too many open files"), Kind.PERMANENT),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), Kind.PERMANENT),
+        (OSError(errno.EIO, "Input/output error"), Kind.PERMANENT),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory"), Kind.PERMANENT),
+        (OSError(errno.ESTALE, "Stale file handle"), Kind.TRANSIENT),
+        (CommitFailedError("Delta table is append-only"), Kind.PERMANENT),
+        (DeltaProtocolError("deletionVectors"), Kind.PERMANENT),
         (CommitFailedError("another commit"), Kind.TRANSIENT),
         (SchemaMismatchError("column"), Kind.PERMANENT),
-        (OverflowError("too large"), Kind.DATA),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), Kind.DATA),
+        # The driver's own sums and files: no record has been computed on.
+        (OverflowError("too large"), Kind.UNKNOWN),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), Kind.UNKNOWN),
+        (ValueError("no"), Kind.UNKNOWN),
+        (KeyError("no"), Kind.UNKNOWN),
         (MemoryError(), Kind.PERMANENT),
         (DataLossError("Gone."), Kind.PERMANENT),
         (CheckpointError("Foreign."), Kind.PERMANENT),
@@ -172,7 +239,7 @@ def test_cause_in_javas_trace_decides(cause: str, kind: Kind, name: str | None, 
         (PoisonBatchError("Many."), Kind.PERMANENT),
         (TransientError("No broker."), Kind.TRANSIENT),
         (BreakerOpenError("Open."), Kind.HELD),
-        (RuntimeError("who knows"), Kind.TRANSIENT),
+        (RuntimeError("who knows"), Kind.UNKNOWN),
     ],
 )
 def test_errors_of_python_and_of_the_project(error: Exception, kind: Kind) -> None:
@@ -221,7 +288,7 @@ def test_missing_column_is_a_matter_of_schema(spark: SparkSession) -> None:
         spark.range(1).select("no_such").collect()
     found = classify(caught.value)
 
-    assert (found.kind, found.playbook) == (Kind.PERMANENT, "playbooks/schema-change.md")
+    assert (found.kind, found.playbook) == (Kind.PERMANENT, "playbooks/table-contract.md")
 
 
 def test_name_of_a_cause_is_no_message(spark: SparkSession) -> None:
@@ -307,3 +374,49 @@ def test_lease_that_another_holds_is_no_outage_of_kafka() -> None:
 
         assert (found.kind, found.reason) == (Kind.TRANSIENT, "another writer holds the lease")
         assert found.playbook == "playbooks/spark-crash.md"
+
+
+_OF_PYTHON = (KeyError, AttributeError, TypeError, IndexError, AssertionError, ZeroDivisionError, LookupError, ValueError)
+_WORDS = st.text(alphabet="abcdefghij 0123456789:/.\n", max_size=60)
+
+
+@st.composite
+def _unknown_errors(draw: st.DrawFn) -> Exception:
+    """An error of a class that no family has, of Python or in a trace of Java's, from the driver or from a task."""
+    said = draw(_WORDS)
+    if draw(st.booleans()):
+        error: Exception = draw(st.sampled_from(_OF_PYTHON))(said)
+        return error
+    name = draw(st.text(alphabet="bcdfghjklmnpqrstvwxz", min_size=4, max_size=9)).capitalize()
+    place = draw(st.sampled_from(["", TASK, LOG, TASK + LOG]))
+    return of_stream(f"org.example.{name}{draw(st.sampled_from(['Exception', 'Error']))}: {said}{place}")
+
+
+@given(error=_unknown_errors())
+@hypothesis_settings(deadline=None, max_examples=300)
+def test_what_nobody_has_foreseen_is_called_unknown_and_ends(error: Exception) -> None:
+    cause = classify(error)
+    assert (cause.kind, cause.playbook) == (Kind.UNKNOWN, "playbooks/unknown-error.md")
+    assert cause.suspects_data  # Silver looks for a record at the last attempt, and names the error unknown all the same
+    ends = [Failure("silver", 3, count, cause, None).is_final(6) for count in range(1, 8)]
+    assert ends == [False] * 5 + [True] * 2
+
+
+_SUSPICIOUS = (
+    "java.lang.IllegalArgumentException",
+    "java.lang.UnsupportedOperationException",
+    "java.lang.ArithmeticException",
+    "java.lang.NullPointerException",
+    "java.time.DateTimeException",
+    "org.apache.spark.SparkRuntimeException",
+    "com.fasterxml.jackson.core.JsonParseException",
+    "pyarrow.lib.ArrowInvalid",
+    "builtins.ValueError",
+)
+
+
+@given(name=st.sampled_from(_SUSPICIOUS), said=_WORDS, tail=st.sampled_from(["", LOG, TASK + LOG]))
+@hypothesis_settings(deadline=None, max_examples=200)
+def test_record_is_suspected_only_where_a_task_computed_on_records(name: str, said: str, tail: str) -> None:
+    assert classify(of_stream(f"{name}: {said}{tail}")).kind is Kind.UNKNOWN
+    assert classify(of_stream(f"{name}: {said}{TASK}")).kind is Kind.DATA
