@@ -74,7 +74,7 @@ def test_table_that_is_not_understood_is_neither_damaged_nor_to_be_rebuilt(sound
     problem = "The table /lake/silver/t has deletionVectors, which the readers without Spark do not understand."
     table = TableStatus("silver.api_usage_events", 3, 30, 1, 1, problem, "not understood")
     (found,) = diagnose(replace(sound, status=replace(sound.status, tables=[table])))
-    assert (found.id, found.severity, found.playbook) == ("table-not-understood", "warning", "bad-deploy")
+    assert (found.id, found.severity, found.playbook) == ("table-not-understood", "warning", "table-contract")
     assert "rebuild" not in " ".join([found.evidence, found.at_stake, *found.commands])
 
 
