@@ -9,7 +9,7 @@ from batch import reconciliation
 from pipelines.archive import records as archive
 from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
-from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, TRANSACTION_RETENTION
+from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, LEFT_BEHIND, TRANSACTION_RETENTION
 from pipelines.common.delta import TableDef
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
@@ -110,7 +110,8 @@ def _contract() -> str:
         least = "; ".join(f"`{key}`: {days} days" for key, days in contract.least.items())
         lines.append(f"| {name} | {'; '.join(fixed)}; `{TRANSACTION_RETENTION}` not set | {least} |")
     features = ", ".join(f"`{feature}`" for feature in sorted(ALLOWED_FEATURES))
-    return "\n".join([*lines, "", f"Table features that a table may have: {features}.", ""])
+    said = f"Table features that a table may have: {features}; of those that Spark writes also `{LEFT_BEHIND}`."
+    return "\n".join([*lines, "", said, ""])
 
 
 def _table(table: TableDef) -> str:

@@ -17,6 +17,7 @@ from pipelines.common.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
     BRONZE,
+    BRONZE_ARCHIVE,
     CIRCUIT_BREAKER,
     DLQ,
     GOLD_DAILY,
@@ -60,6 +61,9 @@ ALLOWED_FEATURES = frozenset(
     }
 )
 """Table features that each reader and writer of the project was tried with."""
+LEFT_BEHIND = "checkpointProtection"
+"""What Delta puts in the place of a feature that was dropped, as long as the table's history has traces of it. All readers pass it
+over; Spark writes such a table, deltalake does not."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,13 @@ class Contract:
 
     `fixed`: properties with the value that they have (where not set, Delta's default); `harmless`: those of them that the start
     of a job sets back by itself, as that alters no row and stops no reader. `least`: shortest retention in days, for readers that
-    are behind.
+    are behind. `features`: table features that it may have.
     """
 
     fixed: Mapping[str, str]
     harmless: frozenset[str] = frozenset()
     least: Mapping[str, int] = field(default_factory=lambda: {FILE_RETENTION: 7, LOG_RETENTION: 7})
+    features: frozenset[str] = ALLOWED_FEATURES | {LEFT_BEHIND}
 
 
 _ONLY_ADDED_TO = (LEDGER, RECONCILIATION, KNOWN_GAPS, CIRCUIT_BREAKER)
@@ -83,7 +88,9 @@ _ONLY_ADDED_TO = (LEDGER, RECONCILIATION, KNOWN_GAPS, CIRCUIT_BREAKER)
 def _contract(name: TableName) -> Contract:
     fixed = {DELETION_VECTORS: "false", COLUMN_MAPPING: "none"}
     if name in _ONLY_ADDED_TO:
-        return Contract(fixed)
+        return Contract(fixed, features=ALLOWED_FEATURES if name != RECONCILIATION else ALLOWED_FEATURES | {LEFT_BEHIND})
+    if name == BRONZE_ARCHIVE:
+        return Contract({**fixed, APPEND_ONLY: "false"}, features=ALLOWED_FEATURES)
     fixed[APPEND_ONLY] = "false"
     if name in (BRONZE, ADJUSTMENTS):
         # A guard against others' deletes: to set it again needs nobody's decision.
@@ -152,7 +159,7 @@ _COLUMN_MAPPING_READER = 2
 def differences(name: TableName, facts: TableFacts) -> Iterator[Difference]:
     """Compare a table with its contract."""
     contract = CONTRACTS[name]
-    for feature in sorted(facts.features - ALLOWED_FEATURES):
+    for feature in sorted(facts.features - contract.features):
         yield Difference(name, "feature", feature, "on", "off")
     for key, expected in contract.fixed.items():
         found = facts.properties.get(key, _DEFAULTS[key])

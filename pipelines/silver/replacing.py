@@ -14,6 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
+from pipelines.common.contract import ALLOWED_FEATURES, table_facts
 from pipelines.common.opening import existing_table
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import kafka_moment
@@ -31,10 +32,15 @@ def replace_rows(spark: SparkSession, path: str, rows: DataFrame, replaced: Fact
 
     Idempotent: a row that is earlier than its copy stays. `metadata` goes into the commit, as that of an append.
     """
-    if len(replaced) <= FEW and "://" not in path:
+    if len(replaced) <= FEW and "://" not in path and _is_plain(path):
         return _merge_here(path, rows, replaced, metadata)
     _merge_by_spark(spark, path, rows, replaced, metadata)
     return delta.last_version(spark, path)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether deltalake can write the table: a table feature that somebody had switched on may have left another behind."""
+    return table_facts(deltalake.DeltaTable(files.absolute(path))).features <= ALLOWED_FEATURES
 
 
 def _merge_here(path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[str, Any]) -> int:
