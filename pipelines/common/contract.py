@@ -62,8 +62,9 @@ ALLOWED_FEATURES = frozenset(
 )
 """Table features that each reader and writer of the project was tried with."""
 LEFT_BEHIND = "checkpointProtection"
-"""What Delta puts in the place of a feature that was dropped, as long as the table's history has traces of it. All readers pass it
-over; Spark writes such a table, deltalake does not."""
+"""What Delta puts in the place of a feature that was dropped, as long as the table's history has traces of it.
+
+All readers pass it over; Spark writes such a table, deltalake does not."""
 
 
 @dataclass(frozen=True)
