@@ -60,7 +60,10 @@ def forbid_foreign_code(spark: SparkSession) -> None:
     for name in _FOREIGN_CODE:
         builtin = jvm.org.apache.spark.sql.catalyst.FunctionIdentifier(name, some("builtin"), some("system"))
         if not registry.dropFunction(builtin):
-            msg = f"Spark's function {name} was not found, so it cannot be kept from the prompt; use the project's Spark version."
+            msg = (
+                f"Spark's function {name} was not found, so it cannot be kept from the prompt; use the project's Spark version "
+                "(playbooks/bad-deploy.md)."
+            )
             raise LakehouseError(msg)
 
 

@@ -182,7 +182,8 @@ def _start_gold(settings: Settings, accept_loss: bool) -> _Start:
     if gap := find_gap(table, version, change_feed=True):
         msg = (
             f"The changes of {SILVER} from version {gap.version} on cannot be read, as {gap.why}, so a new checkpoint of Gold "
-            "would stop there; run `lakehouse rebuild gold --swap`, which makes Gold from the rows of Silver, then this again."
+            "would stop there; run `lakehouse rebuild gold --swap`, which makes Gold from the rows of Silver, then this again "
+            "(playbooks/table-contract.md)."
         )
         raise DataLossError(msg)
     return _Start(table_id(table), json.dumps({"silver_version": version}), _added(ledger.rows(job="silver"), SILVER, version))

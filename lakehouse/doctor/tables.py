@@ -11,7 +11,7 @@ from lakehouse.checkpoints.starting import covered, subtract
 from lakehouse.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
 from pipelines.common.ledger import merge_ranges
-from pipelines.common.playbooks import MADE_FROM, STORE, TABLE
+from pipelines.common.playbooks import MADE_FROM, STORE
 from pipelines.common.retries import page_for_words
 
 _SHOWN = 5
@@ -62,7 +62,7 @@ def _not_understood(facts: Facts, name: str, problem: str) -> Finding:
         at_stake=(
             f"No row is lost. What may be wrong in {name} is unknown, and a stream that looks rows up in it without Spark stops."
         ),
-        playbook=TABLE,
+        playbook="table-contract",
         commands=(facts.commands.lakehouse("status"),),
     )
 

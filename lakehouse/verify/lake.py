@@ -192,7 +192,7 @@ def open_table(path: str) -> DeltaTable | None:
         table = opening.open_table(path)
     except DamagedError as error:
         msg = f"I7 violated: {error}"
-        raise LakehouseError(msg) from None
+        raise DamagedError(msg) from None
     if table is not None:
         opening.require_plain(table)
     return table

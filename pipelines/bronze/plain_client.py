@@ -108,7 +108,7 @@ def _messages(consumer: Consumer, wanted: Range, topic: str) -> Iterator[Message
             if time.monotonic() - silent_since > _SILENCE_SECONDS:
                 msg = (
                     f"Kafka gave nothing of {topic} partition {partition} for {_SILENCE_SECONDS:.0f} s; see that it runs and try "
-                    "again."
+                    "again (playbooks/kafka-outage.md)."
                 )
                 raise TransientError(msg)
             continue
@@ -126,7 +126,7 @@ def _messages(consumer: Consumer, wanted: Range, topic: str) -> Iterator[Message
         elif error is not None and error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             _refuse_lost(topic, wanted, f"it no longer holds offset {first}")
         elif error is not None and not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
-            msg = f"Kafka does not give {topic} partition {partition} ({error.name()}); see that it runs and try again."
+            msg = f"Kafka does not give {topic} partition {partition} ({error.name()}); see playbooks/kafka-outage.md."
             raise TransientError(msg)
 
 

@@ -87,7 +87,7 @@ def _start(conf: Mapping[str, str]) -> None:
     except (PySparkRuntimeError, OSError) as error:
         msg = (
             f"Spark's JVM did not start: {said.reason() or error}; check `java -version` (17 or newer), JAVA_HOME, "
-            "and the memory that `spark.driver.memory` asks for."
+            "and the memory that `spark.driver.memory` asks for (playbooks/environment.md)."
         )
         raise LakehouseError(msg) from None
     said.pass_on()

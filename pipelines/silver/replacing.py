@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import reduce
 from typing import Any
 
+import deltalake
 from delta.tables import DeltaTable
 from deltalake import CommitProperties, WriterProperties
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -32,25 +33,22 @@ def replace_rows(spark: SparkSession, path: str, rows: DataFrame, replaced: Fact
 
     Idempotent: a row that is earlier than its copy stays. `metadata` goes into the commit, as that of an append.
     """
-    if len(replaced) <= FEW and "://" not in path and _is_plain(path):
-        return _merge_here(path, rows, replaced, metadata)
+    if len(replaced) <= FEW and "://" not in path:
+        table = existing_table(files.absolute(path))
+        # A table feature that somebody had switched on may have left another behind, with which deltalake cannot write.
+        if table_facts(table).features <= ALLOWED_FEATURES:
+            return _merge_here(table, rows, replaced, metadata)
     _merge_by_spark(spark, path, rows, replaced, metadata)
     return delta.last_version(spark, path)
 
 
-def _is_plain(path: str) -> bool:
-    """Whether deltalake can write the table: a table feature that somebody had switched on may have left another behind."""
-    return table_facts(deltalake.DeltaTable(files.absolute(path))).features <= ALLOWED_FEATURES
-
-
-def _merge_here(path: str, rows: DataFrame, replaced: Facts, metadata: Mapping[str, Any]) -> int:
+def _merge_here(table: deltalake.DeltaTable, rows: DataFrame, replaced: Facts, metadata: Mapping[str, Any]) -> int:
     name, low, high = _bounds(replaced)
     within = f"t.{name} >= {_literal(low)} AND t.{name} <= {_literal(high)}"
     not_earlier = "true"
     for name in reversed(_ORDER):
         row = _KAFKA_MS_HERE if name == "_kafka_timestamp_ms" else f"t.{name}"
         not_earlier = f"({row} > s.{name} OR ({row} = s.{name} AND {not_earlier}))"
-    table = existing_table(files.absolute(path))
     (
         table.merge(
             rows.toArrow(),

@@ -17,7 +17,7 @@ from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common.errors import (
@@ -270,11 +270,16 @@ def test_cause_that_python_chained_counts_and_a_suppressed_one_does_not() -> Non
     assert classify(chained(suppressed=True)).name == "KeyError"
 
 
+def _text_of_a_row(text: str) -> Column:
+    """A text that a task computes: what a literal's cast fails with is thrown in the driver, and no record's."""
+    return F.concat(F.lit(text), F.col("id").cast("string"))
+
+
 def test_what_sparks_executors_throw_on_a_record_is_a_matter_of_data(spark: SparkSession) -> None:
     failing: list[Callable[[], object]] = [
         lambda: spark.range(9).select(F.lit(1) / (F.col("id") - 5)).toArrow(),
         lambda: spark.range(9).select(F.call_function("events.instant", F.col("id").cast("string"))).toArrow(),
-        lambda: spark.range(1).select(F.lit("x").cast("int")).write.format("noop").mode("overwrite").save(),
+        lambda: spark.range(1).select(_text_of_a_row("x").cast("int")).write.format("noop").mode("overwrite").save(),
     ]
     for fail in failing:
         with pytest.raises((PySparkException, Py4JJavaError)) as caught:
@@ -293,7 +298,7 @@ def test_missing_column_is_a_matter_of_schema(spark: SparkSession) -> None:
 
 def test_name_of_a_cause_is_no_message(spark: SparkSession) -> None:
     with pytest.raises(Exception, match="secret-value") as caught:
-        spark.range(1).select(F.lit("secret-value").cast("int")).collect()
+        spark.range(1).select(_text_of_a_row("secret-value").cast("int")).collect()
     found = classify(caught.value)
 
     assert found.kind is Kind.DATA
