@@ -154,6 +154,12 @@ def of_stream(cause: str) -> StreamError:
             "checkpoint-lost",
         ),
         (
+            "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/ck/gold/g1/lakehouse-checkpoint.json at 0",
+            Kind.PERMANENT,
+            "ChecksumException",
+            "checkpoint-lost",
+        ),
+        (
             "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/lake/silver/t/part-0.parquet at 0 exp: 1 got: 2",
             Kind.PERMANENT,
             "ChecksumException",
