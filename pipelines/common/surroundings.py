@@ -16,7 +16,7 @@ from pipelines.common.errors import UsageError
 from pipelines.common.settings import Settings, local_path
 
 NEEDED_HANDLES = 1024
-"""Spark opens 330 for its jars alone, and one more for each file, socket and thread's selector (a run of all streams: 480)."""
+"""Spark opens 330 for its jars alone, and one more for each file, socket and thread's selector."""
 _WANTED_HANDLES = 65_536
 _UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8")
 
