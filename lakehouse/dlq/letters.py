@@ -115,7 +115,7 @@ def count_by(rows: pa.Table) -> list[dict[str, Any]]:
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for flags, day, status in zip(*(to_values(rows.column(name)) for name in COUNTED), strict=True):
         for rule in flags or ["none"]:
-            states = counts.setdefault((str(day), rule), {})
+            states = counts.setdefault(("no Kafka time" if day is None else str(day), rule), {})
             states[status] = states.get(status, 0) + 1
     return [
         {"date": day, "rule": rule, **{state: states.get(state, 0) for state in ("open", "replayed", "discarded")}}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
-from typer.testing import CliRunner
 
 from batch.reconcile_gold import Paths, reconcile
-from lakehouse.cli import load_command
+from lakehouse import cli
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
@@ -67,9 +69,11 @@ def _command(lake: Lake, *words: str) -> str:
         f"lake:\n  root: {lake.folder}/lake\n  state_dir: {lake.folder}\n  checkpoints: {lake.folder}/checkpoints\n"
         f"schemas_dir: {lake.settings.schemas_dir}\n"
     )
-    result = CliRunner().invoke(load_command(words[0]), [*words[1:], "--config", str(config)])
-    assert result.exit_code == 0, (words, result.output, result.exception)
-    return result.output
+    said = io.StringIO()
+    with pytest.raises(SystemExit) as ended, redirect_stdout(said), redirect_stderr(said):
+        cli.main([*words, "--config", str(config)])
+    assert ended.value.code == 0, (words, said.getvalue())
+    return said.getvalue()
 
 
 def test_lake_with_files_of_both_versions(
