@@ -158,6 +158,12 @@ def make_event() -> Callable[..., Row]:
 
 
 @pytest.fixture(scope="session")
+def bronze_schema() -> pa.Schema:
+    """`BRONZE_SCHEMA`, for tests: this file cannot be imported."""
+    return BRONZE_SCHEMA
+
+
+@pytest.fixture(scope="session")
 def make_record() -> Callable[..., Row]:
     """`record`, for tests: this file cannot be imported."""
     return record
