@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError
 from pyarrow.lib import ArrowException
-from pyspark.errors.exceptions.base import PySparkException
+from pyspark.errors.exceptions.base import PySparkException, StreamingQueryException
 from pyspark.sql import DataFrame
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -154,7 +154,8 @@ def await_query(query: StreamingQuery, stop: threading.Event) -> None:
     Raises what made the query fail; its cause is what the batch function raised, if that was it.
     """
     while query.isActive and not stop.is_set():
-        query.awaitTermination(1)
+        with suppress(StreamingQueryException):  # raised below, with its cause
+            query.awaitTermination(1)
     if query.isActive:
         drain(query)
     failure = query.exception()
