@@ -67,7 +67,8 @@ class CheckpointLake:
             path.mkdir(parents=True)
             properties = {"lakehouse.topicId": self.topic_id} if name == BRONZE else {}
             # Properties of the project's own are refused by `configuration`.
-            DeltaTable.create(path, _COORDINATES if name == BRONZE else _ROW, name=str(name))
+            feed = {"delta.enableChangeDataFeed": "true"} if name == SILVER else None
+            DeltaTable.create(path, _COORDINATES if name == BRONZE else _ROW, name=str(name), configuration=feed)
             if properties:
                 DeltaTable(path).alter.set_table_properties(properties, raise_if_not_exists=False)
         return DeltaTable(path)
