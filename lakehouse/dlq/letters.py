@@ -39,8 +39,10 @@ METADATA = (
     "_kafka_timestamp_ms",
 )
 """All columns but the record's bytes."""
-LATER_COLUMNS = {"_last_attempt_at": "timestamp", "_closed_at": "timestamp", "_reason": "string", "_kafka_timestamp_ms": "long"}
-"""Columns that a table of an earlier version does not have, with their Delta types."""
+LATER_COLUMNS = {"_last_attempt_at": "timestamp", "_closed_at": "timestamp", "_reason": "string"}
+"""Columns that a table of an earlier version does not have, with their Delta types; who changes a letter's state adds them."""
+_ABSENT_COLUMNS = {**LATER_COLUMNS, "_kafka_timestamp_ms": "long"}
+"""Columns that are read as NULL from such a table."""
 _ARROW = {"timestamp": pa.timestamp("us", tz="UTC"), "string": pa.string(), "long": pa.int64()}
 
 
@@ -61,7 +63,7 @@ def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str]
     needed = [*columns, *(name for name, wanted in asked if wanted and name not in columns)]
     with told_apart(table.table_uri):
         rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
-    for name, kind in LATER_COLUMNS.items():
+    for name, kind in _ABSENT_COLUMNS.items():
         if name in needed and name not in rows.column_names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, _ARROW[kind]))
     if chosen.status:
