@@ -105,7 +105,7 @@ def test_rows_that_a_deletion_vector_takes_out_are_not_counted_and_not_read(tmp_
     others = pa.table(QueryBuilder().register("t", table).execute("SELECT a FROM t ORDER BY a").read_all())
     assert others.column("a").to_pylist() == [1, 4]
     assert deleted_rows(table) == 2
-    with pytest.raises(UnknownFeatureError, match=r"has deletionVectors, .*Readers without Spark"):
+    with pytest.raises(UnknownFeatureError, match=r"has deletionVectors, .*playbooks/table-contract.md"):
         rows_dataset(table)
     (found,) = read_status(settings).tables
     assert (found.rows, found.kind) == (2, "not understood")

@@ -80,8 +80,8 @@ def test_soft_limit_of_file_handles_is_raised_as_far_as_is_allowed(tmp_path: Pat
 )
 def test_used_up_file_handles_are_named(error: Exception) -> None:
     cause = classify(error)
-    assert cause.kind is Kind.TRANSIENT
-    assert "no file handle is free" in cause.reason
+    # The soft limit was raised at the start: what is used up now does not come back in this process.
+    assert (cause.kind, cause.playbook) == (Kind.PERMANENT, "playbooks/environment.md")
 
 
 def test_umask_is_read_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
