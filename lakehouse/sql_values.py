@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -22,6 +22,8 @@ Show = Callable[[list[str], "list[Row]", bool], None]
 """Prints columns and rows; the flag says that there were more."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_READABLE = 20
+"""Width below which a column is not narrowed."""
 _GAP = 3
 """Columns of the terminal that a border takes for each column of a table."""
 
@@ -73,19 +75,21 @@ def show_auto(columns: list[str], rows: list[Row], more: bool) -> None:
 
 
 def show_table(columns: list[str], rows: list[Row], more: bool) -> None:
-    """Print a table for people."""
+    """Print a table for people, wider than the terminal where its columns would be too narrow to be read."""
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     numeric = {at for at in range(len(columns)) if any(isinstance(row[at], int | float) for row in rows)}
+    least = [min(_READABLE, max(map(_width, texts))) for texts in zip(columns, *_texts(rows), strict=True)]
     table = Table()
     for at, column in enumerate(columns):
-        table.add_column(Text(_harmless(column)), justify="right" if at in numeric else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if at in numeric else "left"
+        table.add_column(Text(_harmless(column)), justify=justify, overflow="fold", min_width=least[at])
     for row, texts in zip(rows, _texts(rows), strict=True):
         cells = zip(row, texts, strict=True)
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(text) for value, text in cells))
-    console = Console()
+    console = Console(width=max(shutil.get_terminal_size().columns, sum(least) + _GAP * len(least) + 1))
     console.print(table)
     console.print(_count(rows, more), style="dim")
 
