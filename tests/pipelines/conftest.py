@@ -105,7 +105,7 @@ class Lake:
     def append(self, *records: Row) -> None:
         """Add one commit to Bronze."""
         Path(self.path(BRONZE)).mkdir(parents=True, exist_ok=True)
-        write_deltalake(self.path(BRONZE), pa.Table.from_pylist(list(records), BRONZE_SCHEMA), mode="append")
+        write_deltalake(self.path(BRONZE), pa.Table.from_pylist(list(records), BRONZE_SCHEMA), mode="append", schema_mode="merge")
 
     def run_silver(self, checkpoint: str = "g1") -> None:
         """Run Silver to the end of Bronze."""

@@ -132,7 +132,7 @@ def test_offsets_of_a_checkpoint_are_cut(case: Case) -> None:
 
 
 def test_marker_of_a_checkpoint_is_cut(case: Case) -> None:
-    path = Path(case.lake.settings.lake.checkpoints) / "silver" / "g1" / "lakehouse-checkpoint.json"
+    path = Path(case.lake.settings.lake.checkpoints) / "silver" / "g1" / "lakehouse.json"
     path.write_bytes(path.read_bytes()[:10])
 
     _named(case.run(), "marker_cut", case.pages_of_doctor())
@@ -187,7 +187,7 @@ def test_append_only_is_set_on_gold(case: Case) -> None:
     _forget(case.lake.spark)
 
     _named(case.run("gold"), "append_only", case.pages_of_doctor())
-    case.follow("table-contract", FOLDER=case.lake.path(GOLD_HOURLY), PROPERTY="delta.appendOnly", VALUE="false")
+    case.follow("table-contract", TABLE=str(GOLD_HOURLY))
     _forget(case.lake.spark)
     assert case.run("gold") is None
     assert sum(row["event_count"] for row in case.lake.rows(GOLD_HOURLY)) == 3

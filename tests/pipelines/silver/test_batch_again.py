@@ -16,6 +16,7 @@ from pipelines.common import attempts
 from pipelines.common.checkpoints import Checkpoint
 from pipelines.common.errors import CheckpointError, DataLossError
 from pipelines.common.event_schema import read_schemas
+from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER, TableName
 from pipelines.silver import assembly, sink
@@ -77,7 +78,7 @@ def _sink(lake: Lake, generation: str = "g") -> sink.SilverSink:
 def _run(lake: Lake, batch: int, first: int, end: int, *, generation: str = "g", into: sink.SilverSink | None = None) -> None:
     """Give the records [first, end) to the sink, by default to one that has just started."""
     rows = lake.spark.read.format("delta").load(lake.path(BRONZE)).where(F.col("_kafka_offset").between(first, end - 1))
-    (into or _sink(lake, generation))(rows.select(*assembly.RECORD), batch)
+    (into or _sink(lake, generation))(with_kafka_ms(rows).select(*assembly.RECORD), batch)
 
 
 def _state(lake: Lake) -> list[int]:

@@ -28,7 +28,6 @@ from pipelines.silver import sink, transforms
 from pipelines.silver.fates import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison
 from pipelines.silver.replay import replay
-from tests.far_times import LAST_KAFKA_US
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -105,10 +104,21 @@ def _land(lake: Lake, *records: Row) -> None:
 
 
 def _poison(make_event: Callable[..., Row], make_record: Callable[..., Row], offset: int) -> Row:
-    """A record that Kafka takes, whose every field is valid, and on which Spark throws an arithmetic overflow."""
-    value = make_event(event_id=f"p{offset}", event_timestamp="0001-01-05T00:00:00Z")
-    # The topic allows it; the arrival delay overflows.
-    return {**make_record(value, offset), "_kafka_timestamp": LAST_KAFKA_US}
+    """A record whose every field is valid, and on which the code with the `defect` throws an arithmetic error in a task."""
+    return make_record(make_event(event_id=f"p{offset}"), offset)
+
+
+@pytest.fixture
+def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect in the code that makes Silver's rows: the values that records may have stop no code that is right."""
+    whole = transforms.build_silver_rows
+
+    def build(parsed: DataFrame, *args: Any, **options: Any) -> DataFrame:
+        name = F.col("event.event_id")
+        failing = F.when(name.rlike("^p[0-9]+$"), (F.lit(1) / (F.length(name) * 0)).cast("string"))
+        return whole(parsed.withColumn("_kafka_topic", F.coalesce(failing, "_kafka_topic")), *args, **options)
+
+    monkeypatch.setattr(sink, "build_silver_rows", build)
 
 
 def _letters(lake: Lake) -> dict[int, Row]:
@@ -121,6 +131,7 @@ def _letters(lake: Lake) -> dict[int, Row]:
     return {row["_kafka_offset"]: row.asDict() for row in rows.collect()}
 
 
+@pytest.mark.usefixtures("defect")
 def test_poison_record_becomes_a_dead_letter_and_the_rest_is_processed(
     lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
 ) -> None:
@@ -148,6 +159,7 @@ def test_poison_record_becomes_a_dead_letter_and_the_rest_is_processed(
 
 
 @pytest.mark.faults
+@pytest.mark.usefixtures("defect")
 def test_bounded_replay_sets_the_poison_of_its_range_aside_too(
     lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row], tmp_path: Path
 ) -> None:
@@ -199,6 +211,7 @@ def test_poison_that_shows_after_a_part_was_written_is_counted_once(
     assert lake.counts() == {"rows_read": 6, "inserted": 3, "dead_lettered": 2, "tombstone": 1}
 
 
+@pytest.mark.usefixtures("defect")
 def test_too_much_poison_stops_the_stream_and_writes_nothing(
     lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
 ) -> None:
