@@ -70,15 +70,15 @@ def _check(settings: Settings, name: TableName) -> Iterator[str]:
 
 
 def _differences(settings: Settings, name: TableName) -> list[Difference]:
-    from deltalake import DeltaTable  # noqa: PLC0415
-    from deltalake.exceptions import DeltaError  # noqa: PLC0415
-
     from pipelines.common.contract import differences, table_facts  # noqa: PLC0415
+    from pipelines.common.errors import DamagedError  # noqa: PLC0415
+    from pipelines.common.opening import open_table  # noqa: PLC0415
 
     try:
-        return list(differences(name, table_facts(DeltaTable(name.path(settings)))))
-    except DeltaError:  # not there, or said to be damaged already
+        table = open_table(name.path(settings))
+    except DamagedError:  # said already
         return []
+    return [] if table is None else list(differences(name, table_facts(table)))
 
 
 def _restore(settings: Settings, name: TableName) -> Iterator[str]:
@@ -105,11 +105,10 @@ def _restore(settings: Settings, name: TableName) -> Iterator[str]:
 
 
 def _set(path: str, properties: dict[str, str]) -> None:
-    from deltalake import DeltaTable  # noqa: PLC0415
-
     from pipelines.common.commits import marked  # noqa: PLC0415
+    from pipelines.common.opening import existing_table  # noqa: PLC0415
 
-    DeltaTable(path).alter.set_table_properties(
+    existing_table(path).alter.set_table_properties(
         properties, raise_if_not_exists=False, commit_properties=marked("contract restore")
     )
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from lakehouse.doctor.facts import Foreign, Neighbours
 from pipelines.common.commits import APP_IDS, MARK, newest_commits
 from pipelines.common.contract import Difference, differences, table_facts
 from pipelines.common.derived_files import Damage, find_damage
+from pipelines.common.errors import DamagedError, UnknownFeatureError
+from pipelines.common.opening import existing_table, is_there
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
     ADJUSTMENTS,
@@ -56,12 +54,12 @@ def read_neighbours(settings: Settings) -> Neighbours:
 
 def _read(settings: Settings, name: TableName) -> _Found:
     path = name.path(settings)
-    if "://" not in path and not (Path(path) / "_delta_log").is_dir():
+    if "://" not in path and not is_there(f"{path}/_delta_log"):
         return name, (), None, ()
     damage = find_damage(path)
     try:
-        table = DeltaTable(path)
-    except DeltaError:
+        table = existing_table(path)
+    except (DamagedError, UnknownFeatureError):  # findings of their own
         return name, (), damage, ()
     return name, tuple(differences(name, table_facts(table))), damage, tuple(by_hand(name, path, table.version()))
 

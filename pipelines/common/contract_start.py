@@ -6,17 +6,16 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
 from pipelines.common.contract import WRITTEN_BY, differences, lease_layer, table_facts
 from pipelines.common.contract_sentences import damage_sentence, gap_sentence, sentence
 from pipelines.common.derived_files import find_damage, set_aside
-from pipelines.common.errors import ContractError, LakehouseError
+from pipelines.common.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
+from pipelines.common.opening import existing_table
 from pipelines.common.settings import Settings
 from pipelines.common.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.common.tables import BRONZE, SILVER, TableName
@@ -51,8 +50,8 @@ def refuse_differences(
     for name in (*written, *read):
         path = name.path(settings)
         try:
-            found = list(differences(name, table_facts(DeltaTable(files.absolute(path)))))
-        except DeltaError:  # what is wrong with its log, the job's own checks say
+            found = list(differences(name, table_facts(existing_table(files.absolute(path)))))
+        except (DamagedError, UnknownFeatureError):  # what is wrong with its log, the job's own checks say
             continue
         for one in found:
             if one.kind == "feature" or (one.kind == "wrong" and name in written):
@@ -80,7 +79,7 @@ def gap_of(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -
     source = {"silver": BRONZE, "gold": SILVER}.get(job)
     if position is None or source is None:
         return None
-    table = DeltaTable(files.absolute(source.path(settings)))
+    table = existing_table(files.absolute(source.path(settings)))
     if position.get("isStartingVersion"):
         return find_snapshot_gap(table, int(position["reservoirVersion"]))
     return find_gap(table, int(position["reservoirVersion"]), change_feed=job == "gold")
@@ -94,7 +93,7 @@ def cause_in_tables(spark: SparkSession, settings: Settings, job: str, checkpoin
             damage = find_damage(name.path(settings))
             if damage is not None:
                 return ContractError(damage_sentence(name, damage))
-            for one in differences(name, table_facts(DeltaTable(files.absolute(name.path(settings))))):
+            for one in differences(name, table_facts(existing_table(files.absolute(name.path(settings))))):
                 if one.kind in ("wrong", "feature"):
                     return ContractError(sentence(one))
     except ContractError as error:

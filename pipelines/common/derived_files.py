@@ -8,7 +8,6 @@ transaction ids of a checksum file for true.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ import pyarrow.fs as pa_fs
 
 from pipelines.common.arrow_storage import open_folder
 from pipelines.common.commits import newest_commits
+from pipelines.common.opening import names_in
 
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.[\w-]+)*\.parquet")
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -91,7 +91,7 @@ def _names(system: pa_fs.FileSystem, root: str) -> list[str]:
     folder = f"{root}/_delta_log"
     if isinstance(system, pa_fs.LocalFileSystem):
         # Names alone: a month of a live stream's log has millions of files.
-        return os.listdir(folder) if os.path.isdir(folder) else []
+        return names_in(folder)
     return [info.base_name for info in system.get_file_info(pa_fs.FileSelector(folder, allow_not_found=True))]
 
 

@@ -14,11 +14,12 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from pipelines.common.arrow_storage import table_storage
 from pipelines.common.commits import newest_commits
 from pipelines.common.contract import CHANGE_FEED
+from pipelines.common.errors import DamagedError
+from pipelines.common.opening import existing_table
 
 _LOOKED_AT = 500
 """Commits from the reader's position on: of those that come later it is said when the reader comes to them."""
@@ -66,7 +67,7 @@ def find_snapshot_gap(table: DeltaTable, version: int) -> Gap | None:
     """The same for a reader of the table as it stood at `version`, file by file."""
     names = [
         {unquote(path) for path in pa.table(one.get_add_actions()).column("path").to_pylist()}
-        for one in (DeltaTable(table.table_uri, version=version), table)
+        for one in (existing_table(table.table_uri, version=version), table)
     ]
     wanted = sorted(names[0] - names[1])
     gone = any(info.type == pa_fs.FileType.NotFound for info in (table_storage(table).get_file_info(wanted) if wanted else ()))
@@ -76,8 +77,8 @@ def find_snapshot_gap(table: DeltaTable, version: int) -> Gap | None:
 def _was_on(table: DeltaTable, version: int) -> bool:
     """Whether the change feed was on at `version`; so it counts where that version cannot be opened."""
     try:
-        return _is_on(DeltaTable(table.table_uri, version=version).metadata().configuration)
-    except DeltaError:
+        return _is_on(existing_table(table.table_uri, version=version).metadata().configuration)
+    except DamagedError:
         return True
 
 

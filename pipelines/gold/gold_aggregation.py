@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
@@ -24,6 +23,7 @@ from pipelines.common.errors import ContractError, StoppedError, UsageError
 from pipelines.common.leases import Lease, lease_of, release_checkpoint
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.logging import Log
+from pipelines.common.opening import existing_table
 from pipelines.common.process import run_process
 from pipelines.common.replay import NOTHING_THERE, Plan, Selection, open_plan
 from pipelines.common.restores import refuse_lost_commits
@@ -65,7 +65,7 @@ def run(
     if checkpoint.starting and not starting_offsets:
         # Made from what the tables hold, after the old one was lost.
         starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
-    if checkpoint.is_new and (gap := find_gap(DeltaTable(files.absolute(silver)), int(starting), change_feed=True)):
+    if checkpoint.is_new and (gap := find_gap(existing_table(files.absolute(silver)), int(starting), change_feed=True)):
         release_checkpoint(checkpoint.path)
         raise ContractError(gap_sentence(JOB, gap))
 

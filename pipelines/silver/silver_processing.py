@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
@@ -19,6 +18,7 @@ from pipelines.common.errors import UsageError
 from pipelines.common.failures import BatchFailures
 from pipelines.common.kafka_time import with_kafka_ms
 from pipelines.common.ledger import Ledger
+from pipelines.common.opening import existing_table
 from pipelines.common.process import run_process
 from pipelines.common.replay import OnConflict, Selection
 from pipelines.common.restores import refuse_old_copy
@@ -88,7 +88,7 @@ def _is_readable(spark: SparkSession, bronze: str, version: int, *, is_new: bool
     """
     if not files.exists(spark, f"{bronze}/_delta_log/{version:020d}.json"):
         return False
-    return not is_new or find_gap(DeltaTable(files.absolute(bronze)), version, change_feed=False) is None
+    return not is_new or find_gap(existing_table(files.absolute(bronze)), version, change_feed=False) is None
 
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:

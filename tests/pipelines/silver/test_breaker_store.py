@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
+from pipelines.common.errors import DamagedError
 from pipelines.common.settings import load_settings
 from pipelines.silver.breaker import State, Tally
 from pipelines.silver.breaker_store import UNREADABLE, BreakerStore, Transition
@@ -60,7 +60,7 @@ def test_table_that_cannot_be_read_counts_as_none(store: BreakerStore) -> None:
     store.append(change(1))
     (Path(store.path) / "_delta_log" / f"{0:020}.json").write_text("no json\n")
     assert store.peek() is None
-    with pytest.raises(DeltaError):
+    with pytest.raises(DamagedError):
         store.last()
 
 
