@@ -9,7 +9,7 @@ from batch import reconciliation
 from pipelines.archive import records as archive
 from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
-from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, LEFT_BEHIND, TRANSACTION_RETENTION
+from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, LEFT_BEHIND, LISTED, TRANSACTION_RETENTION
 from pipelines.common.delta import TableDef
 from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
@@ -110,7 +110,9 @@ def _contract() -> str:
         least = "; ".join(f"`{key}`: {days} days" for key, days in contract.least.items())
         lines.append(f"| {name} | {'; '.join(fixed)}; `{TRANSACTION_RETENTION}` not set | {least} |")
     features = ", ".join(f"`{feature}`" for feature in sorted(ALLOWED_FEATURES))
-    said = f"Table features that a table may have: {features}; of those that Spark writes also `{LEFT_BEHIND}`."
+    listed = ", ".join(f"`{feature}`" for feature in sorted(LISTED))
+    said = f"Table features that a table may use: {features}; of those that Spark writes also `{LEFT_BEHIND}`."
+    said += f" Listed, and not in use, may be: {listed}."
     return "\n".join([*lines, "", said, ""])
 
 

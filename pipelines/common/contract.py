@@ -61,6 +61,11 @@ ALLOWED_FEATURES = frozenset(
     }
 )
 """Table features that each reader and writer of the project was tried with."""
+LISTED = frozenset({"columnMapping", "identityColumns", "timestampNtz", "variantType"})
+"""Table features that a writer lists when it moves a table to the protocol with features, though the table does not use them.
+
+Column mapping is in use only where its property says so, which the contract holds; the others need a column of their kind.
+"""
 LEFT_BEHIND = "checkpointProtection"
 """What Delta puts in the place of a feature that was dropped, as long as the table's history has traces of it.
 
@@ -73,7 +78,7 @@ class Contract:
 
     `fixed`: properties with the value that they have (where not set, Delta's default); `harmless`: those of them that the start
     of a job sets back by itself, as that alters no row and stops no reader. `least`: shortest retention in days, for readers that
-    are behind. `features`: table features that it may have.
+    are behind. `features`: table features that it may use.
     """
 
     fixed: Mapping[str, str]
@@ -160,7 +165,9 @@ _COLUMN_MAPPING_READER = 2
 def differences(name: TableName, facts: TableFacts) -> Iterator[Difference]:
     """Compare a table with its contract."""
     contract = CONTRACTS[name]
-    for feature in sorted(facts.features - contract.features):
+    maps_columns = facts.properties.get(COLUMN_MAPPING, _DEFAULTS[COLUMN_MAPPING]) != _DEFAULTS[COLUMN_MAPPING]
+    in_use = facts.features - LISTED | ({"columnMapping"} & facts.features if maps_columns else set())
+    for feature in sorted(in_use - contract.features):
         yield Difference(name, "feature", feature, "on", "off")
     for key, expected in contract.fixed.items():
         found = facts.properties.get(key, _DEFAULTS[key])

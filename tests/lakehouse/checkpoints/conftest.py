@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from lakehouse.checkpoints.topic import ask_kafka
+from pipelines.common.contract import CONTRACTS
 from pipelines.common.errors import LakehouseError
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings, load_settings
@@ -67,8 +68,8 @@ class CheckpointLake:
             path.mkdir(parents=True)
             properties = {"lakehouse.topicId": self.topic_id} if name == BRONZE else {}
             # Properties of the project's own are refused by `configuration`.
-            feed = {"delta.enableChangeDataFeed": "true"} if name == SILVER else None
-            DeltaTable.create(path, _COORDINATES if name == BRONZE else _ROW, name=str(name), configuration=feed)
+            fixed = {key: value for key, value in CONTRACTS[name].fixed.items() if value == "true"}
+            DeltaTable.create(path, _COORDINATES if name == BRONZE else _ROW, name=str(name), configuration=fixed)
             if properties:
                 DeltaTable(path).alter.set_table_properties(properties, raise_if_not_exists=False)
         return DeltaTable(path)

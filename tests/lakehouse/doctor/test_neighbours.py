@@ -23,7 +23,7 @@ from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from pipelines.common.commits import marked
-from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, differences, interval_days, table_facts
+from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, LISTED, TableFacts, differences, interval_days, table_facts
 from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import LakehouseError
 from pipelines.common.ledger import BatchRow, Ledger
@@ -238,7 +238,17 @@ def test_features_that_delta_lists_by_itself_are_allowed(tmp_path: Path) -> None
     facts = table_facts(DeltaTable(str(tmp_path)))
 
     assert "deletionVectors" in facts.features - ALLOWED_FEATURES
-    assert {one.key for one in differences(GOLD_DAILY, facts)} >= {"deletionVectors", "delta.enableDeletionVectors"}
+    assert {one.key for one in differences(GOLD_DAILY, facts)} == {"deletionVectors", "delta.enableDeletionVectors"}
+
+
+@pytest.mark.parametrize("name", list(CONTRACTS))
+def test_feature_that_is_listed_differs_only_where_it_is_used(name: TableName) -> None:
+    properties = {key: value for key, value in CONTRACTS[name].fixed.items()}
+    listed = TableFacts(properties, ALLOWED_FEATURES | LISTED)
+    mapped = TableFacts({**properties, "delta.columnMapping.mode": "name"}, listed.features)
+
+    assert list(differences(name, listed)) == []
+    assert {one.key for one in differences(name, mapped)} == {"columnMapping", "delta.columnMapping.mode"}
 
 
 @pytest.mark.parametrize(
