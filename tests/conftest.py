@@ -74,7 +74,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = build_session(load_settings(None, environ={}, overrides={"spark": options}), "tests")
     if quick:
         # What the tests start as processes of their own lives for seconds: too short for the optimising compiler to pay.
-        # Without it, Java reserves 48 MB for compiled code: a demo fills them, and Java says so in the middle of the command's output.
+        # Java reserves 48 MB for code of that level by itself: a demo fills them, and Java says so in its output.
         os.environ["SPARK_SUBMIT_OPTS"] = f"{quick} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=128m"
     yield session
     session.stop()

@@ -33,7 +33,7 @@ def sound_lake(lake: Any) -> Path:
     version = lake.append(SILVER, batch=0)
     lake.record("silver", 0, {"0": [0, 3], "1": [0, 2]}, rows_read=5, inserted=5, versions={str(SILVER): version})
     lake.checkpoint("silver", [(lake.table(BRONZE).version() + 1, -1)])
-    lake.append(GOLD_HOURLY)
+    lake.append(GOLD_HOURLY, batch=0)
     lake.record("gold", 0, {"silver_version": [1, version]})
     lake.checkpoint("gold", [(version + 1, -1)])
     return path
