@@ -94,7 +94,7 @@ FAMILIES = (
         CUT_CHECKPOINT,
         CHECKPOINTS,
         # Hadoop's own checksum, of a file of the checkpoint: of a table's it is a family below.
-        r"ChecksumException(?=[^\n]*/(?:offsets|commits|sources|state|metadata|lakehouse-\w+\.json)\b)",
+        r"ChecksumException(?=[^\n]*/(?:offsets|commits|sources|state|metadata|lakehouse\.json)\b)",
     ),
     # Limits and permissions first: Java says them within a FileNotFoundException, and Spark within one of its own.
     _family(

@@ -154,7 +154,7 @@ def of_stream(cause: str) -> StreamError:
             "checkpoint-lost",
         ),
         (
-            "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/ck/gold/g1/lakehouse-checkpoint.json at 0",
+            "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/ck/gold/g1/lakehouse.json at 0",
             Kind.PERMANENT,
             "ChecksumException",
             "checkpoint-lost",
