@@ -70,15 +70,13 @@ def _check(settings: Settings, name: TableName) -> Iterator[str]:
 
 
 def _differences(settings: Settings, name: TableName) -> list[Difference]:
-    from pipelines.common.contract import differences, table_facts  # noqa: PLC0415
+    from pipelines.common.contract import differences_at  # noqa: PLC0415
     from pipelines.common.errors import DamagedError  # noqa: PLC0415
-    from pipelines.common.opening import open_table  # noqa: PLC0415
 
     try:
-        table = open_table(name.path(settings))
+        return differences_at(name, name.path(settings))
     except DamagedError:  # said already
         return []
-    return [] if table is None else list(differences(name, table_facts(table)))
 
 
 def _restore(settings: Settings, name: TableName) -> Iterator[str]:

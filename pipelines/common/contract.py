@@ -13,6 +13,7 @@ from typing import Literal
 
 from deltalake import DeltaTable
 
+from pipelines.common.opening import COLUMN_MAPPING, maps_columns, open_table, reader_features
 from pipelines.common.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
@@ -34,7 +35,7 @@ Kind = Literal["harmless", "wrong", "short", "feature"]
 behind. `feature`: switched on for good, and not read or written rightly here; a job refuses to start."""
 
 APPEND_ONLY, CHANGE_FEED = "delta.appendOnly", "delta.enableChangeDataFeed"
-DELETION_VECTORS, COLUMN_MAPPING = "delta.enableDeletionVectors", "delta.columnMapping.mode"
+DELETION_VECTORS = "delta.enableDeletionVectors"
 LOG_RETENTION, FILE_RETENTION = "delta.logRetentionDuration", "delta.deletedFileRetentionDuration"
 TRANSACTION_RETENTION = "delta.setTransactionRetentionDuration"
 FOR_EVER = "interval 36500 days"
@@ -150,24 +151,21 @@ class Difference:
 
 def table_facts(table: DeltaTable) -> TableFacts:
     """Read the facts of a table that is open."""
-    protocol = table.protocol()
-    features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
     properties = {str(key): str(value) for key, value in table.metadata().configuration.items()}
-    # Before table features there were numbers: reader 2 is column mapping.
-    if protocol.min_reader_version == _COLUMN_MAPPING_READER:
-        features.add("columnMapping")
-    return TableFacts(properties, frozenset(features))
+    return TableFacts(properties, frozenset({*reader_features(table), *(table.protocol().writer_features or ())}))
 
 
-_COLUMN_MAPPING_READER = 2
+def differences_at(name: TableName, path: str) -> list[Difference]:
+    """Compare the table at `path` with its contract; a table that is not there has no difference. Raises as `open_table`."""
+    table = open_table(path)
+    return [] if table is None else list(differences(name, table_facts(table)))
 
 
 def differences(name: TableName, facts: TableFacts) -> Iterator[Difference]:
     """Compare a table with its contract."""
     contract = CONTRACTS[name]
-    maps_columns = facts.properties.get(COLUMN_MAPPING, _DEFAULTS[COLUMN_MAPPING]) != _DEFAULTS[COLUMN_MAPPING]
-    in_use = facts.features - LISTED | ({"columnMapping"} & facts.features if maps_columns else set())
-    for feature in sorted(in_use - contract.features):
+    not_in_use = LISTED - {"columnMapping"} if maps_columns(facts.properties) else LISTED
+    for feature in sorted(facts.features - not_in_use - contract.features):
         yield Difference(name, "feature", feature, "on", "off")
     for key, expected in contract.fixed.items():
         found = facts.properties.get(key, _DEFAULTS[key])

@@ -9,13 +9,13 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
-from pipelines.common.contract import WRITTEN_BY, Difference, differences, lease_layer, table_facts
+from pipelines.common.contract import WRITTEN_BY, differences_at, lease_layer
 from pipelines.common.contract_sentences import damage_sentence, gap_sentence, sentence
 from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.common.leases import lease_of
 from pipelines.common.logging import Log
-from pipelines.common.opening import existing_table, open_table
+from pipelines.common.opening import existing_table
 from pipelines.common.settings import Settings
 from pipelines.common.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.common.tables import BRONZE, SILVER, TableName
@@ -50,7 +50,7 @@ def refuse_differences(
     for name in (*written, *read):
         path = name.path(settings)
         try:
-            found = _differences_at(name, path)
+            found = differences_at(name, files.absolute(path))
         except (DamagedError, UnknownFeatureError):  # what is wrong with its log, the job's own checks say
             continue
         for one in found:
@@ -61,12 +61,6 @@ def refuse_differences(
             with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
                 delta.ensure_properties(spark, path, back)
             _LOG.warning("property of a table set back", table=str(name), properties=", ".join(back))
-
-
-def _differences_at(name: TableName, path: str) -> list[Difference]:
-    """What differs from the contract of a table; a table that is not there yet has no difference."""
-    table = open_table(files.absolute(path))
-    return [] if table is None else list(differences(name, table_facts(table)))
 
 
 def refuse_gap(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -> None:
@@ -99,7 +93,7 @@ def cause_in_tables(spark: SparkSession, settings: Settings, job: str, checkpoin
             damage = find_damage(name.path(settings))
             if damage is not None:
                 return ContractError(damage_sentence(name, damage))
-            for one in _differences_at(name, name.path(settings)):
+            for one in differences_at(name, files.absolute(name.path(settings))):
                 if one.kind in ("wrong", "feature"):
                     return ContractError(sentence(one))
     except ContractError as error:

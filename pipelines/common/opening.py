@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -200,13 +200,8 @@ def require_plain(table: DeltaTable) -> None:
     on while no file has one; column mapping that is off. The version counts as well as the list: a table with column mapping
     and reader version 2 has no list.
     """
-    protocol = table.protocol()
-    features = set(protocol.reader_features or ())
-    if protocol.min_reader_version < 3 and not features:
-        if protocol.min_reader_version == 2:
-            features = {"columnMapping"}
-    unknown = features - _PLAIN
-    if "columnMapping" in unknown and table.metadata().configuration.get("delta.columnMapping.mode", "none") == "none":
+    unknown = reader_features(table) - _PLAIN
+    if not maps_columns(table.metadata().configuration):
         unknown.discard("columnMapping")
     if "deletionVectors" in unknown and not deleted_rows(table):
         unknown.discard("deletionVectors")
@@ -214,6 +209,18 @@ def require_plain(table: DeltaTable) -> None:
         raise _unknown(table.table_uri, sorted(unknown))
 
 
+def reader_features(table: DeltaTable) -> set[str]:
+    """Table features that a reader of the table has to know; earlier protocols said it by a number, 2 is column mapping."""
+    protocol = table.protocol()
+    return {"columnMapping"} if protocol.min_reader_version == 2 else set(protocol.reader_features or ())
+
+
+def maps_columns(properties: Mapping[str, str]) -> bool:
+    """Whether a table with these properties uses column mapping: writers list the feature though it is off."""
+    return properties.get(COLUMN_MAPPING, "none") != "none"
+
+
+COLUMN_MAPPING = "delta.columnMapping.mode"
 _PLAIN = {"timestampNtz", "v2Checkpoint", "v2Checkpoint-preview", "vacuumProtocolCheck", "typeWidening", "typeWidening-preview"}
 """Features that change nothing for who reads the data files by the table's schema (each tried)."""
 
