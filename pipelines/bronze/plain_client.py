@@ -37,6 +37,8 @@ _RECORDS, _BYTES = 5_000, 16 * 1024 * 1024
 """Of one Arrow batch: a worker holds no more than this and what the client has fetched."""
 _SILENCE_SECONDS = 60.0
 """A broker that gives neither a record nor an end for so long is taken for one that does not answer."""
+_END_SECONDS = 10.0
+"""An end may lag for a moment: behind a new leader, or behind the marker of a transaction that was committed just now."""
 Range = tuple[int, int, int]
 """Partition, first offset and end (exclusive)."""
 
@@ -102,10 +104,14 @@ def read_range(config: Mapping[str, Any], topic: str, wanted: Range) -> Iterator
 def _messages(consumer: Consumer, wanted: Range, topic: str) -> Iterator[Message]:
     partition, first, stop = wanted
     silent_since = time.monotonic()
+    end: int | None = None
     while True:
         message = consumer.poll(1.0)
         if message is None:
-            if time.monotonic() - silent_since > _SILENCE_SECONDS:
+            silent = time.monotonic() - silent_since
+            if end is not None and silent > _END_SECONDS:
+                _refuse_lost(topic, wanted, f"it ends before offset {end}")
+            if silent > _SILENCE_SECONDS:
                 msg = (
                     f"Kafka gave nothing of {topic} partition {partition} for {_SILENCE_SECONDS:.0f} s; see that it runs and try "
                     "again (playbooks/kafka-outage.md)."
@@ -122,7 +128,7 @@ def _messages(consumer: Consumer, wanted: Range, topic: str) -> Iterator[Message
         elif error is not None and error.code() == KafkaError._PARTITION_EOF:
             if offset is not None and offset >= stop:
                 return
-            _refuse_lost(topic, wanted, f"it ends before offset {offset}")
+            end = offset
         elif error is not None and error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             _refuse_lost(topic, wanted, f"it no longer holds offset {first}")
         elif error is not None and not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
