@@ -33,9 +33,11 @@ from pipelines.gold.schema import (
     ADJUSTMENTS_TABLE,
     DAILY_KEYS,
     DAILY_MEASURES,
+    DAILY_TABLE,
     FINAL,
     HOURLY_KEYS,
     HOURLY_MEASURES,
+    HOURLY_TABLE,
     PROVISIONAL,
     TOTALS,
 )
@@ -346,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spark = build_session(settings, JOB)
         if args.gold_path is None:
             work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS))
-            refuse_differences(spark, settings, (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS), (SILVER,))
+            refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE, ADJUSTMENTS_TABLE), (SILVER,))
         outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)
         if not args.dry_run:

@@ -8,8 +8,7 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.common.delta import Column, TableDef
-from pipelines.common.tables import RECONCILIATION
+from pipelines.common.tables import RECONCILIATION, Column, TableDef
 
 TABLE = TableDef(
     name=RECONCILIATION,

@@ -70,19 +70,20 @@ def _check(settings: Settings, name: TableName) -> Iterator[str]:
 
 
 def _differences(settings: Settings, name: TableName) -> list[Difference]:
+    from lakehouse.definitions import definitions  # noqa: PLC0415
     from pipelines.common.contract import differences_at  # noqa: PLC0415
     from pipelines.common.errors import DamagedError  # noqa: PLC0415
 
     try:
-        return differences_at(name, name.path(settings))
+        return differences_at(name, name.path(settings), definitions(settings).get(name))
     except DamagedError:  # said already
         return []
 
 
 def _restore(settings: Settings, name: TableName) -> Iterator[str]:
-    from pipelines.common.contract_sentences import damage_sentence  # noqa: PLC0415
+    from pipelines.common.contract_sentences import damage_sentence, sentence  # noqa: PLC0415
     from pipelines.common.derived_files import ASIDE, find_damage, set_aside  # noqa: PLC0415
-    from pipelines.common.errors import DataLossError  # noqa: PLC0415
+    from pipelines.common.errors import ContractError, DataLossError  # noqa: PLC0415
 
     path = name.path(settings)
     damage = find_damage(path)
@@ -92,6 +93,9 @@ def _restore(settings: Settings, name: TableName) -> Iterator[str]:
         set_aside(path, damage)
         yield f"Set aside in the log of {name}, as {ASIDE}...: {', '.join(damage.names)}."
     found = _differences(settings, name)
+    for one in found:
+        if one.kind == "column":
+            raise ContractError(sentence(one))
     properties = {one.key: one.expected for one in found if one.kind != "feature"}
     if properties:
         _set(path, properties)
@@ -104,11 +108,16 @@ def _restore(settings: Settings, name: TableName) -> Iterator[str]:
 
 def _set(path: str, properties: dict[str, str]) -> None:
     from pipelines.common.commits import marked  # noqa: PLC0415
+    from pipelines.common.contract import CONSTRAINTS  # noqa: PLC0415
     from pipelines.common.opening import existing_table  # noqa: PLC0415
 
-    existing_table(path).alter.set_table_properties(
-        properties, raise_if_not_exists=False, commit_properties=marked("contract restore")
-    )
+    table, mark = existing_table(path), marked("contract restore")
+    for key in properties:
+        if key.startswith(CONSTRAINTS):
+            table.alter.drop_constraint(key.removeprefix(CONSTRAINTS), commit_properties=mark)
+    values = {key: value for key, value in properties.items() if not key.startswith(CONSTRAINTS)}
+    if values:
+        table.alter.set_table_properties(values, raise_if_not_exists=False, commit_properties=mark)
 
 
 def _drop_features(settings: Settings, path: str, features: list[str]) -> None:

@@ -6,17 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from batch import reconciliation
+from lakehouse.definitions import definitions
 from pipelines.archive import records as archive
 from pipelines.bronze import gaps
-from pipelines.bronze import schema as bronze
 from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, LEFT_BEHIND, LISTED, TRANSACTION_RETENTION
-from pipelines.common.delta import TableDef
-from pipelines.common.event_schema import read_schemas
 from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
-from pipelines.common.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER
-from pipelines.gold import schema as gold
+from pipelines.common.settings import load_settings
+from pipelines.common.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER, TableDef
 from pipelines.silver import breaker_store
-from pipelines.silver import schema as silver
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE = PROJECT / "docs" / "tables.md"
@@ -71,17 +68,8 @@ _LEDGER_COMMENT = "What each batch read and which fate each record had: one row 
 
 def tables_page() -> str:
     """Give the page as Markdown: a section for each table, a row for each column."""
-    schemas = read_schemas(PROJECT / "conf" / "schemas" / "api_usage_events")
-    defined = [
-        bronze.TABLE,
-        silver.silver_table(schemas),
-        silver.DLQ_TABLE,
-        gold.HOURLY_TABLE,
-        gold.DAILY_TABLE,
-        gold.ADJUSTMENTS_TABLE,
-        reconciliation.TABLE,
-        gaps.GAPS_TABLE,
-    ]
+    settings = load_settings(None, environ={}, overrides={"schemas_dir": str(PROJECT / "conf/schemas/api_usage_events")})
+    defined = [*definitions(settings).values(), reconciliation.TABLE, gaps.GAPS_TABLE]
     names = LEDGER_SCHEMA.names
     ledger = _section(str(LEDGER), _LEDGER_COMMENT, ((name, *LEDGER_COLUMNS[name]) for name in names), {})
     docs = breaker_store.COLUMN_DOCS
@@ -100,7 +88,10 @@ def _contract() -> str:
         "",
         "What each table has to have, whoever works on it ([contract.md](contract.md)). A property that is not set has",
     ]
-    lines += ["Delta's default. Properties in brackets are set back by the next start of the job that writes the table.", ""]
+    lines += [
+        "Delta's default. Properties in brackets are set back by the next start of the job that writes the table. No table has"
+    ]
+    lines += ["CHECK constraints; columns have the types below, and others may stand behind them.", ""]
     lines += ["| table | properties | retention of at least |", "|---|---|---|"]
     for name, contract in CONTRACTS.items():
         fixed = [

@@ -11,22 +11,20 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from lakehouse.definitions import definitions
 from lakehouse.rebuild import KEYS, STAMPS, Difference, content, letters_of_records, open_rows, rebuilt_rows
 from lakehouse.rebuild_plan import RebuildPlan
 from lakehouse.rollback import letter_state
 from pipelines.common import delta, failpoints, files
 from pipelines.common.commits import newest_commits
-from pipelines.common.delta import TableDef
 from pipelines.common.errors import UsageError
-from pipelines.common.event_schema import read_schemas
 from pipelines.common.leases import lease_of
 from pipelines.common.ledger import COUNTS, BatchRow, Ledger
 from pipelines.common.settings import Settings
 from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.common.voids import EVENTS, LedgerRow, standing, void_row
-from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
+from pipelines.gold.schema import FINAL
 from pipelines.silver.attempts import find_attempts, settle
-from pipelines.silver.schema import DLQ_TABLE, silver_table
 
 _LOST = "has_lost_files"
 _FATES = ("inserted", "replaced", "duplicate", "conflict", "tombstone", "late")
@@ -70,8 +68,8 @@ def _swap(
     versions, passed = {}, False
     for one in found:
         path = one.table.path(settings)
-        delta.ensure_table(spark, definition(settings, one.table), path)
-        delta.ensure_columns(spark, definition(settings, one.table), path)
+        delta.ensure_table(spark, definitions(settings)[one.table], path)
+        delta.ensure_columns(spark, definitions(settings)[one.table], path)
         if one.table == DLQ:
             continue
         if not one.is_none:
@@ -113,12 +111,6 @@ def _refuse_changed(spark: SparkSession, settings: Settings, plan: RebuildPlan) 
                 "stream, then run the rebuild again."
             )
             raise UsageError(msg)
-
-
-def definition(settings: Settings, table: TableName) -> TableDef:
-    """The table as its job creates it."""
-    known = {DLQ: DLQ_TABLE, GOLD_HOURLY: HOURLY_TABLE, GOLD_DAILY: DAILY_TABLE}
-    return known[table] if table in known else silver_table(read_schemas(settings.schemas_dir))
 
 
 def _overwrite(

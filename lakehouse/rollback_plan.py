@@ -20,10 +20,9 @@ from pipelines.common.ledger import Ledger, covered_by, subtract
 from pipelines.common.opening import open_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.settings import Settings
-from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.common.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, REVERSIBLE, SILVER, TableName
 from pipelines.common.voids import EVENTS, LETTERS, LedgerRow, is_void_row, standing
 
-REVERSIBLE = (GOLD_HOURLY, GOLD_DAILY, SILVER, DLQ)
 _KINDS = {SILVER: EVENTS, DLQ: LETTERS}
 Ranges = dict[int, list[tuple[int, int]]]
 

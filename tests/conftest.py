@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.common.session import build_session
 from pipelines.common.settings import load_settings
+from tests.faults.evidence import Evidence
 
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 """Options of a session that runs plans on a few rows: compiling a plan costs more."""
@@ -31,6 +32,12 @@ def logs_as_before() -> Iterator[None]:
     logger.handlers, logger.propagate = before[0], before[2]
     logger.setLevel(before[1])
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def evidence(record_property: Callable[[str, object], None]) -> Evidence:
+    """What the test says for docs/reliability.md."""
+    return Evidence(record_property)
 
 
 Copy = Callable[[Path, Callable[[Path], None]], None]

@@ -8,14 +8,16 @@ from lakehouse.doctor.facts import Facts, Foreign
 from lakehouse.doctor.findings import Finding, Severity
 from pipelines.common.contract import CHANGE_FEED, Difference
 from pipelines.common.derived_files import Damage
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, REVERSIBLE, SILVER, TableName
 
 _SHOWN = 5
-_SEVERITIES: dict[str, Severity] = {"harmless": "info", "short": "warning", "wrong": "critical", "feature": "critical"}
+_SEVERITIES: dict[str, Severity] = {"harmless": "info", "short": "warning"}
+"""Of what is not critical."""
 _AT_STAKE = {
     "harmless": "Nothing: the next start of its job sets it back.",
     "short": "A stream that is further behind than that loses what it reads next, and has to read the whole table.",
     "wrong": "Its jobs do not start, or the stream after it cannot read on. No row is lost.",
+    "column": "The jobs that write the table do not start. What others wrote in its place is not what the source gives.",
     "feature": "The jobs do not start, as plain readers and writers would read rows wrongly or not at all. No row is lost.",
 }
 
@@ -41,14 +43,22 @@ def _difference(facts: Facts, one: Difference) -> Finding:
     is_feed = one.key == CHANGE_FEED
     return Finding(
         id=f"contract-{one.kind}",
-        severity="warning" if is_feed else _SEVERITIES[one.kind],
+        severity="warning" if is_feed else _SEVERITIES.get(one.kind, "critical"),
         title=f"{one.table} is not as its contract says",
         evidence=f"{one}.",
         confidence="certain",
         at_stake=_FEED_OFF if is_feed else _AT_STAKE[one.kind],
         playbook="table-contract",
-        commands=(facts.commands.lakehouse("contract", "restore", str(one.table)),),
+        commands=_set_back(facts, one),
     )
+
+
+def _set_back(facts: Facts, one: Difference) -> tuple[str, ...]:
+    if one.kind != "column":
+        return (facts.commands.lakehouse("contract", "restore", str(one.table)),)
+    if one.sound is None or one.table not in REVERSIBLE:
+        return ()
+    return (facts.commands.lakehouse("rollback", str(one.table), "--to", str(one.sound), "--repair"),)
 
 
 def _damage(facts: Facts, name: TableName, damage: Damage) -> Finding:

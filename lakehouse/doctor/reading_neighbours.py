@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from lakehouse.definitions import definitions
 from lakehouse.doctor.facts import Foreign, Neighbours
 from pipelines.common.commits import APP_IDS, MARK, newest_commits
-from pipelines.common.contract import Difference, differences, table_facts
+from pipelines.common.contract import Difference, differences_of
 from pipelines.common.derived_files import Damage, find_damage
-from pipelines.common.errors import DamagedError, UnknownFeatureError
+from pipelines.common.errors import DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.common.opening import existing_table, is_there
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
@@ -22,6 +23,7 @@ from pipelines.common.tables import (
     KNOWN_GAPS,
     LEDGER,
     RECONCILIATION,
+    TableDef,
     TableName,
 )
 
@@ -43,8 +45,12 @@ _Found = tuple[TableName, tuple[Difference, ...], Damage | None, tuple[Foreign, 
 
 def read_neighbours(settings: Settings) -> Neighbours:
     """Look at each table that is there; one that cannot be opened has no differences and no commits here."""
+    try:
+        defined = definitions(settings)
+    except LakehouseError:  # event schemas that cannot be read are named elsewhere
+        defined = {}
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda name: _read(settings, name), ALL_TABLES))
+        found = list(pool.map(lambda name: _read(settings, name, defined.get(name)), ALL_TABLES))
     return Neighbours(
         differences=tuple(one for _, differing, _, _ in found for one in differing),
         damage={name: damage for name, _, damage, _ in found if damage is not None},
@@ -52,7 +58,7 @@ def read_neighbours(settings: Settings) -> Neighbours:
     )
 
 
-def _read(settings: Settings, name: TableName) -> _Found:
+def _read(settings: Settings, name: TableName, defined: TableDef | None) -> _Found:
     path = name.path(settings)
     if "://" not in path and not is_there(f"{path}/_delta_log"):
         return name, (), None, ()
@@ -61,7 +67,7 @@ def _read(settings: Settings, name: TableName) -> _Found:
         table = existing_table(path)
     except (DamagedError, UnknownFeatureError):  # findings of their own
         return name, (), damage, ()
-    return name, tuple(differences(name, table_facts(table))), damage, tuple(by_hand(name, path, table.version()))
+    return name, tuple(differences_of(name, table, defined)), damage, tuple(by_hand(name, path, table.version()))
 
 
 def by_hand(name: TableName, path: str, version: int) -> list[Foreign]:

@@ -162,7 +162,7 @@ def _ensure_bronze(spark: SparkSession, settings: Settings, topic: kafka.TopicSt
     """Make the table, or the columns of it that an older version did not know; refuse the records of another topic."""
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
-    refuse_differences(spark, settings, (BRONZE,), (LEDGER,))
+    refuse_differences(spark, settings, (TABLE,), (LEDGER,))
     _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
     if not delta.is_complete(spark, TABLE, path):
         # A batch may be writing beside a replay.
@@ -231,7 +231,7 @@ def _refuse_new_topic(path: str, known: str | None, topic: str, topic_id: str) -
     if known != topic_id:
         msg = (
             f"Bronze at {path} holds topic {topic} with id {known}, but Kafka's has id {topic_id}: it was made "
-            "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`); "
+            "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`, `lake.checkpoints`); "
             "see playbooks/kafka-outage.md."
         )
         raise DataLossError(msg)

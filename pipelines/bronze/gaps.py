@@ -12,14 +12,13 @@ from deltalake import write_deltalake
 
 from pipelines.archive import records as archived
 from pipelines.common import files
-from pipelines.common.delta import Column, TableDef
 from pipelines.common.kafka import TopicState
 from pipelines.common.ledger import merge_ranges, subtract
 from pipelines.common.opening import existing_table, open_table, told_apart
 from pipelines.common.plain_read import rows_dataset
 from pipelines.common.replay import Ranges
 from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, KNOWN_GAPS
+from pipelines.common.tables import BRONZE, KNOWN_GAPS, Column, TableDef
 
 RETENTION = "retention"
 NO_RECORD = "no_record"

@@ -121,6 +121,7 @@ def _messages(consumer: Consumer, wanted: Range, topic: str) -> Iterator[Message
         silent_since = time.monotonic()
         error, offset = message.error(), message.offset()
         if error is None and offset is not None:
+            end = None
             if offset < stop:
                 yield message
             if offset >= stop - 1:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.common.delta import Column, TableDef
-from pipelines.common.tables import BRONZE
+from pipelines.common.tables import BRONZE, Column, TableDef
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
 """Table property with Kafka's id of the topic: a topic that was made anew is another one, whatever its name."""
@@ -32,7 +31,6 @@ TABLE = TableDef(
     properties={
         "delta.appendOnly": "true",
         # What range lookups use; statistics of raw bytes would cost time on every file and prune nothing.
-        "delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_ingested_at,_event_date,"
-        "_kafka_timestamp_ms",
+        "delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_ingested_at,_event_date",
     },
 )

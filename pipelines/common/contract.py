@@ -1,18 +1,21 @@
-"""Contract of the lake's tables: properties, table features and retention that hold whoever writes to them.
+"""Contract of the lake's tables: properties, table features, columns and retention that hold whoever writes to them.
 
-Others may act on a table: commit with metadata of their own, OPTIMIZE, VACUUM with the default retention, set properties that the
-contract does not name. This module holds the contract as data and a pure check; `table_facts` reads what a table's log says.
+Others may act on a table: commit with metadata of their own, OPTIMIZE, VACUUM with the default retention, add columns, set
+properties that the contract does not name. This module holds the contract as data and a pure check; `table_facts` reads what a
+table's log says.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from deltalake import DeltaTable
+from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
 
+from pipelines.common.commits import newest_commits
 from pipelines.common.opening import COLUMN_MAPPING, maps_columns, open_table, reader_features
 from pipelines.common.tables import (
     ADJUSTMENTS,
@@ -27,17 +30,23 @@ from pipelines.common.tables import (
     LEDGER,
     RECONCILIATION,
     SILVER,
+    TableDef,
     TableName,
 )
 
-Kind = Literal["harmless", "wrong", "short", "feature"]
+Kind = Literal["harmless", "wrong", "short", "feature", "column"]
 """`harmless`: the start of a job sets it back. `wrong`: a job refuses to start. `short`: goes on, until a reader is that far
-behind. `feature`: switched on for good, and not read or written rightly here; a job refuses to start."""
+behind. `feature`: switched on for good, and not read or written rightly here; a job refuses to start. `column`: of another type
+than the jobs write; a job refuses to start."""
 
 APPEND_ONLY, CHANGE_FEED = "delta.appendOnly", "delta.enableChangeDataFeed"
 DELETION_VECTORS = "delta.enableDeletionVectors"
 LOG_RETENTION, FILE_RETENTION = "delta.logRetentionDuration", "delta.deletedFileRetentionDuration"
 TRANSACTION_RETENTION = "delta.setTransactionRetentionDuration"
+CONSTRAINTS = "delta.constraints."
+"""How properties begin that hold CHECK constraints: a row that breaks one stops the writer."""
+NOTHING = "nothing"
+"""What is expected of a property that must not be set."""
 FOR_EVER = "interval 36500 days"
 """Of transaction ids: Delta that forgets one takes the batch a second time. Delta's own default is never."""
 
@@ -126,25 +135,31 @@ def lease_layer(name: TableName) -> str:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """What the log says of a table now: its properties, and the table features that its readers and writers need to know."""
+    """What the log says of a table now: properties, table features that readers and writers need to know, columns' types."""
 
     properties: Mapping[str, str]
     features: frozenset[str] = frozenset()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Spark types by name."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs from the contract: `found` instead of `expected`; `key`: a property, or the name of a feature."""
+    """One thing that differs from the contract: `found` instead of `expected`; `key`: a property, a feature, or a column."""
 
     table: TableName
     kind: Kind
     key: str
     found: str
     expected: str
+    sound: int | None = None
+    """Newest version in which the columns were as expected, where there is one that the log still tells."""
 
     def __str__(self) -> str:
         if self.kind == "feature":
             return f"{self.table} has the table feature {self.key}, which the jobs and plain readers do not know"
+        if self.kind == "column":
+            return f"Column {self.key} of {self.table} has the type {self.found}, expected {self.expected}"
         least = "at least " if self.kind == "short" else ""
         return f"{self.table} has {self.key} = {self.found}, expected {least}{self.expected}"
 
@@ -152,18 +167,65 @@ class Difference:
 def table_facts(table: DeltaTable) -> TableFacts:
     """Read the facts of a table that is open."""
     properties = {str(key): str(value) for key, value in table.metadata().configuration.items()}
-    return TableFacts(properties, frozenset({*reader_features(table), *(table.protocol().writer_features or ())}))
+    features = frozenset({*reader_features(table), *(table.protocol().writer_features or ())})
+    return TableFacts(properties, features, {one.name: _spark_type(one.type) for one in table.schema().fields})
 
 
-def differences_at(name: TableName, path: str) -> list[Difference]:
+_SPARK_NAMES = {"long": "bigint", "integer": "int", "short": "smallint", "byte": "tinyint"}
+
+
+def _spark_type(kind: Any) -> str:
+    if isinstance(kind, ArrayType):
+        return f"array<{_spark_type(kind.element_type)}>"
+    if isinstance(kind, MapType):
+        return f"map<{_spark_type(kind.key_type)},{_spark_type(kind.value_type)}>"
+    if isinstance(kind, StructType):
+        return f"struct<{','.join(f'{one.name}:{_spark_type(one.type)}' for one in kind.fields)}>"
+    name = kind.type if isinstance(kind, PrimitiveType) else str(kind)
+    return _SPARK_NAMES.get(name, name)
+
+
+def differences_at(name: TableName, path: str, defined: TableDef | None = None) -> list[Difference]:
     """Compare the table at `path` with its contract; a table that is not there has no difference. Raises as `open_table`."""
     table = open_table(path)
-    return [] if table is None else list(differences(name, table_facts(table)))
+    return [] if table is None else differences_of(name, table, defined)
 
 
-def differences(name: TableName, facts: TableFacts) -> Iterator[Difference]:
-    """Compare a table with its contract."""
+def differences_of(name: TableName, table: DeltaTable, defined: TableDef | None = None) -> list[Difference]:
+    """Compare an open table with its contract; for columns the log is asked since when they differ."""
+    found = list(differences(name, table_facts(table), defined))
+    if defined is None or all(one.kind != "column" for one in found):
+        return found
+    sound = _sound_version(table, defined)
+    return [replace(one, sound=sound) if one.kind == "column" else one for one in found]
+
+
+def _sound_version(table: DeltaTable, defined: TableDef) -> int | None:
+    path = table.table_uri.removeprefix("file://")
+    for commit in newest_commits(path, table.version(), skip=lambda _, text: '"metaData"' not in text):
+        before = open_table(path, commit.version - 1) if commit.version else None
+        if before is None or not any(_differing_columns(table_facts(before), defined)):
+            return None if before is None else commit.version - 1
+    return None
+
+
+def _differing_columns(facts: TableFacts, defined: TableDef) -> Iterator[Difference]:
+    for column in defined.columns:
+        if (kind := facts.columns.get(column.name, column.type)) != column.type:
+            yield Difference(defined.name, "column", column.name, kind, column.type)
+
+
+def differences(name: TableName, facts: TableFacts, defined: TableDef | None = None) -> Iterator[Difference]:
+    """Compare a table with its contract, and with `defined` the types of its columns.
+
+    A column that is missing is no difference: the start of a job adds those of a newer version.
+    """
     contract = CONTRACTS[name]
+    if defined is not None:
+        yield from _differing_columns(facts, defined)
+    for key in sorted(facts.properties):
+        if key.startswith(CONSTRAINTS):
+            yield Difference(name, "wrong", key, facts.properties[key], NOTHING)
     not_in_use = LISTED - {"columnMapping"} if maps_columns(facts.properties) else LISTED
     for feature in sorted(facts.features - not_in_use - contract.features):
         yield Difference(name, "feature", feature, "on", "off")

@@ -5,14 +5,25 @@ from __future__ import annotations
 from pipelines.common.contract import Difference
 from pipelines.common.derived_files import Damage
 from pipelines.common.source_gaps import Gap
-from pipelines.common.tables import BRONZE, SILVER, TableName
+from pipelines.common.tables import BRONZE, REVERSIBLE, SILVER, TableName
 
 PAGE = "playbooks/table-contract.md"
 
 
 def sentence(one: Difference) -> str:
     """Say what differs and what to do."""
+    if one.kind == "column":
+        return f"{one}; {way_back(one)} ({PAGE})."
     return f"{one}; run `lakehouse contract restore {one.table}`, which sets it back ({PAGE})."
+
+
+def way_back(one: Difference) -> str:
+    """Say how a table whose column has another type is put right."""
+    if one.sound is None:
+        return "put the table back from a backup, or make it again as the page says"
+    if one.table in REVERSIBLE:
+        return f"run `lakehouse rollback {one.table} --to {one.sound} --repair`, which takes the table back to before that"
+    return f"take the table back with `RESTORE TABLE {one.table} TO VERSION AS OF {one.sound}` at `lakehouse sql --write`"
 
 
 def gap_sentence(job: str, gap: Gap) -> str:

@@ -18,7 +18,7 @@ from pipelines.common.logging import Log
 from pipelines.common.opening import existing_table
 from pipelines.common.settings import Settings
 from pipelines.common.source_gaps import Gap, find_gap, find_snapshot_gap
-from pipelines.common.tables import BRONZE, SILVER, TableName
+from pipelines.common.tables import BRONZE, SILVER, TableDef, TableName
 
 _LOG = Log("contract")
 
@@ -41,23 +41,24 @@ def work_around_damage(settings: Settings, names: Collection[TableName]) -> None
 
 
 def refuse_differences(
-    spark: SparkSession, settings: Settings, written: Collection[TableName], read: Collection[TableName] = ()
+    spark: SparkSession, settings: Settings, written: Collection[TableDef], read: Collection[TableName] = ()
 ) -> None:
     """Set back what is harmless in the tables that a job writes, and refuse what else differs from their contract.
 
     Of the tables that it only reads, table features count. Raises ContractError with one sentence and the command that mends it.
     """
-    for name in (*written, *read):
+    defined = {table.name: table for table in written}
+    for name in (*defined, *read):
         path = name.path(settings)
         try:
-            found = differences_at(name, files.absolute(path))
+            found = differences_at(name, files.absolute(path), defined.get(name))
         except (DamagedError, UnknownFeatureError):  # what is wrong with its log, the job's own checks say
             continue
         for one in found:
-            if one.kind == "feature" or (one.kind == "wrong" and name in written):
+            if one.kind == "feature" or (one.kind in ("wrong", "column") and name in defined):
                 raise ContractError(sentence(one))
         back = {one.key: one.expected for one in found if one.kind == "harmless"}
-        if back and name in written:
+        if back and name in defined:
             with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
                 delta.ensure_properties(spark, path, back)
             _LOG.warning("property of a table set back", table=str(name), properties=", ".join(back))

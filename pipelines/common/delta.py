@@ -1,11 +1,10 @@
-"""Delta tables: definition, creation, idempotent append, versions and transaction ids."""
+"""Delta tables: creation, idempotent append, versions and transaction ids."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -17,40 +16,9 @@ from pipelines.common.contract import COMMON_PROPERTIES
 from pipelines.common.errors import UsageError
 from pipelines.common.opening import has_table
 from pipelines.common.settings import Settings
-from pipelines.common.tables import ALL_TABLES, TableName
+from pipelines.common.tables import ALL_TABLES, Column, TableDef, TableName
 
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: name, Spark type, and what it means."""
-
-    name: str
-    type: str
-    doc: str
-    nullable: bool = True
-
-
-@dataclass(frozen=True)
-class TableDef:
-    """A table as the project creates it."""
-
-    name: TableName
-    comment: str
-    columns: tuple[Column, ...]
-    properties: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def column_names(self) -> list[str]:
-        """Names in table order: the `select` that every writer ends with."""
-        return [column.name for column in self.columns]
-
-    @property
-    def statistics(self) -> dict[str, str]:
-        """The property that says which columns have statistics: a column that was added later is to have them too."""
-        name = "delta.dataSkippingStatsColumns"
-        return {name: self.properties[name]} if name in self.properties else {}
 
 
 def is_delta_table(spark: SparkSession, path: str) -> bool:

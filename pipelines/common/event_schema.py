@@ -13,6 +13,7 @@ from pipelines.common.errors import SettingsError
 from pipelines.common.opening import files_in, read_text
 from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, LARGEST_SUMMED
 
+PAGE = "playbooks/schema-change.md"
 SUMMED_FIELDS = ("request_bytes", "response_bytes")
 """Fields that Gold adds up."""
 _BOUNDS_OF = {
@@ -127,7 +128,7 @@ def read_schemas(folder: str | Path) -> EventSchemas:
             if known != field.type:
                 msg = (
                     f"Field `{field.name}` is a {field.type} in {path.name} and a {known} in an older version; "
-                    "give the new meaning a new name."
+                    f"give the new meaning a new name ({PAGE})."
                 )
                 raise SettingsError(msg)
     return EventSchemas(versions, fields)
@@ -138,14 +139,17 @@ def read_schema(path: Path) -> EventSchema:
     try:
         schema = EventSchema.model_validate(json.loads(read_text(path)))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        msg = f"The event schema {path} cannot be read as JSON ({type(error).__name__}); correct the file."
+        msg = f"The event schema {path} cannot be read as JSON ({type(error).__name__}); correct the file ({PAGE})."
         raise SettingsError(msg) from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        msg = f"The event schema {path} is wrong at `{where}`: {first['msg']}; correct the file."
+        msg = f"The event schema {path} is wrong at `{where}`: {first['msg']}; correct the file ({PAGE})."
         raise SettingsError(msg) from None
     if schema.version != path.stem:
-        msg = f"The event schema {path} says version {schema.version}, expected {path.stem} as its file name says; rename it."
+        msg = (
+            f"The event schema {path} says version {schema.version}, expected {path.stem} as its file name says; "
+            f"rename it ({PAGE})."
+        )
         raise SettingsError(msg)
     return schema

@@ -15,7 +15,11 @@ KAFKA_TIME = "_kafka_timestamp"
 
 def held_instant(ms: Column) -> Column:
     """The instant that `ms` (milliseconds since 1970) is, NULL where the lake does not hold it."""
-    return F.when(ms.between(FIRST_INSTANT_MS, END_INSTANT_MS - 1), F.timestamp_millis(ms))
+    return _where_held(ms, F.timestamp_millis(ms))
+
+
+def _where_held(ms: Column, instant: Column) -> Column:
+    return F.when(ms.between(FIRST_INSTANT_MS, END_INSTANT_MS - 1), instant)
 
 
 def with_kafka_ms(rows: DataFrame) -> DataFrame:
@@ -25,5 +29,4 @@ def with_kafka_ms(rows: DataFrame) -> DataFrame:
     """
     of_time = F.unix_millis(KAFKA_TIME)
     ms = F.coalesce(F.col(KAFKA_MS), of_time) if KAFKA_MS in rows.columns else of_time
-    held = F.when(ms.between(FIRST_INSTANT_MS, END_INSTANT_MS - 1), F.col(KAFKA_TIME))
-    return rows.withColumns({KAFKA_MS: ms, KAFKA_TIME: held})
+    return rows.withColumns({KAFKA_MS: ms, KAFKA_TIME: _where_held(ms, F.col(KAFKA_TIME))})

@@ -156,7 +156,10 @@ def take_checkpoint(path: str, *, job: str, run: str) -> None:
     if not locked:
         holder = _read(file)
         file.close()
-        msg = f"The checkpoint {path} is in use by {holder}; stop that process, or give a new path for a run of its own."
+        msg = (
+            f"The checkpoint {path} is in use by {holder}; stop that process, or give a new path for a run of its own "
+            "(playbooks/spark-crash.md)."
+        )
         raise UsageError(msg)
     try:
         _write(file, Holder(job, run))

@@ -1,8 +1,9 @@
-"""The lake's tables by name: where each lies and what it is made of."""
+"""The lake's tables by name: where each lies, and how a table is defined."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipelines.common.settings import Settings
 
@@ -20,6 +21,37 @@ class TableName:
     def path(self, settings: Settings) -> str:
         """Path or URI of the table under the settings' lake."""
         return f"{settings.lake.root.rstrip('/')}/{self.layer}/{self.table}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: name, Spark type, and what it means."""
+
+    name: str
+    type: str
+    doc: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class TableDef:
+    """A table as the project creates it."""
+
+    name: TableName
+    comment: str
+    columns: tuple[Column, ...]
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names in table order: the `select` that every writer ends with."""
+        return [column.name for column in self.columns]
+
+    @property
+    def statistics(self) -> dict[str, str]:
+        """The property that says which columns have statistics: a column that was added later is to have them too."""
+        name = "delta.dataSkippingStatsColumns"
+        return {name: self.properties[name]} if name in self.properties else {}
 
 
 BRONZE = TableName("bronze", "api_usage_events")
@@ -47,3 +79,5 @@ ALL_TABLES = (
     CIRCUIT_BREAKER,
     BRONZE_ARCHIVE,
 )
+REVERSIBLE = (GOLD_HOURLY, GOLD_DAILY, SILVER, DLQ)
+"""Tables that `lakehouse rollback` takes back to an older version."""

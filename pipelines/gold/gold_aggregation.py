@@ -59,7 +59,7 @@ def run(
         _refuse_cleaned(spark, silver, int(starting))
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
-    refuse_differences(spark, settings, (GOLD_HOURLY, GOLD_DAILY), (SILVER, LEDGER))
+    refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE), (SILVER, LEDGER))
     refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
     if checkpoint.starting and not starting_offsets:

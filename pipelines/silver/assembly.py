@@ -52,7 +52,7 @@ def open_tables(spark: SparkSession, settings: Settings) -> Tables:
     delta.require_table(spark, bronze, "the Bronze table")
     schemas = read_schemas(settings.schemas_dir)
     ensure_written(spark, settings, schemas, run="start")
-    refuse_differences(spark, settings, (SILVER, DLQ), (BRONZE, LEDGER))
+    refuse_differences(spark, settings, (silver_table(schemas), DLQ_TABLE), (BRONZE, LEDGER))
     written = {str(SILVER): silver, str(DLQ): dlq}
     return Tables(bronze, silver, dlq, schemas, {name: delta.current_version(spark, path) for name, path in written.items()})
 

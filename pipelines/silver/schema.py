@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.common.delta import Column, TableDef
 from pipelines.common.event_schema import EventSchemas
-from pipelines.common.tables import DLQ, SILVER
+from pipelines.common.tables import DLQ, SILVER, Column, TableDef
 
 _SPARK_TYPES = {"long": "bigint"}
 

@@ -23,23 +23,26 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Record:
-    """A record, and what has to become of it; `event` holds the columns that Silver must read."""
+    """A record, and what has to become of it; `event` holds the columns that Silver must read.
+
+    `at` is when it reaches Kafka, or the number that its producer gives for that, which need not be an instant's.
+    """
 
     value: bytes | None
     key: bytes | None
-    at: datetime
+    at: datetime | int
     expected: Expected = "event"
     rule: str | None = None
     event: dict[str, Any] | None = None
     partition: int = 0
 
 
-def milliseconds(at: datetime) -> int:
-    """An instant as Kafka and the op ledger have it."""
-    return round(at.timestamp() * 1000)
+def milliseconds(at: datetime | int) -> int:
+    """An instant as Kafka and the op ledger have it; a number is one already."""
+    return at if isinstance(at, int) else round(at.timestamp() * 1000)
 
 
-def columns(event_id: str, at: datetime, **changes: Any) -> dict[str, Any]:
+def columns(event_id: str, at: datetime | int, **changes: Any) -> dict[str, Any]:
     """Columns of a valid event."""
     return {
         "event_id": event_id,
@@ -109,6 +112,7 @@ def put(producer: Producer, case: LakeCase, records: Sequence[Record]) -> list[P
             on_delivery=partial(acknowledged, position),
             timestamp=milliseconds(record.at),
         )
+        producer.poll(0)
     assert producer.flush(60) == 0
     assert not errors, errors
     return places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,16 +15,17 @@ from typing import Any
 
 import pytest
 import yaml
+from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.verify.runner import VerifyOptions, verify
+from pipelines.common import jobs
 from pipelines.common.failpoints import VARIABLE
 from pipelines.common.jobs import AVAILABLE_NOW
 from pipelines.common.settings import Settings, load_settings
-from tests.faults.evidence import Evidence
 
 PROJECT = Path(__file__).resolve().parents[2]
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
@@ -81,12 +83,6 @@ class LakeCase:
         return {result.id: result.verdict for result in verify(self.settings, VerifyOptions(**options))}
 
 
-@pytest.fixture
-def evidence(record_property: Callable[[str, object], None]) -> Evidence:
-    """What the test says for docs/reliability.md."""
-    return Evidence(record_property)
-
-
 @pytest.fixture(scope="session")
 def fault_seed(request: pytest.FixtureRequest) -> int:
     """Seed of this run, from `--seed` of the report's plugin; 1 without it."""
@@ -133,3 +129,18 @@ def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callab
         return make_case(tmp_path, broker.bootstrap_servers, events=events, seed=fault_seed, **sections)
 
     return make
+
+
+@pytest.fixture
+def filled(
+    spark: SparkSession,
+    lake_case: Callable[..., LakeCase],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault_seed: int,
+) -> Any:
+    """A lake with a few batches in each layer, and records in Kafka that nobody has read yet."""
+    from tests.faults.at_rest import fill  # noqa: PLC0415 - it imports this module
+
+    monkeypatch.setattr(jobs, "stop_on_signals", threading.Event)  # the handlers are pytest's
+    return fill(lake_case(1200, silver={"max_bytes_per_trigger": "20k"}), spark, capsys, fault_seed)

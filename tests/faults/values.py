@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, Message
-
-from lakehouse.local.event_rows import Expected, Rows
-from lakehouse.local.op_ledger import LedgerPart, OpLedger, body_writer
-from tests.faults.by_hand import columns, producer_of
-from tests.faults.conftest import DAY, LakeCase
+from tests.faults.by_hand import Record
+from tests.faults.conftest import DAY
 
 PARTITIONS = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,18 +60,6 @@ _BAD: dict[str, tuple[tuple[str, Any], ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A record: where and when, its bytes, and what must become of it; `event` holds the columns that Silver must read."""
-
-    value: bytes | None
-    kafka_ms: int
-    partition: int
-    expected: Expected
-    rule: str | None = None
-    event: dict[str, Any] | None = None
-
-
 @dataclass
 class Values:
     """Draws records; an id that was drawn may come again with the same event time, as a producer's retry has it."""
@@ -91,27 +72,27 @@ class Values:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def draw(self, count: int, *, far: bool) -> list[Sent]:
+    def draw(self, count: int, *, far: bool) -> list[Record]:
         """So many records; with `far` among them such as Spark's source cannot convert."""
         return [self._record(far=far) for _ in range(count)]
 
-    def _record(self, *, far: bool) -> Sent:
+    def _record(self, *, far: bool) -> Record:
         pick, chance = self._random.choice, self._random.random()
         kafka_ms, partition = self._kafka_ms(far=far), self._random.randrange(PARTITIONS)
         if chance < 0.02:
-            return Sent(None, kafka_ms, partition, "tombstone")
+            return Record(None, b"key", kafka_ms, "tombstone", partition=partition)
         if chance < 0.25:
             rule = pick(tuple(_BAD))
             name, value = pick(_BAD[rule])
             fields = {**self._fields(), name: value}
             kept = {key: value for key, value in fields.items() if value is not ...}
-            return Sent(_encode(kept), kafka_ms, partition, "dead_letter", rule)
+            return Record(_encode(kept), b"key", kafka_ms, "dead_letter", rule, partition=partition)
         if chance < 0.4 and self._copied:
             fields = {**pick(self._copied), **({"status_code": 201} if chance < 0.3 else {})}
         else:
             fields = self._fields()
             self._copied.append(fields)
-        return Sent(_encode(fields), kafka_ms, partition, "event", event=_columns(fields))
+        return Record(_encode(fields), b"key", kafka_ms, event=_columns(fields), partition=partition)
 
     def _kafka_ms(self, *, far: bool) -> int:
         pick, chance = self._random.choice, self._random.random()
@@ -156,43 +137,3 @@ def _columns(fields: dict[str, Any]) -> dict[str, Any]:
     latency = found["response_time_ms"]
     event_ms = (at - _EPOCH) // timedelta(milliseconds=1)
     return {**found, "event_ms": event_ms, "response_time_ms": None if latency is None else float(latency)}
-
-
-def send(case: LakeCase, records: Sequence[Sent]) -> None:
-    """Send the records in order, each with its own number for Kafka's time, and note them in the op ledger."""
-    producer = producer_of(case)
-    places: list[tuple[int, int]] = [(-1, -1)] * len(records)
-    errors: list[KafkaError] = []
-
-    def acknowledged(position: int, error: KafkaError | None, sent: Message | None) -> None:
-        if error is None and sent is not None:
-            places[position] = (int(sent.partition() or 0), int(sent.offset() or 0))
-        elif error is not None:
-            errors.append(error)
-
-    for position, one in enumerate(records):
-        told, topic = partial(acknowledged, position), case.settings.kafka.topic
-        producer.produce(topic, one.value, b"key", one.partition, on_delivery=told, timestamp=one.kafka_ms)
-        producer.poll(0)
-    assert producer.flush(60) == 0
-    assert not errors, errors
-    _note(case, records, places)
-
-
-def _note(case: LakeCase, records: Sequence[Sent], places: Sequence[tuple[int, int]]) -> None:
-    rows = Rows(
-        value=[one.value for one in records],
-        key=[b"key"] * len(records),
-        kafka_ms=[one.kafka_ms for one in records],
-        kind=["value"] * len(records),
-        expected=[one.expected for one in records],
-        rule=[one.rule for one in records],
-    )
-    for one in records:
-        for name in columns("", DAY):
-            getattr(rows, name).append(None if one.event is None else one.event[name])
-    part = LedgerPart(len(rows))
-    first = part.add(body_writer(case.settings.silver.late_after_seconds * 1000)(rows))
-    for position, (partition, offset) in enumerate(places, first):
-        part.ack(position, partition, offset)
-    OpLedger(case.folder / "op_ledger", uuid.uuid4().hex, case.settings.kafka.topic).write(part)

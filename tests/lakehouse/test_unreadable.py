@@ -17,6 +17,7 @@ from pipelines.common.leases import lease_of
 from pipelines.common.tables import ADJUSTMENTS, BRONZE, BRONZE_ARCHIVE, CIRCUIT_BREAKER, DLQ, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
+from tests.faults.evidence import Evidence
 from tests.lakehouse.checkpoints.conftest import CheckpointLake
 from tests.without_rights import command
 
@@ -168,10 +169,11 @@ def _left_out(kind: str) -> list[str]:
     return [name for name, kinds in _SLOW.items() if kind not in kinds]
 
 
+@pytest.mark.case("N6")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kinds", [SOME, pytest.param((), marks=pytest.mark.faults)], ids=["some", "all"])
 def test_path_that_is_barred_is_named_by_each_command_that_needs_it(
-    kinds: tuple[str, ...], hand_lake: Any, tmp_path: Path
+    kinds: tuple[str, ...], hand_lake: Any, tmp_path: Path, evidence: Evidence
 ) -> None:
     """Two dozen commands times each path: never exit code 0, a trace, or a word of what was not seen."""
     make_lake(tmp_path, hand_lake)
@@ -199,3 +201,6 @@ def test_path_that_is_barred_is_named_by_each_command_that_needs_it(
     assert not wrong, f"{len(wrong)} answers are wrong:\n" + "\n\n".join(wrong)
     unnoticed = [kind for kind, cells in found.items() if all(cell == sound[name] for name, cell in cells.items())]
     assert unnoticed == []
+    evidence.loud(
+        f"{len(found)} paths barred one after the other, {len(sound)} commands each: named, and no advice from what was not seen"
+    )

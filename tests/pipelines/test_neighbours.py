@@ -8,11 +8,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from delta.tables import DeltaTable as SparkTable
-from deltalake import CommitProperties, DeltaTable
+from deltalake import DeltaTable, write_deltalake
+from pyspark.sql import SparkSession
 
 from lakehouse.checkpoints.rebuild import plan_rebuild as plan_checkpoint
 from lakehouse.checkpoints.rebuild import write_rebuild as write_checkpoint
@@ -23,38 +24,36 @@ from lakehouse.doctor.reading_neighbours import read_neighbours
 from lakehouse.rebuild import build, compare
 from lakehouse.rebuild_plan import plan_rebuild
 from lakehouse.rebuild_swap import swap
+from lakehouse.rollback import roll_back
+from lakehouse.rollback_plan import plan_rollback
 from pipelines.common.contract_start import cause_in_tables
 from pipelines.common.errors import ContractError, DataLossError
 from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from tests.neighbours import Act, break_checkpoint, break_checksum, commit, compact, vacuum, vacuum_all
+from tests.pipelines.conftest import Lake, event, record
 
-if TYPE_CHECKING:
-    from tests.pipelines.conftest import Lake
-
-Make = Callable[..., dict[str, Any]]
+Copy = Callable[[Path, Callable[[Path], None]], None]
 STREAMED = (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY, LEDGER)
-METADATA = (
-    "Nightly compaction, see the wiki.",
-    "[1]",
-    "17",
-    "null",
-    '{"job": "silver", "generation": 7, "batch_id": "0"}',
-    '{"rollback": 3, "rebuild": [true]}',
-    '{"a":' * 3_000,
-)
 
 
-def _events(make_event: Make, make_record: Make, first: int, count: int) -> list[dict[str, Any]]:
+def _events(first: int, count: int) -> list[dict[str, Any]]:
     """Events of `count` offsets from `first` on, one of them a copy, one dead letter."""
-    rows = [
-        make_record(make_event(event_id=f"e{n - n % 5 // 4}", customer_id=f"c{n % 2}"), n) for n in range(first, first + count)
-    ]
-    return [*rows[:-1], make_record(b"{", first + count - 1)]
+    rows = [record(event(event_id=f"e{n - n % 5 // 4}", customer_id=f"c{n % 2}"), n) for n in range(first, first + count)]
+    return [*rows[:-1], record(b"{", first + count - 1)]
 
 
-def _vacuum(lake: Lake, name: TableName) -> None:
-    """Compact, and delete what is not of the newest version."""
-    DeltaTable(lake.path(name)).optimize.compact()
-    DeltaTable(lake.path(name)).vacuum(0, dry_run=False, enforce_retention_duration=False)
+@pytest.fixture
+def filled(spark: SparkSession, tmp_path: Path, made_once: Copy) -> Lake:
+    """A lake whose Silver and Gold have read a batch."""
+
+    def make(folder: Path) -> None:
+        made = Lake(spark, folder)
+        made.append(*_events(0, 5))
+        made.run_silver()
+        made.run_gold()
+
+    made_once(tmp_path, make)
+    return Lake(spark, tmp_path)
 
 
 def _is_conserved(lake: Lake) -> None:
@@ -89,156 +88,126 @@ def _new_checkpoint(lake: Lake, job: str) -> str:
     return Path(plan.target.path).name
 
 
-def test_silver_goes_on_after_bronze_was_compacted_and_vacuumed_before_it(
-    lake: Lake, make_event: Make, make_record: Make
-) -> None:
+def test_silver_goes_on_after_bronze_was_compacted_and_vacuumed_before_it(filled: Lake) -> None:
     """The error and the doctor name the same way, and that way works."""
-    lake.append(*_events(make_event, make_record, 0, 5))
-    lake.run_silver()
     for first in (5, 10):
-        lake.append(*_events(make_event, make_record, first, 5))
-    _vacuum(lake, BRONZE)
+        filled.append(*_events(first, 5))
+    vacuum_all(filled.path(BRONZE))
 
     with pytest.raises(ContractError, match="`lakehouse checkpoint rebuild silver`"):
-        lake.run_silver()
-    found = _finding(lake, "checkpoint-source-gap", "silver")
+        filled.run_silver()
+    found = _finding(filled, "checkpoint-source-gap", "silver")
     assert found.playbook == "table-contract"
     assert any("checkpoint rebuild silver" in command and "dry-run" not in command for command in found.commands)
-    lake.run_silver(_new_checkpoint(lake, "silver"))
-    _is_conserved(lake)
-    lake.append(*_events(make_event, make_record, 15, 5))
-    lake.run_silver("g2")
-    lake.run_gold()
-    _is_conserved(lake)
-    assert sum(row["event_count"] for row in lake.rows(GOLD_DAILY)) == len(lake.rows(SILVER, "event_id"))
+    filled.run_silver(_new_checkpoint(filled, "silver"))
+    _is_conserved(filled)
+    filled.append(*_events(15, 5))
+    filled.run_silver("g2")
+    filled.run_gold()
+    _is_conserved(filled)
+    assert sum(row["event_count"] for row in filled.rows(GOLD_DAILY)) == len(filled.rows(SILVER, "event_id"))
 
 
-def test_gold_is_recomputed_where_silvers_change_feed_was_off(lake: Lake, make_event: Make, make_record: Make) -> None:
-    lake.append(*_events(make_event, make_record, 0, 5))
-    lake.run_silver()
-    lake.run_gold()
-    DeltaTable(lake.path(SILVER)).alter.set_table_properties({"delta.enableChangeDataFeed": "false"})
-    assert _finding(lake, "contract-harmless", str(SILVER)).severity == "warning"
-    lake.append(*_events(make_event, make_record, 5, 5))
-    lake.run_silver()  # sets it back before it writes
+def test_gold_is_recomputed_where_silvers_change_feed_was_off(filled: Lake) -> None:
+    DeltaTable(filled.path(SILVER)).alter.set_table_properties({"delta.enableChangeDataFeed": "false"})
+    assert _finding(filled, "contract-harmless", str(SILVER)).severity == "warning"
+    filled.append(*_events(5, 5))
+    filled.run_silver()  # sets it back before it writes
 
-    assert DeltaTable(lake.path(SILVER)).metadata().configuration["delta.enableChangeDataFeed"] == "true"
+    assert DeltaTable(filled.path(SILVER)).metadata().configuration["delta.enableChangeDataFeed"] == "true"
     with pytest.raises(ContractError, match="`lakehouse rebuild gold --swap`"):
-        lake.run_gold()
-    found = _finding(lake, "checkpoint-source-gap", "gold")
+        filled.run_gold()
+    found = _finding(filled, "checkpoint-source-gap", "gold")
     assert "lakehouse rebuild gold --swap --config c.yaml" in found.commands
     with pytest.raises(DataLossError, match="`lakehouse rebuild gold --swap`"):
-        plan_checkpoint(lake.settings, "gold")
+        plan_checkpoint(filled.settings, "gold")
 
-    plan = plan_rebuild(lake.settings, "gold", None, swap=True)
-    build(lake.spark, lake.settings, plan, lambda _: None, Event())
-    differing = compare(lake.spark, lake.settings, plan, lambda _: None)
-    swap(lake.spark, lake.settings, plan, differing, run_id="r", now=datetime.now(UTC))
-    lake.run_gold(_new_checkpoint(lake, "gold"))
-    lake.append(*_events(make_event, make_record, 10, 5))
-    lake.run_silver()
-    lake.run_gold("g2")
-    assert sum(row["event_count"] for row in lake.rows(GOLD_DAILY)) == len(lake.rows(SILVER, "event_id"))
+    plan = plan_rebuild(filled.settings, "gold", None, swap=True)
+    build(filled.spark, filled.settings, plan, lambda _: None, Event())
+    differing = compare(filled.spark, filled.settings, plan, lambda _: None)
+    swap(filled.spark, filled.settings, plan, differing, run_id="r", now=datetime.now(UTC))
+    filled.run_gold(_new_checkpoint(filled, "gold"))
+    filled.append(*_events(10, 5))
+    filled.run_silver()
+    filled.run_gold("g2")
+    assert sum(row["event_count"] for row in filled.rows(GOLD_DAILY)) == len(filled.rows(SILVER, "event_id"))
     # All that ran here wrote marked commits; Bronze is written by the test.
-    assert {one.table for one in read_neighbours(lake.settings).commits} <= {BRONZE}
+    assert {one.table for one in read_neighbours(filled.settings).commits} <= {BRONZE}
 
 
-def test_table_that_was_made_append_only_stops_gold_by_name(lake: Lake, make_event: Make, make_record: Make) -> None:
-    lake.append(*_events(make_event, make_record, 0, 5))
-    lake.run_silver()
-    lake.run_gold()
-    DeltaTable(lake.path(GOLD_DAILY)).alter.set_table_properties({"delta.appendOnly": "true"})
-    lake.append(*_events(make_event, make_record, 5, 5))
-    lake.run_silver()
+def test_table_that_was_made_append_only_stops_gold_by_name(filled: Lake) -> None:
+    DeltaTable(filled.path(GOLD_DAILY)).alter.set_table_properties({"delta.appendOnly": "true"})
+    filled.append(*_events(5, 5))
+    filled.run_silver()
 
     sentence = f"{GOLD_DAILY} has delta.appendOnly = true, expected false; run `lakehouse contract restore {GOLD_DAILY}`"
     with pytest.raises(ContractError, match=r"delta\.appendOnly") as stopped:
-        lake.run_gold()
+        filled.run_gold()
     assert str(stopped.value).startswith(sentence)
     # What a stream that was running meets is explained by the same sentence.
-    cause = cause_in_tables(lake.spark, lake.settings, "gold", str(lake.folder / "checkpoints/gold/g1"))
+    cause = cause_in_tables(filled.spark, filled.settings, "gold", str(filled.folder / "checkpoints/gold/g1"))
     assert str(cause).startswith(sentence)
-    assert _finding(lake, "contract-wrong", str(GOLD_DAILY)).commands == (
+    assert _finding(filled, "contract-wrong", str(GOLD_DAILY)).commands == (
         f"lakehouse contract restore {GOLD_DAILY} --config c.yaml",
     )
-    _restore(lake, GOLD_DAILY)
-    lake.run_gold()
-    assert sum(row["event_count"] for row in lake.rows(GOLD_DAILY)) == len(lake.rows(SILVER, "event_id"))
+    _restore(filled, GOLD_DAILY)
+    filled.run_gold()
+    assert sum(row["event_count"] for row in filled.rows(GOLD_DAILY)) == len(filled.rows(SILVER, "event_id"))
 
 
-def test_deletion_vectors_are_refused_and_taken_away(lake: Lake, make_event: Make, make_record: Make) -> None:
-    lake.append(*_events(make_event, make_record, 0, 10))
-    lake.run_silver()
-    lake.run_gold()
-    before = lake.gold()
-    path = lake.path(GOLD_HOURLY)
-    lake.spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
-    SparkTable.forPath(lake.spark, path).delete("customer_id = 'c1'")
-    lake.append(*_events(make_event, make_record, 10, 5))
-    lake.run_silver()
+def test_constraint_and_column_of_another_type_are_refused_and_put_right(filled: Lake) -> None:
+    DeltaTable(filled.path(SILVER)).alter.add_constraint({"small": "status_code < 300"})
+    hourly = DeltaTable(filled.path(GOLD_HOURLY)).to_pyarrow_table()
+    place, sound = hourly.schema.get_field_index("event_count"), DeltaTable(filled.path(GOLD_HOURLY)).version()
+    counts = hourly["event_count"].cast("string")
+    other = hourly.set_column(place, "event_count", counts)
+    write_deltalake(filled.path(GOLD_HOURLY), other, mode="overwrite", schema_mode="overwrite")
+    filled.append(*_events(5, 5), record(event(event_id="x", status_code=500), 10))
+
+    with pytest.raises(ContractError, match=rf"delta\.constraints\.small = .*`lakehouse contract restore {SILVER}`"):
+        filled.run_silver()
+    _restore(filled, SILVER)
+    filled.run_silver()
+    sentence = rf"event_count of {GOLD_HOURLY} has the type string, .*`lakehouse rollback {GOLD_HOURLY} --to {sound} --repair`"
+    with pytest.raises(ContractError, match=sentence):
+        filled.run_gold()
+    plan = plan_rollback(filled.settings, str(GOLD_HOURLY), sound)
+    roll_back(filled.spark, filled.settings, plan, reason="a type", repair=True, progress=lambda _: None, stop=Event())
+    filled.run_gold()
+    assert sum(row["event_count"] for row in filled.rows(GOLD_HOURLY)) == len(filled.rows(SILVER, "event_id"))
+    _is_conserved(filled)
+
+
+def test_deletion_vectors_are_refused_and_taken_away(filled: Lake) -> None:
+    before = filled.gold()
+    path = filled.path(GOLD_HOURLY)
+    filled.spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    SparkTable.forPath(filled.spark, path).delete("customer_id = 'c1'")
+    filled.append(*_events(10, 5))
+    filled.run_silver()
 
     with pytest.raises(ContractError, match="deletionVectors"):
-        lake.run_gold()
-    found = _finding(lake, "contract-feature", str(GOLD_HOURLY))
+        filled.run_gold()
+    found = _finding(filled, "contract-feature", str(GOLD_HOURLY))
     assert found.commands == (f"lakehouse contract restore {GOLD_HOURLY} --config c.yaml",)
-    assert "DELETE" in _finding(lake, "rows-by-hand", str(GOLD_HOURLY)).evidence
-    _restore(lake, GOLD_HOURLY)
-    lake.run_gold()
-    lake.run_gold("g2")  # all hours anew: what was deleted by hand is back
-    assert sum(row["event_count"] for row in lake.rows(GOLD_HOURLY)) == len(lake.rows(SILVER, "event_id"))
-    assert len(lake.gold()[0]) == len(before[0])
-
-
-def _commit(lake: Lake, name: TableName, chance: random.Random) -> None:
-    DeltaTable(lake.path(name)).alter.set_table_properties(
-        {"owner": str(chance.random())},
-        raise_if_not_exists=False,
-        commit_properties=CommitProperties(custom_metadata={"userMetadata": chance.choice(METADATA)}),
-    )
-
-
-def _compact(lake: Lake, name: TableName, chance: random.Random) -> None:
-    properties = CommitProperties(custom_metadata={"userMetadata": chance.choice(METADATA)})
-    DeltaTable(lake.path(name)).optimize.compact(commit_properties=properties)
-
-
-def _vacuum_lawfully(lake: Lake, name: TableName, _chance: random.Random) -> None:
-    DeltaTable(lake.path(name)).vacuum(dry_run=False)
-
-
-def _break_checkpoint(lake: Lake, name: TableName, chance: random.Random) -> None:
-    DeltaTable(lake.path(name)).create_checkpoint()
-    log = Path(lake.path(name)) / "_delta_log"
-    newest = max(log.glob("*.checkpoint.parquet"))
-    if chance.random() < 0.5:
-        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    else:
-        newest.unlink()
-
-
-def _break_checksum(lake: Lake, name: TableName, chance: random.Random) -> None:
-    """A wrong one, without Hadoop's own beside it: as on an object store."""
-    log = Path(lake.path(name)) / "_delta_log"
-    for path in log.glob("[!.]*.crc"):
-        tree = json.loads(path.read_text())
-        for one in tree.get("setTransactions") or []:
-            one["version"] += chance.choice((-3, 1, 50))
-        path.write_text(json.dumps(tree))
-        (log / f".{path.name}.crc").unlink(missing_ok=True)
+    assert "DELETE" in _finding(filled, "rows-by-hand", str(GOLD_HOURLY)).evidence
+    _restore(filled, GOLD_HOURLY)
+    filled.run_gold()
+    filled.run_gold("g2")  # all hours anew: what was deleted by hand is back
+    assert sum(row["event_count"] for row in filled.rows(GOLD_HOURLY)) == len(filled.rows(SILVER, "event_id"))
+    assert len(filled.gold()[0]) == len(before[0])
 
 
 @pytest.mark.parametrize(
     ("seed", "steps"), [(7, 2), pytest.param(8, 6, marks=pytest.mark.faults), pytest.param(9, 6, marks=pytest.mark.faults)]
 )
-def test_lawful_acts_between_batches_change_nothing(
-    lake: Lake, make_event: Make, make_record: Make, seed: int, steps: int
-) -> None:
+def test_lawful_acts_between_batches_change_nothing(lake: Lake, seed: int, steps: int) -> None:
     """A random sequence of what neighbours may do, between batches of each layer, and the same batches without it."""
     chance = random.Random(seed)
-    acts = (_commit, _compact, _vacuum_lawfully, _break_checkpoint, _break_checksum)
+    acts: tuple[Act, ...] = (commit, compact, vacuum, break_checkpoint, break_checksum)
     quiet = type(lake)(lake.spark, lake.folder / "quiet")
     for step in range(steps):
-        rows = _events(make_event, make_record, 5 * step, 5)
+        rows = _events(5 * step, 5)
         for one in (lake, quiet):
             one.append(*rows)
             one.run_silver()
@@ -246,10 +215,10 @@ def test_lawful_acts_between_batches_change_nothing(
         for name in STREAMED:
             # What breaks a file comes last: a neighbour that reads the log would meet it before the job does.
             for act in sorted(chance.sample(acts, k=2), key=acts.index):
-                if name != BRONZE or act is not _break_checksum:
-                    act(lake, name, chance)
+                if name != BRONZE or act is not break_checksum:
+                    act(lake.path(name), chance)
 
-    lake.append(*(extra := _events(make_event, make_record, 5 * steps, 5)))
+    lake.append(*(extra := _events(5 * steps, 5)))
     quiet.append(*extra)
     for one in (lake, quiet):
         one.run_silver()

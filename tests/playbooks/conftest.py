@@ -27,11 +27,11 @@ from pipelines.common import kafka, leases
 from pipelines.common.ledger import Ledger
 from pipelines.common.settings import load_settings
 from pipelines.common.tables import BRONZE, SILVER, TableName
-from tests.faults.conftest import DAY, PROJECT, LakeCase, evidence, fault_seed, lake_case
+from tests.faults.conftest import DAY, PROJECT, LakeCase, fault_seed, lake_case
 from tests.playbooks.pages import read_page
 from tests.playbooks.runner import Followed, follow
 
-__all__ = ["evidence", "fault_seed", "lake_case"]
+__all__ = ["fault_seed", "lake_case"]
 
 EVENTS = int(os.environ.get("LAKEHOUSE_TEST_EVENTS", "3000"))
 """Events in the lakes whose recovery depends on how many there are; the goals are set for 1,000,000."""

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.schema import PrimitiveType
 
 from batch.dlq_retention import strip_closed
 from lakehouse.checkpoints.lake_tables import find_table
@@ -24,6 +25,7 @@ from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from pipelines.common.commits import marked
 from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, LISTED, TableFacts, differences, interval_days, table_facts
+from pipelines.common.contract_sentences import sentence
 from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import LakehouseError
 from pipelines.common.ledger import BatchRow, Ledger
@@ -35,9 +37,11 @@ from pipelines.common.tables import (
     GOLD_HOURLY,
     KNOWN_GAPS,
     LEDGER,
+    REVERSIBLE,
     SILVER,
     TableName,
 )
+from tests.faults.evidence import Evidence
 
 Act = Callable[[DeltaTable], None]
 DATA = (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY)
@@ -114,8 +118,18 @@ def _found(lake: Any, kind: str) -> list[Finding]:
     return [one for one in diagnose(read_facts(lake.settings, "my.yaml")) if one.id.startswith(kind)]
 
 
+def _contract(lake: Any, *words: str) -> int:
+    """Exit code of a command of `lakehouse contract`."""
+    config = lake.folder / "c.yaml"
+    config.write_text(json.dumps({"lake": {"root": lake.settings.lake.root, "state_dir": str(lake.folder)}}))
+    with pytest.raises(SystemExit) as ended:
+        lakehouse(["contract", *words, "--config", str(config)])
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.case("N4")
 @pytest.mark.parametrize("name", DATA, ids=str)
-def test_rows_changed_by_hand_are_named(lake: Any, name: TableName) -> None:
+def test_rows_changed_by_hand_are_named(lake: Any, name: TableName, evidence: Evidence) -> None:
     """Each act with its version, and the table's contract by the doctor; an unmarked MERGE was ours in earlier versions."""
     assert read_neighbours(lake.settings) == Neighbours()
     _unguarded(lake)
@@ -136,6 +150,7 @@ def test_rows_changed_by_hand_are_named(lake: Any, name: TableName) -> None:
     assert f"version {max(found)}" in finding.evidence
     assert "delta-rs" in finding.evidence
     assert finding.commands
+    evidence.loud(f"rows of {name} changed by {', '.join(sorted(set(CHANGES) - was_unmarked))}: named with version and writer")
 
 
 @pytest.mark.parametrize("name", [GOLD_HOURLY, DLQ], ids=str)
@@ -207,19 +222,45 @@ def test_property_that_differs_is_named_and_set_back(
     assert f"contract-{kind}" in {one.id for one in found}
     assert all(one.commands == (f"lakehouse contract restore {name} --config my.yaml",) for one in found)
     assert any(str(name) in one.evidence and (key in one.evidence or kind == "feature") for one in found)
-    config = lake.folder / "c.yaml"
-    config.write_text(json.dumps({"lake": {"root": lake.settings.lake.root, "state_dir": str(lake.folder)}}))
-    with pytest.raises(SystemExit) as ended:
-        lakehouse(["contract", "check", "--config", str(config)])
-    assert ended.value.code == 1
+    assert _contract(lake, "check") == 1
     assert str(name) in capsys.readouterr().out
     if kind == "feature":
         return  # by Spark, in tests/pipelines/test_neighbours.py
-    with pytest.raises(SystemExit) as ended:
-        lakehouse(["contract", "restore", str(name), "--config", str(config)])
-    assert ended.value.code == 0
+    assert _contract(lake, "restore", str(name)) == 0
     assert _found(lake, "contract-") == []
     assert _found(lake, "rows-by-hand") == []
+
+
+@pytest.mark.parametrize("name", [BRONZE, SILVER, GOLD_DAILY], ids=str)
+def test_check_constraint_is_named_and_taken_away(lake: Any, name: TableName) -> None:
+    lake.delta(name).alter.add_constraint({"mine": "true"})
+    [finding] = _found(lake, "contract-wrong")
+
+    assert finding.evidence == f"{name} has delta.constraints.mine = true, expected nothing."
+    assert finding.commands == (f"lakehouse contract restore {name} --config my.yaml",)
+    assert _contract(lake, "restore", str(name)) == 0
+    assert read_neighbours(lake.settings) == Neighbours()
+
+
+@pytest.mark.parametrize("name", [BRONZE, *REVERSIBLE], ids=str)
+def test_column_of_another_type_is_named_with_the_version_before(lake: Any, name: TableName) -> None:
+    _unguarded(lake)
+    sound, path = lake.delta(name).version(), lake.path(name)
+    column = next(one.name for one in lake.delta(name).schema().fields if str(one.type) == str(PrimitiveType("long")))
+    rows = lake.delta(name).to_pyarrow_table()
+    other = rows.set_column(rows.schema.get_field_index(column), column, rows[column].cast(pa.string()))
+    for _ in range(2):
+        write_deltalake(path, other, mode="overwrite", schema_mode="overwrite")
+    [finding] = _found(lake, "contract-column")
+
+    assert finding.evidence == f"Column {column} of {name} has the type string, expected bigint."
+    said = sentence(next(one for one in read_neighbours(lake.settings).differences if one.kind == "column"))
+    if name == BRONZE:
+        assert finding.commands == ()
+        assert f"`RESTORE TABLE {name} TO VERSION AS OF {sound}`" in said
+    else:
+        assert finding.commands == (f"lakehouse rollback {name} --to {sound} --repair --config my.yaml",)
+        assert f"`lakehouse rollback {name} --to {sound} --repair`" in said
 
 
 def test_properties_that_the_contract_does_not_name_are_others_own(lake: Any) -> None:
@@ -308,11 +349,7 @@ def test_damaged_checkpoint_is_worked_around(
     [found] = [one for one in findings if one.id == "derived-file-damaged"]
     assert "table-unreadable" not in {one.id for one in findings}
     assert found.commands == (f"lakehouse contract restore {SILVER} --config my.yaml",)
-    config = lake.folder / "c.yaml"
-    config.write_text(json.dumps({"lake": {"root": lake.settings.lake.root, "state_dir": str(lake.folder)}}))
-    with pytest.raises(SystemExit) as ended:
-        lakehouse(["contract", "restore", str(SILVER), "--config", str(config)])
-    assert ended.value.code == 0, capsys.readouterr()
+    assert _contract(lake, "restore", str(SILVER)) == 0, capsys.readouterr()
     assert lake.delta(SILVER).to_pyarrow_table().num_rows == rows
     assert _found(lake, "derived") == []
     assert find_damage(lake.path(SILVER)) is None
@@ -351,11 +388,7 @@ def test_checkpoint_that_stands_for_cleaned_commits_is_real_damage(lake: Any, ca
     assert "derived-file-damaged" not in {one.id for one in findings}
     assert "table-unreadable" in {one.id for one in findings}
     before = sorted(path.name for path in _log(lake, SILVER).iterdir())
-    config = lake.folder / "c.yaml"
-    config.write_text(json.dumps({"lake": {"root": lake.settings.lake.root, "state_dir": str(lake.folder)}}))
-    with pytest.raises(SystemExit) as ended:
-        lakehouse(["contract", "restore", str(SILVER), "--config", str(config)])
-    assert ended.value.code == 1
+    assert _contract(lake, "restore", str(SILVER)) == 1
     assert "were cleaned; put it back from a backup" in capsys.readouterr().err
     assert sorted(path.name for path in _log(lake, SILVER).iterdir()) == before
 

@@ -128,8 +128,10 @@ def test_demo_shows_that_every_record_is_accounted_for(config: Path, tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found through /proc")
-@pytest.mark.parametrize("after", ["from Kafka", "Kafka  ", "Spark  "])
-def test_ctrl_c_ends_everything_with_one_line(config: Path, after: str) -> None:
+@pytest.mark.parametrize(
+    ("after", "asked"), [("from Kafka", signal.SIGINT), ("Kafka  ", signal.SIGHUP), ("Spark  ", signal.SIGINT)]
+)
+def test_stop_ends_everything_with_one_line(config: Path, after: str, asked: signal.Signals) -> None:
     """After the first line it meets the broker's start, then Spark's, then the Bronze stream."""
     demo = start(config)
     try:
@@ -137,7 +139,7 @@ def test_ctrl_c_ends_everything_with_one_line(config: Path, after: str) -> None:
         time.sleep(1.5)
         family = descendants(demo.pid)
         assert family
-        demo.send_signal(signal.SIGINT)
+        demo.send_signal(asked)
         _, error = demo.communicate(timeout=60)
     finally:
         demo.kill()

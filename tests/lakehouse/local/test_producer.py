@@ -195,7 +195,10 @@ def test_history_in_the_future_is_refused(make_settings: MakeSettings, tmp_path:
         produce_events(make_settings(), plan, tmp_path / "ledger")
 
 
-def test_ctrl_c_ends_the_command_with_130_and_a_true_ledger(make_settings: MakeSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed terminal"])
+def test_stop_ends_the_command_with_130_and_a_true_ledger(
+    make_settings: MakeSettings, tmp_path: Path, asked: signal.Signals
+) -> None:
     settings = make_settings()
     config = tmp_path / "local.yaml"
     config.write_text(
@@ -210,7 +213,7 @@ def test_ctrl_c_ends_the_command_with_130_and_a_true_ledger(make_settings: MakeS
     with subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
             wait_for_records(settings, child)
-            child.send_signal(signal.SIGINT)
+            child.send_signal(asked)
             output, errors = child.communicate(timeout=60)
         finally:
             child.kill()

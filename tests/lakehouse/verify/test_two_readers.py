@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from lakehouse.verify.strict import StrictReader, field_types
 from pipelines.common.event_schema import read_schemas
 from pipelines.silver.rules import BOUNDS, ENCODINGS, EXPECTED, MALFORMED
+from tests.faults.evidence import Evidence
 from tests.lakehouse.verify.odd_values import values
 
 SCHEMA = Path(__file__).resolve().parents[3] / "conf/schemas/api_usage_events/1.0.json"
@@ -153,8 +154,9 @@ def test_both_readers_judge_a_generated_corpus_alike(readers: Readers) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.case("V3")
 @pytest.mark.parametrize("seed", [101, 102, 103])
-def test_both_readers_judge_a_long_corpus_alike(readers: Readers, seed: int) -> None:
+def test_both_readers_judge_a_long_corpus_alike(readers: Readers, evidence: Evidence, seed: int) -> None:
     seen: Counter[str] = Counter()
     corpus = values(seed, 200_000, readers.versions, MAX_BYTES)
     for _ in range(200_000 // _CHUNK):
@@ -165,3 +167,5 @@ def test_both_readers_judge_a_long_corpus_alike(readers: Readers, seed: int) -> 
     bounds = {name.removeprefix("bound ") for name in seen if name.startswith("bound ")}
     assert set(MALFORMED) - details <= {"snappy"}
     assert set(BOUNDS) == bounds
+    evidence.note("held", "I13")
+    evidence.fired(f"200,000 generated values, {seen['event']:,} of them events: pipeline and checker judge and read them alike")

@@ -13,9 +13,9 @@ from pipelines.common import delta, files, jobs
 from pipelines.common.errors import LakehouseError
 from pipelines.common.session import build_session
 from pipelines.common.settings import load_settings
-from pipelines.common.tables import TableName
+from pipelines.common.tables import Column, TableDef, TableName
 
-_TABLE = delta.TableDef(TableName("silver", "t"), "A table.", (delta.Column("n", "bigint", "A number."),))
+_TABLE = TableDef(TableName("silver", "t"), "A table.", (Column("n", "bigint", "A number."),))
 
 
 def main(folder: Path) -> None:

@@ -19,11 +19,10 @@ from pipelines.bronze.schema import TABLE as BRONZE_TABLE
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.common import delta
 from pipelines.common.checkpoints import open_checkpoint
-from pipelines.common.delta import Column, TableDef
 from pipelines.common.errors import UnknownFeatureError, UsageError
 from pipelines.common.opening import deleted_rows, existing_table
 from pipelines.common.plain_read import rows_dataset
-from pipelines.common.tables import BRONZE
+from pipelines.common.tables import BRONZE, Column, TableDef
 
 SMALL = TableDef(BRONZE, "A table.", (Column("id", "bigint", "An id."), Column("name", "string", "A name.")))
 

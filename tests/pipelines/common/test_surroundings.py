@@ -21,6 +21,7 @@ from pipelines.common import surroundings
 from pipelines.common.errors import UsageError
 from pipelines.common.retries import Kind, classify
 from pipelines.common.surroundings import NEEDED_HANDLES, current_umask, require_spelling
+from tests.faults.evidence import Evidence
 
 PROJECT = Path(__file__).resolve().parents[3]
 SIGNALS = "from pipelines.common.jobs import stop_on_signals\nstop = stop_on_signals()\nprint('ready', flush=True)\n"
@@ -52,13 +53,17 @@ def _config(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.case("N7")
 @pytest.mark.parametrize("words", [["-m", "lakehouse", "up"], ["-m", "lakehouse", "kafka", "start"]])
-def test_too_few_file_handles_are_one_sentence_before_anything_is_made(words: list[str], tmp_path: Path) -> None:
+def test_too_few_file_handles_are_one_sentence_before_anything_is_made(
+    words: list[str], tmp_path: Path, evidence: Evidence
+) -> None:
     done = _run(*words, "--config", str(_config(tmp_path)), before=_limit(256, 256), cwd=tmp_path)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2
     assert f"may open 256 files, at least {NEEDED_HANDLES} are needed" in line
     assert [path.name for path in tmp_path.iterdir()] == ["conf.yaml"]
+    evidence.loud(f"`lakehouse {' '.join(words[2:])}` with 256 file handles: one sentence, nothing made")
 
 
 def test_soft_limit_of_file_handles_is_raised_as_far_as_is_allowed(tmp_path: Path) -> None:
@@ -105,12 +110,14 @@ def test_path_in_a_properties_file_is_read_by_java_as_it_is() -> None:
     assert _property(Path("/a b/größe/\U0001f600/c\\d")) == r"/a b/gr\u00f6\u00dfe/\ud83d\ude00/c\u005cd"
 
 
+@pytest.mark.case("N7")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_job_drains_on_each_signal_that_asks_it_to_stop(number: signal.Signals) -> None:
+def test_job_drains_on_each_signal_that_asks_it_to_stop(number: signal.Signals, evidence: Evidence) -> None:
     program = f"import sys\n{SIGNALS}sys.exit(0 if stop.wait(60) else 9)"
     with _started(program) as job:
         job.send_signal(number)
         assert job.wait(30) == 0
+    evidence.fired(f"{number.name}: drained, exit code 0")
 
 
 def test_nohup_is_respected() -> None:
@@ -174,7 +181,10 @@ print(log_file(settings, "tests").read_text(encoding="utf-8").count("payload") >
 """
 
 
-def test_lake_below_a_strange_path_in_the_c_locale_follows_the_umask_and_the_console_stays_quiet(tmp_path: Path) -> None:
+@pytest.mark.case("N7")
+def test_lake_below_a_strange_path_in_the_c_locale_follows_the_umask_and_the_console_stays_quiet(
+    tmp_path: Path, evidence: Evidence
+) -> None:
     folder = tmp_path / "größe ñ"
     folder.mkdir()
     _config(folder)
@@ -199,6 +209,7 @@ def test_lake_below_a_strange_path_in_the_c_locale_follows_the_umask_and_the_con
     }
     assert modes == {(True, 0o750), (False, 0o640)}
     assert stat.S_IMODE((folder / "state/logs/spark-tests.log").stat().st_mode) == 0o600
+    evidence.fired("LC_ALL=C and umask 027 with a lake below `größe ñ`: written by Spark and by Python with the same modes")
 
 
 def test_jvm_that_does_not_start_gives_its_reason_in_one_sentence(tmp_path: Path) -> None:

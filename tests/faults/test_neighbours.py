@@ -1,0 +1,158 @@
+"""N1 to N3, N5: others act on the tables of a lake with real batches, one of them planned and killed, and records unread."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import pytest
+from delta.tables import DeltaTable as SparkTable
+from deltalake import DeltaTable
+
+from lakehouse.rebuild import build, compare
+from lakehouse.rebuild_plan import plan_rebuild
+from lakehouse.rebuild_swap import swap
+from pipelines.common import jobs
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from tests import neighbours
+from tests.faults.at_rest import Lake
+from tests.faults.conftest import PATIENCE
+from tests.faults.evidence import Evidence
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300 * PATIENCE)]
+
+STREAMED = (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY, LEDGER)
+BEFORE: dict[str, tuple[str, ...]] = {"bronze": ("gold",), "silver": ("bronze",), "gold": ("bronze", "silver")}
+"""What has to run so that a job has something to read; Bronze has."""
+
+
+def _path(lake: Lake, name: TableName) -> str:
+    return name.path(lake.case.settings)
+
+
+def _set(lake: Lake, name: TableName, **properties: str) -> None:
+    named = {f"delta.{key}": value for key, value in properties.items()}
+    DeltaTable(_path(lake, name)).alter.set_table_properties(named, raise_if_not_exists=False)
+
+
+@pytest.mark.case("N1")
+@pytest.mark.parametrize(
+    ("script", "failpoint"),
+    [
+        ("pipelines/bronze/bronze_ingestion.py", "bronze.after_append"),
+        ("pipelines/silver/silver_processing.py", "silver.after_append"),
+        ("pipelines/gold/gold_aggregation.py", "gold.after_hourly"),
+    ],
+)
+def test_others_words_in_commits_are_not_ours(filled: Lake, evidence: Evidence, script: str, failpoint: str) -> None:
+    """A batch is committed and not yet in the ledger; then others commit, so that the newest words are not ours."""
+    filled.fill(*BEFORE[failpoint.partition(".")[0]])
+    killed = filled.case.run(script, "--trigger", jobs.AVAILABLE_NOW, fail_at=failpoint)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for name in STREAMED:
+        for text in neighbours.METADATA:
+            owner = {"owner": text[:20]}
+            DeltaTable(_path(filled, name)).alter.set_table_properties(
+                owner, raise_if_not_exists=False, commit_properties=neighbours.words(text)
+            )
+    evidence.fired(f"SIGKILL at {failpoint}, then {len(neighbours.METADATA)} commits of others with any words on each table")
+
+    filled.restart(evidence)
+    evidence.holds(filled.case.verdicts())
+
+
+def _vectors(lake: Lake, name: TableName) -> None:
+    path = _path(lake, name)
+    lake.spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    SparkTable.forPath(lake.spark, path).update("true", {"event_count": "event_count"})
+
+
+class Switch(NamedTuple):
+    """What somebody switches on a table, and what the job that writes it says of that; None: it goes on."""
+
+    job: str
+    name: TableName
+    act: Callable[[Lake, TableName], None]
+    said: str | None
+
+
+SWITCHES = (
+    Switch("gold", GOLD_DAILY, lambda lake, name: _set(lake, name, appendOnly="true"), "delta.appendOnly = true"),
+    Switch("gold", GOLD_HOURLY, _vectors, "deletionVectors"),
+    Switch("silver", LEDGER, lambda lake, name: _set(lake, name, appendOnly="true"), None),
+    Switch("silver", SILVER, lambda lake, name: _set(lake, name, enableChangeDataFeed="false"), None),
+    Switch("bronze", BRONZE, lambda lake, name: _set(lake, name, appendOnly="false"), None),
+)
+
+
+@pytest.mark.case("N2")
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: str(switch.name))
+def test_switched_properties_and_features_are_set_back_or_named(filled: Lake, evidence: Evidence, switch: Switch) -> None:
+    """Harmless: the job goes on, and sets it back where it has to. Else it is named with a command, and that works."""
+    filled.fill(*BEFORE[switch.job])
+    switch.act(filled, switch.name)
+    version = DeltaTable(_path(filled, switch.name)).version()
+    code, line = filled.job(switch.job)
+    if switch.said is None:
+        assert code == 0, line
+        evidence.fired(f"{switch.name}: a property switched: set back, or no matter")
+    else:
+        assert code != 0
+        assert switch.said in line
+        assert f"`lakehouse contract restore {switch.name}`" in line
+        assert DeltaTable(_path(filled, switch.name)).version() == version
+        evidence.loud(f"{switch.name}: {switch.said}, named with the command that sets it back")
+        assert filled.command("contract", "restore", str(switch.name))[0] == 0
+    filled.restart(evidence)
+    assert filled.command("contract", "check")[0] == 0
+    evidence.holds(filled.case.verdicts())
+
+
+@pytest.mark.case("N3")
+def test_vacuum_of_all_under_readers_that_are_behind(filled: Lake, evidence: Evidence) -> None:
+    filled.fill("bronze")
+    neighbours.vacuum_all(_path(filled, BRONZE))
+    code, line = filled.job("silver")
+    assert code != 0
+    assert "`lakehouse checkpoint rebuild silver`" in line
+    evidence.loud("OPTIMIZE and VACUUM RETAIN 0 of Bronze before Silver had read: named with a way back")
+    assert filled.command("checkpoint", "rebuild", "silver")[0] == 0
+
+    filled.fill("silver")
+    neighbours.vacuum_all(_path(filled, SILVER))
+    code, line = filled.job("gold")
+    if code != 0:
+        assert "`lakehouse rebuild gold --swap`" in line
+        evidence.loud("the same of Silver before Gold had read: named with a way back")
+        _rebuild_gold(filled)
+        assert filled.command("checkpoint", "rebuild", "gold")[0] == 0
+    for name in STREAMED:
+        neighbours.vacuum_all(_path(filled, name))
+    filled.restart(evidence)
+    evidence.holds(filled.case.verdicts())
+
+
+def _rebuild_gold(lake: Lake) -> None:
+    settings = lake.case.settings
+    plan = plan_rebuild(settings, "gold", None, swap=True)
+    build(lake.spark, settings, plan, lambda _: None, threading.Event())
+    swap(lake.spark, settings, plan, compare(lake.spark, settings, plan, lambda _: None), run_id="again", now=datetime.now(UTC))
+
+
+@pytest.mark.case("N5")
+@pytest.mark.parametrize("act", [neighbours.break_checkpoint, neighbours.break_checksum, neighbours.break_last_checkpoint])
+def test_broken_derived_files_are_worked_around(filled: Lake, evidence: Evidence, fault_seed: int, act: neighbours.Act) -> None:
+    chance = random.Random(fault_seed)
+    for name in STREAMED:
+        act(_path(filled, name), chance)
+    evidence.fired(f"{act.__name__.replace('_', ' ')} of all tables: no job stops, no batch is skipped or written twice")
+
+    filled.restart(evidence)
+    assert filled.command("status")[0] == 0
+    verdicts = filled.case.verdicts()
+    evidence.holds(verdicts)
+    assert verdicts["I7"] == "holds"
