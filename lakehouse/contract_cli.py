@@ -26,10 +26,12 @@ def _root() -> None:
 @app.command()
 def check(config: _Config = _DEFAULT) -> None:
     """Compare each table with its contract; exit code 1 where one differs. Needs no JVM, and changes nothing."""
+    from pipelines.common.access import require_lake  # noqa: PLC0415
     from pipelines.common.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
     from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
 
     settings = process_settings(config)
+    require_lake(settings)
     said = [line for name in ALL_TABLES for line in _check(settings, name)]
     typer.echo("\n".join(said) if said else "All tables are as their contract says.")
     raise typer.Exit(1 if said else 0)
@@ -53,9 +55,21 @@ def restore(
     from pipelines.common.leases import lease_of  # noqa: PLC0415
 
     settings = process_settings(config)
+    _require_table(settings, name)
     with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
         done = list(_restore(settings, name))
     typer.echo("\n".join(done) if done else f"{name} is as its contract says; nothing was changed.")
+
+
+def _require_table(settings: Settings, name: TableName) -> None:
+    from pipelines.common.derived_files import find_damage  # noqa: PLC0415
+    from pipelines.common.errors import UsageError  # noqa: PLC0415
+    from pipelines.common.opening import has_table  # noqa: PLC0415
+
+    path = name.path(settings)
+    if find_damage(path) is None and not has_table(path):
+        msg = f"There is no table {name} at {path} yet: its job makes it; correct `lake.root`, or run the job."
+        raise UsageError(msg)
 
 
 def _check(settings: Settings, name: TableName) -> Iterator[str]:

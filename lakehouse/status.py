@@ -13,7 +13,8 @@ from typing import Any, Literal
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from pipelines.common.errors import LakehouseError, UnknownFeatureError, UnreadableError, UsageError
+from pipelines.common.access import no_lake
+from pipelines.common.errors import LakehouseError, UnknownFeatureError, UnreadableError
 from pipelines.common.leases import Holder, look_at_leases
 from pipelines.common.opening import deleted_rows, open_table, require_plain, told_apart
 from pipelines.common.settings import Settings
@@ -161,8 +162,7 @@ def read_status(settings: Settings) -> LakeStatus:
         batches, unread = _read_batches(opened[LEDGER])
         offsets, problem, broker = kafka.result()
     if not tables:
-        msg = f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`."
-        raise UsageError(msg)
+        raise no_lake(settings)
     partitions = _partitions(offsets, batches) if unread is None else []
     held, unseen = look_at_leases(settings)
     leases = tuple(f"Who holds a lease is not known: {one}" for one in unseen)

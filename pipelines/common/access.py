@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.common.errors import UsageError
 from pipelines.common.leases import CHECKPOINT_LOCK, FOLDER
-from pipelines.common.opening import look, names_in, unreadable
+from pipelines.common.opening import has_table, look, names_in, unreadable
 from pipelines.common.settings import Settings
 from pipelines.common.tables import (
     ADJUSTMENTS,
+    ALL_TABLES,
     BRONZE,
     BRONZE_ARCHIVE,
     CIRCUIT_BREAKER,
@@ -40,6 +42,17 @@ WRITES: dict[str, tuple[TableName, ...]] = {
     "reconcile": (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS, RECONCILIATION),
 }
 _LEASES = {"bronze": "bronze", "silver": "silver", "gold": "gold", "reconcile": "gold"}
+
+
+def no_lake(settings: Settings) -> UsageError:
+    """Say that the lake has no table at all."""
+    return UsageError(f"There is no lake at {settings.lake.root} yet; `lakehouse demo` makes one, or correct `lake.root`.")
+
+
+def require_lake(settings: Settings) -> None:
+    """Raise UsageError where the lake has no table at all, UnreadableError where nobody can tell."""
+    if not any([has_table(name.path(settings)) for name in ALL_TABLES]):
+        raise no_lake(settings)
 
 
 def require_access(settings: Settings, job: str, checkpoint: str | None = None) -> None:

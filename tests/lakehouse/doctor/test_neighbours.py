@@ -231,6 +231,15 @@ def test_property_that_differs_is_named_and_set_back(
     assert _found(lake, "rows-by-hand") == []
 
 
+def test_contract_of_a_lake_or_table_that_is_absent_is_not_called_kept(hand_lake: Any, capsys: Any) -> None:
+    assert _contract(hand_lake, "check") == 2
+    assert "There is no lake at" in capsys.readouterr().err
+    hand_lake.write(BRONZE)
+    assert _contract(hand_lake, "check") in {0, 1}
+    assert _contract(hand_lake, "restore", str(SILVER)) == 2
+    assert f"There is no table {SILVER} at" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [BRONZE, SILVER, GOLD_DAILY], ids=str)
 def test_check_constraint_is_named_and_taken_away(lake: Any, name: TableName) -> None:
     lake.delta(name).alter.add_constraint({"mine": "true"})

@@ -212,6 +212,31 @@ def test_lake_below_a_strange_path_in_the_c_locale_follows_the_umask_and_the_con
     evidence.fired("LC_ALL=C and umask 027 with a lake below `größe ñ`: written by Spark and by Python with the same modes")
 
 
+@pytest.mark.case("N7")
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("| head -c 0", 141, ""),
+        ("> /dev/full", 1, "lakehouse: It stopped with ENOSPC (transient: a disk is full)"),
+        ("> /dev/full 2>&1", 1, ""),
+    ],
+)
+def test_output_that_nobody_takes_is_a_code_and_at_most_a_sentence(
+    tmp_path: Path, evidence: Evidence, output: str, code: int, said: str
+) -> None:
+    command = f"set -o pipefail; '{sys.executable}' -m lakehouse --help {output}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) <= 1
+    evidence.fired(f"output `{output}`: exit code {code}")
+
+
 def test_jvm_that_does_not_start_gives_its_reason_in_one_sentence(tmp_path: Path) -> None:
     config = _config(tmp_path)
     started = time.monotonic()
