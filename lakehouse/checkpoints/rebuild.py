@@ -104,7 +104,7 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
     if topic_id(table) != topic.topic_id:
         msg = (
             f"Bronze holds topic {topic.topic} with id {topic_id(table)}, but Kafka's has id {topic.topic_id}: it was made anew, "
-            "and its offsets mean other records; give the new topic a lake of its own (`lake.root`); "
+            "and its offsets mean other records; give the new topic a lake of its own (`lake.root`, `lake.checkpoints`); "
             "see playbooks/kafka-outage.md."
         )
         raise DataLossError(msg)

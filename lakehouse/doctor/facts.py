@@ -133,6 +133,8 @@ class Facts:
     disks: tuple[Disk, ...] = ()
     closed_days: tuple[ClosedDay, ...] = ()
     neighbours: Neighbours = field(default_factory=Neighbours)
+    schema_problem: str | None = None
+    """Why no job can start with the event schemas as they are."""
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def lacks(self, *what: str) -> bool:

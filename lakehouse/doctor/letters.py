@@ -1,4 +1,4 @@
-"""Dead letters and the circuit breaker: what Silver could not take, and what it holds back."""
+"""Event schemas, dead letters and the circuit breaker: what Silver cannot read, could not take, and what it holds back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ WORTH_A_WARNING = 0.01
 
 
 def check_letters(facts: Facts) -> Iterator[Finding]:
-    """Look at the breaker's state and at the open dead letters."""
+    """Look at the event schemas, at the breaker's state and at the open dead letters."""
+    if facts.schema_problem:
+        yield _schema_wrong(facts, facts.schema_problem)
     breaker = facts.status.breaker
     if breaker is not None and breaker.state != "closed":
         yield _breaker(facts, breaker)
@@ -51,6 +53,19 @@ def _breaker(facts: Facts, breaker: BreakerStatus) -> Finding:
             facts.commands.lakehouse("dlq", "stats"),
             facts.commands.lakehouse("breaker", "reset", "--reason", "why these are accepted", "--dry-run"),
         ),
+    )
+
+
+def _schema_wrong(facts: Facts, problem: str) -> Finding:
+    return Finding(
+        id="event-schema-wrong",
+        severity="critical",
+        title="No job can start with the event schemas",
+        evidence=problem,
+        confidence="certain",
+        at_stake="Nothing is lost. Streams that run go on with the files that they have read; one that ends stays down.",
+        playbook="schema-change",
+        commands=(facts.commands.lakehouse("schema", "check"),),
     )
 
 

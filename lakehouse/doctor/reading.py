@@ -39,7 +39,15 @@ from lakehouse.doctor.reading_checkpoints import read_checkpoints, seen_from_her
 from lakehouse.doctor.reading_letters import read_letter_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from lakehouse.status import LakeStatus, read_status
-from pipelines.common.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError, UsageError
+from pipelines.common.errors import (
+    LakehouseError,
+    SettingsError,
+    TransientError,
+    UnknownFeatureError,
+    UnreadableError,
+    UsageError,
+)
+from pipelines.common.event_schema import read_schemas
 from pipelines.common.kafka import TopicState, bootstrap_servers
 from pipelines.common.ledger import merge_ranges
 from pipelines.common.opening import as_unreadable, is_there
@@ -83,7 +91,7 @@ def _text(error: Exception) -> str:
 
 def read_facts(settings: Settings, config: str) -> Facts:
     """Read everything; raises UsageError where there is no lake. Kafka may be silent, tables may be broken."""
-    with ThreadPoolExecutor(9) as pool:
+    with ThreadPoolExecutor(10) as pool:
         readers = _Readers(pool)
         kafka = pool.submit(_ask, settings)
         status = readers.start(THE_TABLES, lambda: read_status(settings), LakeStatus([], [], [], None))
@@ -94,6 +102,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
         others = readers.start("what others did to the tables", lambda: read_neighbours(settings), Neighbours())
         days: Future[tuple[ClosedDay, ...]] = readers.start("the closed days", lambda: read_closed_days(settings), ())
         checkpoints: Future[dict[str, StreamCheckpoint]] = readers.start(THE_CHECKPOINTS, lambda: read_checkpoints(settings), {})
+        schemas: Future[str | None] = readers.start("the event schemas", lambda: _schema_problem(settings), None)
         topic, problem, is_missing = kafka.result()
         found = status.result()
         disks: Future[tuple[Disk, ...]] = readers.start("the disks", lambda: _disks(settings), ())
@@ -115,6 +124,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
             disks=disks.result(),
             closed_days=days.result(),
             neighbours=others.result(),
+            schema_problem=schemas.result(),
             # Last, when all readers have ended.
             unread=_unread(readers, found, of_jobs),
         )
@@ -152,6 +162,14 @@ def _ask(settings: Settings) -> tuple[TopicState | None, str | None, bool]:
         return None, str(error), False
     except UsageError as error:
         return None, str(error), True
+
+
+def _schema_problem(settings: Settings) -> str | None:
+    try:
+        read_schemas(settings.schemas_dir)
+    except SettingsError as error:
+        return str(error)
+    return None
 
 
 def _ledger_rows(settings: Settings) -> dict[str, list[LedgerRow]]:

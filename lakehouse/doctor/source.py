@@ -115,7 +115,7 @@ def _made_anew(facts: Facts, topic: TopicState) -> Finding:
         evidence=f"Bronze holds the topic with id {facts.bronze_topic_id}, Kafka's has id {topic.topic_id}.",
         at_stake=(
             f"{waiting:,} records of the new topic wait; their offsets mean other records than those in Bronze, so they need "
-            "a lake of their own (`lake.root`)."
+            "a lake of their own (`lake.root`, `lake.checkpoints`)."
         ),
         commands=(facts.commands.lakehouse("status"), facts.commands.lakehouse("verify")),
     )
