@@ -139,8 +139,26 @@ def filled(
     capsys: pytest.CaptureFixture[str],
     fault_seed: int,
 ) -> Any:
-    """A lake with a few batches in each layer, and records in Kafka that nobody has read yet."""
+    """A lake with some dozens of batches in each layer, and records in Kafka that nobody has read yet."""
+    return _at_rest(lake_case(1200, silver={"max_bytes_per_trigger": "20k"}), spark, monkeypatch, capsys, fault_seed)
+
+
+@pytest.fixture
+def filled_soon(
+    spark: SparkSession,
+    lake_case: Callable[..., LakeCase],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault_seed: int,
+) -> Any:
+    """The same with few batches."""
+    return _at_rest(lake_case(600), spark, monkeypatch, capsys, fault_seed)
+
+
+def _at_rest(
+    case: LakeCase, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: int
+) -> Any:
     from tests.faults.at_rest import fill  # noqa: PLC0415 - it imports this module
 
     monkeypatch.setattr(jobs, "stop_on_signals", threading.Event)  # the handlers are pytest's
-    return fill(lake_case(1200, silver={"max_bytes_per_trigger": "20k"}), spark, capsys, fault_seed)
+    return fill(case, spark, capsys, seed)

@@ -131,8 +131,8 @@ def test_values_of_every_range_go_through(
 def test_ten_thousand_values_go_through(
     spark: SparkSession, lake_case: Callable[..., LakeCase], fault_seed: int, evidence: Evidence
 ) -> None:
-    small = {"breaker": {"enabled": False}, "bronze": {"max_offsets_per_trigger": 1000}}
-    through = Through(spark, lake_case(0, partitions=PARTITIONS, **small))
+    some = {"bronze": {"max_offsets_per_trigger": 3000}, "silver": {"max_bytes_per_trigger": "1m"}}
+    through = Through(spark, lake_case(0, partitions=PARTITIONS, breaker={"enabled": False}, **some))
 
     _everything(through, fault_seed, 10_000)
 
