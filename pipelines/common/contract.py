@@ -74,7 +74,8 @@ ALLOWED_FEATURES = frozenset(
 LISTED = frozenset({"columnMapping", "identityColumns", "timestampNtz", "variantType"})
 """Table features that a writer lists when it moves a table to the protocol with features, though the table does not use them.
 
-Column mapping is in use only where its property says so, which the contract holds; the others need a column of their kind.
+Column mapping is in use only where its property says so, which the contract holds, variants only where a column is one. The
+others change nothing for who reads or adds rows.
 """
 LEFT_BEHIND = "checkpointProtection"
 """What Delta puts in the place of a feature that was dropped, as long as the table's history has traces of it.
@@ -181,7 +182,7 @@ def _spark_type(kind: Any) -> str:
         return f"map<{_spark_type(kind.key_type)},{_spark_type(kind.value_type)}>"
     if isinstance(kind, StructType):
         return f"struct<{','.join(f'{one.name}:{_spark_type(one.type)}' for one in kind.fields)}>"
-    name = kind.type if isinstance(kind, PrimitiveType) else str(kind)
+    name = kind.type if isinstance(kind, PrimitiveType) else "variant"
     return _SPARK_NAMES.get(name, name)
 
 
@@ -226,8 +227,9 @@ def differences(name: TableName, facts: TableFacts, defined: TableDef | None = N
     for key in sorted(facts.properties):
         if key.startswith(CONSTRAINTS):
             yield Difference(name, "wrong", key, facts.properties[key], NOTHING)
-    not_in_use = LISTED - {"columnMapping"} if maps_columns(facts.properties) else LISTED
-    for feature in sorted(facts.features - not_in_use - contract.features):
+    in_use = {"columnMapping"} if maps_columns(facts.properties) else set()
+    in_use |= {"variantType"} if any("variant" in kind for kind in facts.columns.values()) else set()
+    for feature in sorted(facts.features - (LISTED - in_use) - contract.features):
         yield Difference(name, "feature", feature, "on", "off")
     for key, expected in contract.fixed.items():
         found = facts.properties.get(key, _DEFAULTS[key])

@@ -8,6 +8,7 @@ reader that believes them makes a table on top of another, or advises to rebuild
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -197,12 +198,14 @@ def require_plain(table: DeltaTable) -> None:
     """Raise UnknownFeatureError where the table's data files alone are not its rows.
 
     Read rightly: widened types, times without a zone, checkpoints of the second version; deletion vectors that are switched
-    on while no file has one; column mapping that is off. The version counts as well as the list: a table with column mapping
+    on while no file has one; column mapping that is off; variants that no column has. The version counts as well as the list: a table with column mapping
     and reader version 2 has no list.
     """
     unknown = reader_features(table) - _PLAIN
     if not maps_columns(table.metadata().configuration):
         unknown.discard("columnMapping")
+    if "variantType" in unknown and not _has_variants(json.loads(table.schema().to_json())):
+        unknown.discard("variantType")
     if "deletionVectors" in unknown and not deleted_rows(table):
         unknown.discard("deletionVectors")
     if unknown:
@@ -218,6 +221,16 @@ def reader_features(table: DeltaTable) -> set[str]:
 def maps_columns(properties: Mapping[str, str]) -> bool:
     """Whether a table with these properties uses column mapping: writers list the feature though it is off."""
     return properties.get(COLUMN_MAPPING, "none") != "none"
+
+
+def _has_variants(part: object) -> bool:
+    """Whether a part of a schema, as the log has it, has a column of type variant."""
+    if isinstance(part, list):
+        return any(_has_variants(one) for one in part)
+    if not isinstance(part, dict):
+        return False
+    kinds = [part.get(key) for key in ("type", "elementType", "keyType", "valueType")]
+    return "variant" in kinds or any(_has_variants(one) for one in (*kinds, part.get("fields")))
 
 
 COLUMN_MAPPING = "delta.columnMapping.mode"

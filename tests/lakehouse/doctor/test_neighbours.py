@@ -299,6 +299,8 @@ def test_feature_that_is_listed_differs_only_where_it_is_used(name: TableName) -
 
     assert list(differences(name, listed)) == []
     assert {one.key for one in differences(name, mapped)} == {"columnMapping", "delta.columnMapping.mode"}
+    variants = TableFacts(properties, listed.features, {"v": "array<variant>"})
+    assert {one.key for one in differences(name, variants)} == {"variantType"}
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,12 @@ def test_rows_that_a_deletion_vector_takes_out_are_not_counted_and_not_read(tmp_
         (_features("columnMapping"), {"delta.columnMapping.mode": "none"}),
         ({"minReaderVersion": 2, "minWriterVersion": 5}, {}),
         (_features("timestampNtz"), {}),
+        (_features("variantType", "columnMapping", "timestampNtz"), {}),
         (_features("v2Checkpoint"), {}),
         (_features("vacuumProtocolCheck"), {}),
         (_features("typeWidening"), {"delta.enableTypeWidening": "true"}),
     ],
-    ids=["no-vector", "mapping-off", "version-2", "ntz", "v2-checkpoint", "vacuum-check", "widening"],
+    ids=["no-vector", "mapping-off", "version-2", "ntz", "listed", "v2-checkpoint", "vacuum-check", "widening"],
 )
 def test_feature_that_changes_no_row_is_no_obstacle(
     protocol: dict[str, Any], configuration: dict[str, str], tmp_path: Path
@@ -135,17 +136,39 @@ def test_feature_that_changes_no_row_is_no_obstacle(
     [
         ({"minReaderVersion": 2, "minWriterVersion": 5}, {"delta.columnMapping.mode": "name"}, "columnMapping"),
         (_features("columnMapping"), {"delta.columnMapping.mode": "id"}, "columnMapping"),
-        (_features("variantType"), {}, "variantType"),
         (_features("somethingNew"), {}, "somethingNew"),
         ({"minReaderVersion": 99, "minWriterVersion": 99}, {}, "reader version 99"),
     ],
-    ids=["mapping-by-version", "mapping-by-feature", "variant", "new", "version-99"],
+    ids=["mapping-by-version", "mapping-by-feature", "new", "version-99"],
 )
 def test_feature_that_is_not_understood_is_named_and_no_row_is_guessed(
     protocol: dict[str, Any], configuration: dict[str, str], named: str, tmp_path: Path
 ) -> None:
     path = make_table(tmp_path / "t", protocol, configuration, physical="col-1" if configuration else None)
     with pytest.raises(UnknownFeatureError, match=named):
+        require_plain(existing_table(path))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "variant",
+        {"type": "array", "elementType": "variant", "containsNull": True},
+        {"type": "struct", "fields": [{"name": "in", "type": "variant", "nullable": True, "metadata": {}}]},
+    ],
+    ids=["column", "array", "struct"],
+)
+def test_variants_are_refused_where_a_column_has_them(kind: Any, tmp_path: Path) -> None:
+    path = make_table(tmp_path / "t", _features("variantType"))
+    first = tmp_path / "t" / "_delta_log" / f"{0:020}.json"
+    (line,) = [line for line in first.read_text(encoding="utf-8").splitlines() if "metaData" in line]
+    metadata = json.loads(line)["metaData"]
+    schema = json.loads(metadata["schemaString"])
+    schema["fields"].append({"name": "v", "type": kind, "nullable": True, "metadata": {}})
+    second = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
+    second.write_text(json.dumps({"metaData": {**metadata, "schemaString": json.dumps(schema)}}) + "\n", encoding="utf-8")
+
+    with pytest.raises(UnknownFeatureError, match="variantType"):
         require_plain(existing_table(path))
 
 
