@@ -198,8 +198,8 @@ def require_plain(table: DeltaTable) -> None:
     """Raise UnknownFeatureError where the table's data files alone are not its rows.
 
     Read rightly: widened types, times without a zone, checkpoints of the second version; deletion vectors that are switched
-    on while no file has one; column mapping that is off; variants that no column has. The version counts as well as the list: a table with column mapping
-    and reader version 2 has no list.
+    on while no file has one; column mapping that is off; variants that no column has. The version counts as well as the list:
+    a table with column mapping and reader version 2 has no list.
     """
     unknown = reader_features(table) - _PLAIN
     if not maps_columns(table.metadata().configuration):
