@@ -25,6 +25,7 @@ from lakehouse.local.demo_screen import Screen
 from lakehouse.local.kafka_state import kafka_folder, running_broker
 from pipelines.common.errors import UsageError
 from pipelines.common.settings import LakeSettings, Settings, load_settings
+from tests.signals import signals_of_a_terminal
 
 PROJECT = Path(__file__).resolve().parents[3]
 EVENTS = 3000
@@ -42,14 +43,10 @@ def command(config: Path, *options: str) -> list[str]:
 
 
 def start(config: Path, *options: str) -> subprocess.Popen[str]:
-    # As a terminal does: tests that run in a shell's background inherit a SIGINT that is ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with signals_of_a_terminal():
         return subprocess.Popen(
             command(config, *options), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def read_until(demo: subprocess.Popen[str], word: str, seconds: float = 240.0) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import produce_events
 from pipelines.common.errors import LakehouseError, TransientError, UsageError
 from pipelines.common.settings import Settings, load_settings
+from tests.signals import signals_of_a_terminal
 
 PROJECT = Path(__file__).resolve().parents[3]
 START = datetime(2026, 1, 28, tzinfo=UTC)
@@ -39,7 +41,7 @@ def make_settings(broker: EmbeddedBroker, tmp_path: Path, request: pytest.Fixtur
     """Settings for a new topic of this test."""
 
     def make(config: dict[str, str] | None = None, **overrides: Any) -> Settings:
-        topic = f"produce-{request.node.name.split('[')[0]}"[:200]
+        topic = f"produce-{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name)}"[:200]
         ensure_topic(broker.bootstrap_servers, topic, PARTITIONS, config)
         known = {
             "kafka.bootstrap_servers": broker.bootstrap_servers,
@@ -210,7 +212,9 @@ def test_stop_ends_the_command_with_130_and_a_true_ledger(
         *(sys.executable, "-m", "lakehouse", "produce"),
         *("--config", str(config), "--count", "100000000", "--seed", "5"),
     ]
-    with subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with signals_of_a_terminal():
+        child = subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with child:
         try:
             wait_for_records(settings, child)
             child.send_signal(asked)
