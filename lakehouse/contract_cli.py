@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from pipelines.common.contract import Difference
     from pipelines.common.settings import Settings
-    from pipelines.common.tables import TableName
+    from pipelines.common.tables import TableDef, TableName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _Config = Annotated[Path, typer.Option(help="Settings file.")]
@@ -26,13 +26,15 @@ def _root() -> None:
 @app.command()
 def check(config: _Config = _DEFAULT) -> None:
     """Compare each table with its contract; exit code 1 where one differs. Needs no JVM, and changes nothing."""
+    from lakehouse.definitions import definitions  # noqa: PLC0415
     from pipelines.common.access import require_lake  # noqa: PLC0415
     from pipelines.common.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
     from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
 
     settings = process_settings(config)
     require_lake(settings)
-    said = [line for name in ALL_TABLES for line in _check(settings, name)]
+    defined = definitions(settings)
+    said = [line for name in ALL_TABLES for line in _check(settings, name, defined.get(name))]
     typer.echo("\n".join(said) if said else "All tables are as their contract says.")
     raise typer.Exit(1 if said else 0)
 
@@ -62,39 +64,42 @@ def restore(
 
 
 def _require_table(settings: Settings, name: TableName) -> None:
-    from pipelines.common.derived_files import find_damage  # noqa: PLC0415
-    from pipelines.common.errors import UsageError  # noqa: PLC0415
+    from pipelines.common.errors import DamagedError, UsageError  # noqa: PLC0415
     from pipelines.common.opening import has_table  # noqa: PLC0415
 
     path = name.path(settings)
-    if find_damage(path) is None and not has_table(path):
+    try:
+        is_there = has_table(path)
+    except DamagedError:  # is what the command is for
+        is_there = True
+    if not is_there:
         msg = f"There is no table {name} at {path} yet: its job makes it; correct `lake.root`, or run the job."
         raise UsageError(msg)
 
 
-def _check(settings: Settings, name: TableName) -> Iterator[str]:
+def _check(settings: Settings, name: TableName, defined: TableDef | None) -> Iterator[str]:
     from pipelines.common.contract_sentences import damage_sentence, sentence  # noqa: PLC0415
     from pipelines.common.derived_files import find_damage  # noqa: PLC0415
 
     damage = find_damage(name.path(settings))
     if damage is not None:
         yield damage_sentence(name, damage)
-    for one in _differences(settings, name):
+    for one in _differences(settings, name, defined):
         yield sentence(one)
 
 
-def _differences(settings: Settings, name: TableName) -> list[Difference]:
-    from lakehouse.definitions import definitions  # noqa: PLC0415
-    from pipelines.common.contract import differences_at  # noqa: PLC0415
+def _differences(settings: Settings, name: TableName, defined: TableDef | None) -> list[Difference]:
+    from pipelines.common.contract_facts import differences_at  # noqa: PLC0415
     from pipelines.common.errors import DamagedError  # noqa: PLC0415
 
     try:
-        return differences_at(name, name.path(settings), definitions(settings).get(name))
+        return differences_at(name, name.path(settings), defined)
     except DamagedError:  # said already
         return []
 
 
 def _restore(settings: Settings, name: TableName) -> Iterator[str]:
+    from lakehouse.definitions import definitions  # noqa: PLC0415
     from pipelines.common.contract_sentences import damage_sentence, sentence  # noqa: PLC0415
     from pipelines.common.derived_files import ASIDE, find_damage, set_aside  # noqa: PLC0415
     from pipelines.common.errors import ContractError, DataLossError  # noqa: PLC0415
@@ -106,7 +111,7 @@ def _restore(settings: Settings, name: TableName) -> Iterator[str]:
     if damage is not None:
         set_aside(path, damage)
         yield f"Set aside in the log of {name}, as {ASIDE}...: {', '.join(damage.names)}."
-    found = _differences(settings, name)
+    found = _differences(settings, name, definitions(settings).get(name))
     for one in found:
         if one.kind == "column":
             raise ContractError(sentence(one))

@@ -65,11 +65,11 @@ def _swap(
         # Before the tables change: what a batch left that died is counted now, and not once more by the next stream.
         attempts = find_attempts(SILVER.layer, SILVER.path(settings), DLQ.path(settings))
         settle(Ledger(settings), SILVER.layer, attempts, None)
-    versions, passed = {}, False
+    versions, passed, defined = {}, False, definitions(settings)
     for one in found:
         path = one.table.path(settings)
-        delta.ensure_table(spark, definitions(settings)[one.table], path)
-        delta.ensure_columns(spark, definitions(settings)[one.table], path)
+        delta.ensure_table(spark, defined[one.table], path)
+        delta.ensure_columns(spark, defined[one.table], path)
         if one.table == DLQ:
             continue
         if not one.is_none:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from deltalake import CommitProperties, DeltaTable
 
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+
 METADATA = (
     "Nightly compaction, see the wiki.",
     "[1]",
@@ -19,25 +21,32 @@ METADATA = (
     '{"a":' * 3_000,
 )
 """Words that others put into their commits; some look like ours."""
+STREAMED = (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY, LEDGER)
+"""Tables that the streams write."""
 Act = Callable[[str, random.Random], None]
 """Does something to the table at a path."""
 
 
 def commit(path: str, chance: random.Random) -> None:
     """A commit that changes no row, with words of its own."""
-    DeltaTable(path).alter.set_table_properties(
-        {"owner": str(chance.random())}, raise_if_not_exists=False, commit_properties=words(chance.choice(METADATA))
-    )
+    commit_words(path, chance.choice(METADATA))
 
 
-def words(text: str) -> CommitProperties:
+def commit_words(path: str, text: str) -> None:
+    """A commit that changes no row, with these words."""
+    table = DeltaTable(path)
+    owner = {"owner": f"the owner of version {table.version()}"}
+    table.alter.set_table_properties(owner, raise_if_not_exists=False, commit_properties=_words(text))
+
+
+def _words(text: str) -> CommitProperties:
     """A commit's free text."""
     return CommitProperties(custom_metadata={"userMetadata": text})
 
 
 def compact(path: str, chance: random.Random) -> None:
     """OPTIMIZE."""
-    DeltaTable(path).optimize.compact(commit_properties=words(chance.choice(METADATA)))
+    DeltaTable(path).optimize.compact(commit_properties=_words(chance.choice(METADATA)))
 
 
 def vacuum(path: str, _chance: random.Random) -> None:

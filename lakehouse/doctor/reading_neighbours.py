@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from lakehouse.definitions import definitions
 from lakehouse.doctor.facts import Foreign, Neighbours
 from pipelines.common.commits import APP_IDS, MARK, newest_commits
-from pipelines.common.contract import Difference, differences_of
+from pipelines.common.contract import Difference
+from pipelines.common.contract_facts import differences_of
 from pipelines.common.derived_files import Damage, find_damage
 from pipelines.common.errors import DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.common.opening import existing_table, is_there

@@ -1,22 +1,18 @@
 """Contract of the lake's tables: properties, table features, columns and retention that hold whoever writes to them.
 
 Others may act on a table: commit with metadata of their own, OPTIMIZE, VACUUM with the default retention, add columns, set
-properties that the contract does not name. This module holds the contract as data and a pure check; `table_facts` reads what a
-table's log says.
+properties that the contract does not name. This module holds the contract as data and a pure check; contract_facts.py
+reads what a table's log says.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from deltalake import DeltaTable
-from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
-
-from pipelines.common.commits import newest_commits
-from pipelines.common.opening import COLUMN_MAPPING, maps_columns, open_table, reader_features
+from pipelines.common.opening import COLUMN_MAPPING, maps_columns
 from pipelines.common.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
@@ -142,6 +138,7 @@ class TableFacts:
     features: frozenset[str] = frozenset()
     columns: Mapping[str, str] = field(default_factory=dict)
     """Spark types by name."""
+    has_variants: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,52 +162,8 @@ class Difference:
         return f"{self.table} has {self.key} = {self.found}, expected {least}{self.expected}"
 
 
-def table_facts(table: DeltaTable) -> TableFacts:
-    """Read the facts of a table that is open."""
-    properties = {str(key): str(value) for key, value in table.metadata().configuration.items()}
-    features = frozenset({*reader_features(table), *(table.protocol().writer_features or ())})
-    return TableFacts(properties, features, {one.name: _spark_type(one.type) for one in table.schema().fields})
-
-
-_SPARK_NAMES = {"long": "bigint", "integer": "int", "short": "smallint", "byte": "tinyint"}
-
-
-def _spark_type(kind: Any) -> str:
-    if isinstance(kind, ArrayType):
-        return f"array<{_spark_type(kind.element_type)}>"
-    if isinstance(kind, MapType):
-        return f"map<{_spark_type(kind.key_type)},{_spark_type(kind.value_type)}>"
-    if isinstance(kind, StructType):
-        return f"struct<{','.join(f'{one.name}:{_spark_type(one.type)}' for one in kind.fields)}>"
-    name = kind.type if isinstance(kind, PrimitiveType) else "variant"
-    return _SPARK_NAMES.get(name, name)
-
-
-def differences_at(name: TableName, path: str, defined: TableDef | None = None) -> list[Difference]:
-    """Compare the table at `path` with its contract; a table that is not there has no difference. Raises as `open_table`."""
-    table = open_table(path)
-    return [] if table is None else differences_of(name, table, defined)
-
-
-def differences_of(name: TableName, table: DeltaTable, defined: TableDef | None = None) -> list[Difference]:
-    """Compare an open table with its contract; for columns the log is asked since when they differ."""
-    found = list(differences(name, table_facts(table), defined))
-    if defined is None or all(one.kind != "column" for one in found):
-        return found
-    sound = _sound_version(table, defined)
-    return [replace(one, sound=sound) if one.kind == "column" else one for one in found]
-
-
-def _sound_version(table: DeltaTable, defined: TableDef) -> int | None:
-    path = table.table_uri.removeprefix("file://")
-    for commit in newest_commits(path, table.version(), skip=lambda _, text: '"metaData"' not in text):
-        before = open_table(path, commit.version - 1) if commit.version else None
-        if before is None or not any(_differing_columns(table_facts(before), defined)):
-            return None if before is None else commit.version - 1
-    return None
-
-
-def _differing_columns(facts: TableFacts, defined: TableDef) -> Iterator[Difference]:
+def differing_columns(facts: TableFacts, defined: TableDef) -> Iterator[Difference]:
+    """Compare the types of the columns that a table has with its definition."""
     for column in defined.columns:
         if (kind := facts.columns.get(column.name, column.type)) != column.type:
             yield Difference(defined.name, "column", column.name, kind, column.type)
@@ -223,12 +176,12 @@ def differences(name: TableName, facts: TableFacts, defined: TableDef | None = N
     """
     contract = CONTRACTS[name]
     if defined is not None:
-        yield from _differing_columns(facts, defined)
+        yield from differing_columns(facts, defined)
     for key in sorted(facts.properties):
         if key.startswith(CONSTRAINTS):
             yield Difference(name, "wrong", key, facts.properties[key], NOTHING)
     in_use = {"columnMapping"} if maps_columns(facts.properties) else set()
-    in_use |= {"variantType"} if any("variant" in kind for kind in facts.columns.values()) else set()
+    in_use |= {"variantType"} if facts.has_variants else set()
     for feature in sorted(facts.features - (LISTED - in_use) - contract.features):
         yield Difference(name, "feature", feature, "on", "off")
     for key, expected in contract.fixed.items():

@@ -9,7 +9,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipelines.common import delta, files
-from pipelines.common.contract import WRITTEN_BY, differences_at, lease_layer
+from pipelines.common.contract import WRITTEN_BY, lease_layer
+from pipelines.common.contract_facts import differences_at
 from pipelines.common.contract_sentences import damage_sentence, gap_sentence, sentence
 from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError

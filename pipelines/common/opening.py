@@ -204,7 +204,7 @@ def require_plain(table: DeltaTable) -> None:
     unknown = reader_features(table) - _PLAIN
     if not maps_columns(table.metadata().configuration):
         unknown.discard("columnMapping")
-    if "variantType" in unknown and not _has_variants(json.loads(table.schema().to_json())):
+    if "variantType" in unknown and not has_variants(table):
         unknown.discard("variantType")
     if "deletionVectors" in unknown and not deleted_rows(table):
         unknown.discard("deletionVectors")
@@ -223,14 +223,18 @@ def maps_columns(properties: Mapping[str, str]) -> bool:
     return properties.get(COLUMN_MAPPING, "none") != "none"
 
 
-def _has_variants(part: object) -> bool:
-    """Whether a part of a schema, as the log has it, has a column of type variant."""
+def has_variants(table: DeltaTable) -> bool:
+    """Whether a column, or a part of one, is a variant: writers list the feature though none is."""
+    return _is_variant(json.loads(table.schema().to_json()))
+
+
+def _is_variant(part: object) -> bool:
+    """Whether a part of a schema as the log has it is a variant, or holds one."""
     if isinstance(part, list):
-        return any(_has_variants(one) for one in part)
+        return any(_is_variant(one) for one in part)
     if not isinstance(part, dict):
-        return False
-    kinds = [part.get(key) for key in ("type", "elementType", "keyType", "valueType")]
-    return "variant" in kinds or any(_has_variants(one) for one in (*kinds, part.get("fields")))
+        return part == "variant"
+    return any(_is_variant(part.get(key)) for key in ("fields", "type", "elementType", "keyType", "valueType"))
 
 
 COLUMN_MAPPING = "delta.columnMapping.mode"

@@ -15,7 +15,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.common import delta, files
-from pipelines.common.contract import ALLOWED_FEATURES, table_facts
+from pipelines.common.contract import ALLOWED_FEATURES
+from pipelines.common.contract_facts import table_facts
 from pipelines.common.opening import existing_table
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import kafka_moment

@@ -132,33 +132,31 @@ def lake_case(broker: EmbeddedBroker, tmp_path: Path, fault_seed: int) -> Callab
 
 
 @pytest.fixture
-def filled(
+def at_rest(
     spark: SparkSession,
     lake_case: Callable[..., LakeCase],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     fault_seed: int,
-) -> Any:
-    """A lake with some dozens of batches in each layer, and records in Kafka that nobody has read yet."""
-    return _at_rest(lake_case(1200, silver={"max_bytes_per_trigger": "20k"}), spark, monkeypatch, capsys, fault_seed)
-
-
-@pytest.fixture
-def filled_soon(
-    spark: SparkSession,
-    lake_case: Callable[..., LakeCase],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    fault_seed: int,
-) -> Any:
-    """The same with few batches."""
-    return _at_rest(lake_case(600), spark, monkeypatch, capsys, fault_seed)
-
-
-def _at_rest(
-    case: LakeCase, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: int
-) -> Any:
+) -> Callable[..., Any]:
+    """Make a lake of so many events and some more, and records in Kafka that nobody has read yet."""
     from tests.faults.at_rest import fill  # noqa: PLC0415 - it imports this module
 
     monkeypatch.setattr(jobs, "stop_on_signals", threading.Event)  # the handlers are pytest's
-    return fill(case, spark, capsys, seed)
+
+    def make(events: int, **sections: Any) -> Any:
+        return fill(lake_case(events, **sections), spark, capsys, fault_seed)
+
+    return make
+
+
+@pytest.fixture
+def filled(at_rest: Callable[..., Any]) -> Any:
+    """A lake at rest with some dozens of batches in each layer."""
+    return at_rest(1200, silver={"max_bytes_per_trigger": "20k"})
+
+
+@pytest.fixture
+def filled_soon(at_rest: Callable[..., Any]) -> Any:
+    """A lake at rest with few batches."""
+    return at_rest(600)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
 from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 
-from lakehouse.rebuild import build, compare
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rebuild_swap import swap
 from pipelines.common import jobs
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.common.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 from tests import neighbours
 from tests.faults.at_rest import Lake
 from tests.faults.conftest import PATIENCE
 from tests.faults.evidence import Evidence
+from tests.neighbours import STREAMED
+from tests.rebuilds import rebuild_and_swap
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300 * PATIENCE)]
 
-STREAMED = (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY, LEDGER)
 BEFORE: dict[str, tuple[str, ...]] = {"bronze": ("gold",), "silver": ("bronze",), "gold": ("bronze", "silver")}
 """What has to run so that a job has something to read; Bronze has."""
 
@@ -55,10 +51,7 @@ def test_others_words_in_commits_are_not_ours(filled_soon: Lake, evidence: Evide
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for name in STREAMED:
         for text in neighbours.METADATA:
-            owner = {"owner": text[:20]}
-            DeltaTable(_path(filled_soon, name)).alter.set_table_properties(
-                owner, raise_if_not_exists=False, commit_properties=neighbours.words(text)
-            )
+            neighbours.commit_words(_path(filled_soon, name), text)
     evidence.fired(f"SIGKILL at {failpoint}, then {len(neighbours.METADATA)} commits of others with any words on each table")
 
     filled_soon.fill()
@@ -139,10 +132,7 @@ def _gold_reads_rows_again(lake: Lake, evidence: Evidence) -> None:
     assert code != 0
     assert "`lakehouse rebuild gold --swap`" in line
     evidence.loud("Gold cannot read what changed in Silver: named with a way back")
-    settings = lake.case.settings
-    plan = plan_rebuild(settings, "gold", None, swap=True)
-    build(lake.spark, settings, plan, lambda _: None, threading.Event())
-    swap(lake.spark, settings, plan, compare(lake.spark, settings, plan, lambda _: None), run_id="again", now=datetime.now(UTC))
+    rebuild_and_swap(lake.spark, lake.case.settings, "gold")
     assert lake.command("checkpoint", "rebuild", "gold")[0] == 0
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import threading
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.rebuild import build, compare, remove
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rebuild_swap import Swapped, swap
 from pipelines.common.ledger import Ledger
 from pipelines.common.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.faults.at_rest import JOBS, UNREAD, Lake
 from tests.faults.conftest import PATIENCE
 from tests.faults.driver import Driver
 from tests.faults.evidence import Evidence
+from tests.rebuilds import rebuild_and_swap
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300 * PATIENCE)]
 
@@ -145,23 +141,13 @@ def test_flipped_bit_is_found_by_file_and_mended(filled: Lake, evidence: Evidenc
     assert (code, file.name in said.replace("\n", "").replace(" ", "")) == (1, True), said
     evidence.fired("one bit flipped in the pages of a data file, three times in Bronze, once in Silver; verify named the file")
     with evidence.recovery():
-        version = _rebuild(filled, "silver").versions[SILVER]
-        _rebuild(filled, "gold")
+        version = rebuild_and_swap(filled.spark, filled.case.settings, "silver").versions[SILVER]
+        rebuild_and_swap(filled.spark, filled.case.settings, "gold")
         # What was lost cannot be read from the change feed: Gold goes on after it.
         shutil.move(Path(filled.case.settings.lake.checkpoints) / "gold", filled.case.folder / "aside")
         assert filled.job("gold", "--starting-offsets", f'{{"silver_version":{version}}}')[0] == 0
         filled.start_to_end()
     evidence.holds(filled.case.verdicts())
-
-
-def _rebuild(lake: Lake, layer: str) -> Swapped:
-    """What `lakehouse rebuild LAYER --swap` does."""
-    plan = plan_rebuild(lake.case.settings, layer, None, swap=True)
-    build(lake.spark, lake.case.settings, plan, lambda _: None, threading.Event())
-    found = compare(lake.spark, lake.case.settings, plan, lambda _: None)
-    swapped = swap(lake.spark, lake.case.settings, plan, found, run_id="test", now=datetime.now(UTC))
-    remove(lake.spark, plan.folder)
-    return swapped
 
 
 @pytest.mark.case("R6")

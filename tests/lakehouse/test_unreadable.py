@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -129,6 +130,9 @@ WORDS = (
     "start it with",
 )
 """What is said of something absent or damaged, and never of what was not seen."""
+NOT_READ = ("not readable", "not open to this user", "cannot be read")
+_USAGE = re.compile(r"^(?:Usage:|Try ).*\n", re.MULTILINE)
+"""How a command is called, which Typer says first."""
 
 
 def _problems(kind: str, path: str, name: str, cell: tuple[int, str], sound: tuple[int, str]) -> list[str]:
@@ -139,12 +143,12 @@ def _problems(kind: str, path: str, name: str, cell: tuple[int, str], sound: tup
     wrong = [] if code not in {0, 3} or code == sound[0] == 3 else [f"exit code {code}"]
     wrong += ["a trace"] if "Traceback" in said else []
     wrong += [] if path in said else ["the path is not named"]
-    if kind == "the settings":
-        # Nothing else is known then; Typer says no more than that the file is "not readable", below how the command is called.
-        return [f"{name}: {said[:900]}"] if wrong or not any(word in said for word in ("not readable", "cannot be read")) else []
-    is_told = "permission denied" in said and any(word in said for word in ("not readable", "not open to this user"))
+    # Typer says of a settings file that it is "not readable", and no more.
+    has_reason = "permission denied" in said or kind == "the settings"
+    is_told = has_reason and any(word in said for word in NOT_READ)
     wrong += [] if is_told else ["the reason is missing"]
-    wrong += [f"says `{word}`" for word in WORDS if said.count(word) > before.count(word)]
+    told = _USAGE.sub("", said)
+    wrong += [f"says `{word}`" for word in WORDS if told.count(word) > before.count(word)]
     if name == "doctor" and said.startswith("["):
         known = {finding["id"] for finding in json.loads(before)} | {"not-examined"}
         wrong += [f"finds {one['id']}" for one in json.loads(said) if one["id"] not in known]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,19 +20,16 @@ from lakehouse.cli import main
 from lakehouse.doctor.diagnosis import diagnose
 from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
-from lakehouse.rebuild import build, compare
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rebuild_swap import swap
 from lakehouse.rollback import roll_back
 from lakehouse.rollback_plan import plan_rollback
 from pipelines.common.contract_start import cause_in_tables
 from pipelines.common.errors import ContractError, DataLossError
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
-from tests.neighbours import Act, break_checkpoint, break_checksum, commit, compact, vacuum, vacuum_all
+from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from tests.neighbours import STREAMED, Act, break_checkpoint, break_checksum, commit, compact, vacuum, vacuum_all
 from tests.pipelines.conftest import Lake, event, record
+from tests.rebuilds import rebuild_and_swap
 
 Copy = Callable[[Path, Callable[[Path], None]], None]
-STREAMED = (BRONZE, SILVER, DLQ, GOLD_HOURLY, GOLD_DAILY, LEDGER)
 
 
 def _events(first: int, count: int) -> list[dict[str, Any]]:
@@ -122,10 +118,7 @@ def test_gold_is_recomputed_where_silvers_change_feed_was_off(filled: Lake) -> N
     with pytest.raises(DataLossError, match="`lakehouse rebuild gold --swap`"):
         plan_checkpoint(filled.settings, "gold")
 
-    plan = plan_rebuild(filled.settings, "gold", None, swap=True)
-    build(filled.spark, filled.settings, plan, lambda _: None, Event())
-    differing = compare(filled.spark, filled.settings, plan, lambda _: None)
-    swap(filled.spark, filled.settings, plan, differing, run_id="r", now=datetime.now(UTC))
+    rebuild_and_swap(filled.spark, filled.settings, "gold")
     filled.run_gold(_new_checkpoint(filled, "gold"))
     filled.append(*_events(10, 5))
     filled.run_silver()

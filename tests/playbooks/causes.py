@@ -8,7 +8,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,6 @@ from lakehouse.doctor.diagnosis import diagnose
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.reading import read_facts
 from lakehouse.local.kafka_admin import ensure_topic
-from lakehouse.rebuild import build, compare
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rebuild_swap import swap
 from lakehouse.streams import STREAMS
 from pipelines.common import jobs
 from pipelines.common.errors import LakehouseError
@@ -34,6 +30,7 @@ from pipelines.common.traces import keep_traces_in
 from tests.pipelines.conftest import Lake, event, record
 from tests.playbooks.pages import FOLDER, read_page
 from tests.playbooks.runner import run_shell
+from tests.rebuilds import rebuild_and_swap
 
 Copy = Callable[[Path, Callable[[Path], None]], None]
 _STARTS_SPARK = ("lakehouse up", "lakehouse rebuild", "lakehouse dlq replay")
@@ -143,11 +140,7 @@ class Case:
 
     def rebuild_gold(self) -> None:
         """What `lakehouse rebuild gold --swap` does, in this session."""
-        spark, settings = self.lake.spark, self.lake.settings
-        plan = plan_rebuild(settings, "gold", None, swap=True)
-        build(spark, settings, plan, lambda _: None, threading.Event())
-        differing = compare(spark, settings, plan, lambda _: None)
-        swap(spark, settings, plan, differing, run_id="r", now=datetime.now(UTC))
+        rebuild_and_swap(self.lake.spark, self.lake.settings, "gold")
 
 
 def case_with_rows(spark: SparkSession, folder: Path, made_once: Copy) -> Case:

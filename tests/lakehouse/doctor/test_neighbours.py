@@ -24,7 +24,8 @@ from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from pipelines.common.commits import marked
-from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, LISTED, TableFacts, differences, interval_days, table_facts
+from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, LISTED, TableFacts, differences, interval_days
+from pipelines.common.contract_facts import table_facts
 from pipelines.common.contract_sentences import sentence
 from pipelines.common.derived_files import find_damage, set_aside
 from pipelines.common.errors import LakehouseError
@@ -291,6 +292,13 @@ def test_features_that_delta_lists_by_itself_are_allowed(tmp_path: Path) -> None
     assert {one.key for one in differences(GOLD_DAILY, facts)} == {"deletionVectors", "delta.enableDeletionVectors"}
 
 
+def test_variant_is_a_type_and_no_name(tmp_path: Path) -> None:
+    write_deltalake(str(tmp_path), pa.table({"variant": pa.array([{"variant": "x"}])}))
+    facts = table_facts(DeltaTable(str(tmp_path)))
+
+    assert (facts.columns, facts.has_variants) == ({"variant": "struct<variant:string>"}, False)
+
+
 @pytest.mark.parametrize("name", list(CONTRACTS))
 def test_feature_that_is_listed_differs_only_where_it_is_used(name: TableName) -> None:
     properties = {key: value for key, value in CONTRACTS[name].fixed.items()}
@@ -299,7 +307,7 @@ def test_feature_that_is_listed_differs_only_where_it_is_used(name: TableName) -
 
     assert list(differences(name, listed)) == []
     assert {one.key for one in differences(name, mapped)} == {"columnMapping", "delta.columnMapping.mode"}
-    variants = TableFacts(properties, listed.features, {"v": "array<variant>"})
+    variants = TableFacts(properties, listed.features, has_variants=True)
     assert {one.key for one in differences(name, variants)} == {"variantType"}
 
 
