@@ -24,6 +24,7 @@ from pipelines.common.errors import EXIT_INTERRUPTED, DataLossError
 from pipelines.common.replay import Plan
 from pipelines.common.tables import BRONZE, KNOWN_GAPS
 from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
+from tests.transactions import end_transaction
 
 
 def _offsets(case: LakeCase) -> set[tuple[int, int]]:
@@ -55,7 +56,7 @@ def _transaction(case: LakeCase) -> None:
     producer.begin_transaction()
     for _ in range(2):
         producer.produce(case.settings.kafka.topic, b"{}", partition=1)
-    producer.commit_transaction(10)
+    end_transaction(producer, kafka.bootstrap_servers(case.settings), case.settings.kafka.topic)
     plain = Producer(options)
     plain.produce(case.settings.kafka.topic, b"{}", partition=1)
     assert plain.flush(10) == 0

@@ -25,6 +25,7 @@ from tests.faults.by_hand import Place, Record, note, producer_of, put, send, va
 from tests.faults.conftest import DAY, LakeCase, make_case
 from tests.faults.evidence import Evidence
 from tests.faults.live import Driver, await_no_lag, produce, read_so_far, until
+from tests.transactions import end_transaction
 
 pytestmark = pytest.mark.faults
 
@@ -103,7 +104,7 @@ def _in_transaction(case: LakeCase, records: list[Record], *, commit: bool) -> l
     producer.init_transactions(20)
     producer.begin_transaction()
     places = put(producer, case, records)
-    (producer.commit_transaction if commit else producer.abort_transaction)(20)
+    end_transaction(producer, case.settings.kafka.bootstrap_servers, case.settings.kafka.topic, commit=commit)
     if commit:
         note(case, records, places)
     return places
@@ -163,7 +164,6 @@ def test_transactions_and_compaction_leave_holes_that_alarm_nobody(
     run_to_end(spark, case.settings, list(STREAMS), threading.Event())
     # Now the end of the log is a hole.
     aborted += _in_transaction(case, events("aborted-too", 10), commit=False)
-    time.sleep(0.5)
     run_to_end(spark, case.settings, ["bronze"], threading.Event())
     _in_transaction(case, events("committed-too", 10), commit=True)
     send(case, events("last", 2))

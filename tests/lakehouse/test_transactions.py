@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from pipelines.common.kafka import wait_for_topic
 from pipelines.common.ledger import BatchRow, Ledger
 from pipelines.common.settings import Settings, load_settings
 from pipelines.common.tables import BRONZE, SILVER
+from tests.transactions import end_transaction
 
 COMMITTED, OPEN = 3, 2
 
@@ -41,11 +41,7 @@ def settings(broker: Any, tmp_path: Path) -> Settings:
     }
     settings = load_settings(None, environ={}, overrides=tree)
     producer = _begin(settings, COMMITTED)
-    producer.commit_transaction()
-    deadline = time.monotonic() + 30
-    # The broker answers before it has written the marker.
-    while wait_for_topic(settings).readable != {0: COMMITTED + 1} and time.monotonic() < deadline:
-        time.sleep(0.1)
+    end_transaction(producer, broker.bootstrap_servers, topic)
     return settings
 
 

@@ -15,6 +15,7 @@ from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.bronze import plain_client
 from pipelines.bronze.plain_client import read_range
 from pipelines.common.errors import DataLossError, TransientError
+from tests.transactions import end_transaction
 
 TIMES = (1_795_860_000_000, 1_795_860_000_000_000_000, -1, -(2**63), 2**63 - 1, -62_135_596_800_001, 1)
 
@@ -44,7 +45,7 @@ def _send(broker: EmbeddedBroker, topic: str, *times: int, commit: bool | None =
         producer.produce(topic, str(ms).encode(), None, 0, timestamp=ms, headers=[("h", b"\xff"), ("n", None)])
     assert producer.flush(30) == 0  # An abort drops what is not sent yet.
     if commit is not None:
-        producer.commit_transaction(30) if commit else producer.abort_transaction(30)
+        end_transaction(producer, broker.bootstrap_servers, topic, commit=commit)
 
 
 def _read(broker: EmbeddedBroker, topic: str, first: int, stop: int) -> list[tuple[int, int]]:
