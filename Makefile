@@ -38,9 +38,10 @@ quick-jvm: setup
 
 check: lint types schemas test ## Do what CI does: lint, types, event schemas, tests
 
-lint: setup ## Check style and formatting
+lint: setup ## Check style, formatting, and which room imports which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
 
 types: setup ## Check types
 	@$(BIN)/mypy

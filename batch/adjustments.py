@@ -11,11 +11,11 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common import delta, files
-from pipelines.common.commits import newest_commits
 from pipelines.gold.publish import day_of
 from pipelines.gold.schema import ADJUSTMENTS_TABLE, CORRECTED, DAILY_KEYS, LATE, REPLAYED, TOTALS
 from pipelines.gold.transforms import build_daily, build_hourly
+from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.runtime import delta, files
 
 
 @dataclass(frozen=True)

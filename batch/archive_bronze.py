@@ -13,11 +13,11 @@ from deltalake.exceptions import DeltaError
 from pipelines.archive.archiving import ArchivePlan, archive, plan_archive
 from pipelines.archive.hot import new_run
 from pipelines.archive.restoring import due_units, expire, plan_restore, restore
-from pipelines.common import jobs
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.opening import as_unreadable
-from pipelines.common.process import run_process
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import as_unreadable
+from pipelines.runtime import jobs
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,15 +11,15 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from pipelines.common import jobs
-from pipelines.common.errors import TransientError, UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.logging import Log
-from pipelines.common.opening import open_table
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.process import run_process
-from pipelines.common.settings import Settings
-from pipelines.common.tables import DLQ
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.errors import TransientError, UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.logging import Log
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import open_table
+from pipelines.lake.tables import DLQ
+from pipelines.runtime import jobs
 
 JOB = "dlq_retention"
 _LOG = Log(JOB)

@@ -18,16 +18,6 @@ from rich.table import Table
 
 from batch.adjustments import Bill, book, build_adjustments, read_bill
 from batch.reconciliation import TABLE, build_differences, build_pending
-from pipelines.common import delta, failpoints, jobs
-from pipelines.common.access import require_access
-from pipelines.common.contract_start import refuse_differences, work_around_damage
-from pipelines.common.errors import UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.logging import Log
-from pipelines.common.process import run_process
-from pipelines.common.session import build_session
-from pipelines.common.settings import Settings
-from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
 from pipelines.gold.publish import day_of, hours_of, merge_daily, merge_hourly, moment
 from pipelines.gold.schema import (
     ADJUSTMENTS_TABLE,
@@ -42,6 +32,17 @@ from pipelines.gold.schema import (
     TOTALS,
 )
 from pipelines.gold.transforms import build_daily, build_hourly
+from pipelines.lake import failpoints
+from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.logging import Log
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.access import require_access
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
+from pipelines.runtime import delta, jobs
+from pipelines.runtime.contract_start import refuse_differences, work_around_damage
+from pipelines.runtime.session import build_session
 
 JOB = "reconcile"
 EXIT_WAS_OFF = 3

@@ -8,7 +8,7 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.common.tables import RECONCILIATION, Column, TableDef
+from pipelines.lake.tables import RECONCILIATION, Column, TableDef
 
 TABLE = TableDef(
     name=RECONCILIATION,

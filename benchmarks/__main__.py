@@ -1,7 +1,7 @@
 """`python -m benchmarks` is `python -m benchmarks.run`."""
 
 from benchmarks.run import main
-from pipelines.common.process import run_process
+from pipelines.lake.process import run_process
 
 if __name__ == "__main__":
     run_process(main)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from pipelines.common.errors import TransientError
+from pipelines.lake.errors import TransientError
 
 _IDLE_SECONDS = 30.0
 PLAIN: Mapping[str, int | str] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.measure import Measured
 from benchmarks.workload import Run, fill_topic, ledger_rows, new_run
 from lakehouse.local.event_plan import ProducePlan
-from pipelines.common.errors import LakehouseError
+from pipelines.lake.errors import LakehouseError
 
 TOPIC = "bench-growth"
 FACTOR = 10

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common import delta
-from pipelines.common.event_schema import EventSchemas, read_schemas
-from pipelines.common.process import run_process
-from pipelines.common.session import build_session
-from pipelines.common.settings import process_settings
-from pipelines.common.tables import SILVER
+from pipelines.lake.event_schema import EventSchemas, read_schemas
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import process_settings
+from pipelines.lake.tables import SILVER
+from pipelines.runtime import delta
+from pipelines.runtime.session import build_session
 from pipelines.silver.schema import silver_table
 from pipelines.silver.transforms import event_key
 

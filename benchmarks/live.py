@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from benchmarks.measure import Measured, Usage
 from benchmarks.workload import Fates, Run, expected_fates, fill_topic, lake_fates, query
 from lakehouse.local.event_plan import ProducePlan
-from pipelines.common.errors import TransientError
-from pipelines.common.tables import SILVER
+from pipelines.lake.errors import TransientError
+from pipelines.lake.tables import SILVER
 
 Doubles = npt.NDArray[np.float64]
 _CATCH_UP_SECONDS = 120.0

@@ -9,7 +9,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.measure import PROJECT
+from pipelines.lake.resources import PROJECT
 
 _PACKAGES = ("pyspark", "delta-spark", "deltalake", "duckdb", "confluent-kafka", "pyarrow")
 

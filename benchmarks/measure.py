@@ -25,9 +25,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipelines.common.errors import LakehouseError
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.resources import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[1]
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SAMPLE_SECONDS = 0.25
 _MIB = 1024 * 1024

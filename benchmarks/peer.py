@@ -25,9 +25,9 @@ from benchmarks.peer_gold import build_gold
 from benchmarks.peer_lake import Lake
 from benchmarks.peer_read import read_batches
 from benchmarks.peer_silver import SilverStep
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.process import run_process
-from pipelines.common.settings import Settings, SilverSettings
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings, SilverSettings
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
-from pipelines.common.event_schema import EventSchemas
+from pipelines.lake.event_schema import EventSchemas
 
 UTC_MICROS = pa.timestamp("us", tz="UTC")
 _ARROW_TYPES = {

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lakehouse.verify.strict import WHITE_SPACE, Number, has_half_pair, microseconds, strict_object, whole
-from pipelines.common.event_schema import EventField, EventSchema, EventSchemas
+from pipelines.lake.event_schema import EventField, EventSchema, EventSchemas
 
 OVERSIZE, INVALID_UTF8, EMPTY_VALUE, MALFORMED_JSON = "SLV-001", "SLV-002", "SLV-003", "SLV-004"
 SCHEMA_NOT_FOUND, MISSING_FIELD, WRONG_TYPE, OUT_OF_RANGE = "SLV-005", "SLV-006", "SLV-007", "SLV-008"

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from benchmarks.peer_lake import DLQ_SCHEMA, Lake, event_schema, silver_schema
 from benchmarks.peer_parse import RejectedError, fast_projection, read_strictly
-from pipelines.common.event_schema import EventSchemas
-from pipelines.common.settings import SilverSettings
+from pipelines.lake.event_schema import EventSchemas
+from pipelines.lake.settings import SilverSettings
 
 _LOSERS = """
 CREATE OR REPLACE TEMP TABLE losers AS SELECT i FROM (

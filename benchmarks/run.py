@@ -19,15 +19,15 @@ from benchmarks import consumer, stages
 from benchmarks.growth import GrowthPlan, measure_growth
 from benchmarks.live import LivePlan, measure_live
 from benchmarks.machine import describe_machine, load_average
-from benchmarks.measure import PROJECT
 from benchmarks.report import markdown, print_report
 from benchmarks.results import Results
 from benchmarks.workload import Run, expected_fates, fill_topic, mean_value_bytes, new_run
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.kafka import bootstrap_servers
-from pipelines.common.process import run_process
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.kafka import bootstrap_servers
+from pipelines.lake.process import run_process
+from pipelines.lake.resources import PROJECT
 
 PARTS = ("consumer", "peer", "stages", "chain", "growth", "live")
 TOPIC = "bench-events"

@@ -13,10 +13,10 @@ from deltalake import DeltaTable
 from benchmarks.measure import Measured, Usage
 from benchmarks.peer import PeerResult
 from benchmarks.workload import Fates, Run, count_rows, lake_fates, ledger_rows
-from pipelines.common.errors import LakehouseError
-from pipelines.common.kafka import bootstrap_servers
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.kafka import bootstrap_servers
+from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY
 
 JOBS = {
     "bronze": "pipelines.bronze.bronze_ingestion",

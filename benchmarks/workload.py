@@ -12,13 +12,13 @@ import duckdb
 import yaml
 from deltalake import DeltaTable
 
-from benchmarks.measure import PROJECT
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import ProduceSummary, produce_events
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import DLQ, LEDGER, SILVER, TableName
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.tables import DLQ, LEDGER, SILVER, TableName
 
 
 @dataclass(frozen=True)

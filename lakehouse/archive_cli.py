@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipelines.archive.units import Unit
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show, verify and mend the archive of Bronze.")
 EXIT_DAMAGED = 3
@@ -27,7 +27,7 @@ def list_(
 ) -> None:
     """List the units of the archive, by day: rows, size, offsets, and until when they are kept."""
     from pipelines.archive.units import Archive  # noqa: PLC0415 - keeps `--help` fast
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     archive = Archive.of(process_settings(config))
     units = archive.units()
@@ -54,7 +54,7 @@ def verify(
 ) -> None:
     """Read the archive's files back and compare them with their manifests and records; exit code 3 if one is damaged."""
     from pipelines.archive.units import Archive  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     first, last = _day(from_date, "--from-date"), _day(to_date, "--to-date")
     settings = process_settings(config)
@@ -85,7 +85,7 @@ def remake_manifest(
     A backup's manifest is better: it also says that no byte of the files has changed.
     """
     from pipelines.archive.remaking import remake_manifest as remake  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     unit = remake(process_settings(config), _parsed(day, "--day"), run)
     typer.echo(f"{unit.day}  run {unit.run}  {unit.rows:,} rows in {len(unit.files)} files: the manifest was written anew.")
@@ -113,7 +113,7 @@ def _day(text: str | None, flag: str) -> date | None:
 
 
 def _parsed(text: str, flag: str) -> date:
-    from pipelines.common.errors import UsageError  # noqa: PLC0415
+    from pipelines.lake.errors import UsageError  # noqa: PLC0415
 
     try:
         return date.fromisoformat(text)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.common.errors import UsageError
+from pipelines.lake.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
     from pipelines.silver.breaker_store import Transition
 
 app = typer.Typer(help="Show the circuit breaker of Silver, or accept the dead letters that it holds back.", no_args_is_help=True)
@@ -37,7 +37,7 @@ def show(
     config: Config = Path("conf/local.yaml"),
 ) -> None:
     """Show the state, what is held, when it is tried again, and the last changes."""
-    from pipelines.common.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
     from pipelines.silver.breaker_store import BreakerStore  # noqa: PLC0415
 
     settings = process_settings(config)
@@ -67,7 +67,7 @@ def reset(
     config: Config = Path("conf/local.yaml"),
 ) -> None:
     """Close the breaker: what Bronze holds now passes, whatever its share of dead letters; later records count again."""
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
     from pipelines.silver.breaker_store import BreakerStore, Transition  # noqa: PLC0415
 
     if not reason.strip():
@@ -119,7 +119,7 @@ def describe(settings: Settings, newest: list[Transition]) -> dict[str, Any]:
 
 def find_acceptance(settings: Settings, last: Transition | None) -> Acceptance:
     """What a reset would accept; raises UsageError where the breaker is closed."""
-    from pipelines.common.ledger import Ledger  # noqa: PLC0415
+    from pipelines.lake.ledger.ledger import Ledger  # noqa: PLC0415
     from pipelines.silver.breaker import merge_ends  # noqa: PLC0415
 
     if last is None or last.to_state == "closed":

@@ -28,7 +28,7 @@ def check(
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
     from lakehouse.checks import choose_checks, load_checks, parse_date  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     settings = process_settings(config)
     chosen, day = choose_checks(load_checks(), ids or []), parse_date(date)

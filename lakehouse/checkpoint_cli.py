@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.common.errors import EXIT_FAILURE, UnreadableError
+from pipelines.lake.errors import EXIT_FAILURE, UnreadableError
 
 if TYPE_CHECKING:
     from lakehouse.checkpoints.copying import CopyPlan
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 app = typer.Typer(
     help="List, show, verify, copy, rewind and rebuild the checkpoints of the streams.",
@@ -174,7 +174,7 @@ def rebuild(
 
 
 def _settings(config: Path) -> Settings:
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     return process_settings(config)
 

@@ -11,17 +11,18 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.opening import files_in
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.storage.opening import files_in
 
 if TYPE_CHECKING:
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
-CHECKS = Path(__file__).resolve().parents[1] / "sql" / "checks"
+CHECKS = PROJECT / "sql" / "checks"
 
 FIRST = 5
 """Offenders shown of each check."""

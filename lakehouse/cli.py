@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from pipelines.common.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, LakehouseError
-from pipelines.common.process import run_process, say_last
+from pipelines.lake.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, LakehouseError
+from pipelines.lake.process import run_process, say_last
 
 _COMMANDS = {
     "demo": ("lakehouse.local.demo_cli", "Run the whole path on a real broker and show that every event is accounted for."),
@@ -96,7 +96,7 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(EXIT_CLOSED_PIPE)
         raise
     except Exception as error:
-        from pipelines.common.jobs import named_error  # noqa: PLC0415 - pyspark: only where there is an error to name
+        from pipelines.runtime.jobs import named_error  # noqa: PLC0415 - pyspark: only where there is an error to name
 
         _say_error(named_error(error))
 

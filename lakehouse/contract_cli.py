@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.common.contract import Difference
-    from pipelines.common.settings import Settings
-    from pipelines.common.tables import TableDef, TableName
+    from pipelines.lake.contract.contract import Difference
+    from pipelines.lake.settings import Settings
+    from pipelines.lake.tables import TableDef, TableName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _Config = Annotated[Path, typer.Option(help="Settings file.")]
@@ -27,9 +27,9 @@ def _root() -> None:
 def check(config: _Config = _DEFAULT) -> None:
     """Compare each table with its contract; exit code 1 where one differs. Needs no JVM, and changes nothing."""
     from lakehouse.definitions import definitions  # noqa: PLC0415
-    from pipelines.common.access import require_lake  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
-    from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
+    from pipelines.lake.storage.access import require_lake  # noqa: PLC0415
+    from pipelines.lake.tables import ALL_TABLES  # noqa: PLC0415
 
     settings = process_settings(config)
     require_lake(settings)
@@ -44,17 +44,17 @@ def restore(
     table: Annotated[str, typer.Argument(help="Table, such as silver.api_usage_events.")], config: _Config = _DEFAULT
 ) -> None:
     """Set back what differs in one table: damaged derived files, properties, and table features (these by Spark)."""
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
-    from pipelines.common.tables import ALL_TABLES  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.tables import ALL_TABLES  # noqa: PLC0415
 
     name = next((one for one in ALL_TABLES if str(one) == table), None)
     if name is None:
-        from pipelines.common.errors import UsageError  # noqa: PLC0415
+        from pipelines.lake.errors import UsageError  # noqa: PLC0415
 
         msg = f"`{table[:80]}` is not a table of the lake; give one of {', '.join(map(str, ALL_TABLES))}."
         raise UsageError(msg)
-    from pipelines.common.contract import lease_layer  # noqa: PLC0415
-    from pipelines.common.leases import lease_of  # noqa: PLC0415
+    from pipelines.lake.contract.contract import lease_layer  # noqa: PLC0415
+    from pipelines.lake.lease.leases import lease_of  # noqa: PLC0415
 
     settings = process_settings(config)
     _require_table(settings, name)
@@ -64,8 +64,8 @@ def restore(
 
 
 def _require_table(settings: Settings, name: TableName) -> None:
-    from pipelines.common.errors import DamagedError, UsageError  # noqa: PLC0415
-    from pipelines.common.opening import has_table  # noqa: PLC0415
+    from pipelines.lake.errors import DamagedError, UsageError  # noqa: PLC0415
+    from pipelines.lake.storage.opening import has_table  # noqa: PLC0415
 
     path = name.path(settings)
     try:
@@ -78,8 +78,8 @@ def _require_table(settings: Settings, name: TableName) -> None:
 
 
 def _check(settings: Settings, name: TableName, defined: TableDef | None) -> Iterator[str]:
-    from pipelines.common.contract_sentences import damage_sentence, sentence  # noqa: PLC0415
-    from pipelines.common.derived_files import find_damage  # noqa: PLC0415
+    from pipelines.lake.contract.sentences import damage_sentence, sentence  # noqa: PLC0415
+    from pipelines.lake.delta_log.derived_files import find_damage  # noqa: PLC0415
 
     damage = find_damage(name.path(settings))
     if damage is not None:
@@ -89,8 +89,8 @@ def _check(settings: Settings, name: TableName, defined: TableDef | None) -> Ite
 
 
 def _differences(settings: Settings, name: TableName, defined: TableDef | None) -> list[Difference]:
-    from pipelines.common.contract_facts import differences_at  # noqa: PLC0415
-    from pipelines.common.errors import DamagedError  # noqa: PLC0415
+    from pipelines.lake.contract.facts import differences_at  # noqa: PLC0415
+    from pipelines.lake.errors import DamagedError  # noqa: PLC0415
 
     try:
         return differences_at(name, name.path(settings), defined)
@@ -100,9 +100,9 @@ def _differences(settings: Settings, name: TableName, defined: TableDef | None) 
 
 def _restore(settings: Settings, name: TableName) -> Iterator[str]:
     from lakehouse.definitions import definitions  # noqa: PLC0415
-    from pipelines.common.contract_sentences import damage_sentence, sentence  # noqa: PLC0415
-    from pipelines.common.derived_files import ASIDE, find_damage, set_aside  # noqa: PLC0415
-    from pipelines.common.errors import ContractError, DataLossError  # noqa: PLC0415
+    from pipelines.lake.contract.sentences import damage_sentence, sentence  # noqa: PLC0415
+    from pipelines.lake.delta_log.derived_files import ASIDE, find_damage, set_aside  # noqa: PLC0415
+    from pipelines.lake.errors import ContractError, DataLossError  # noqa: PLC0415
 
     path = name.path(settings)
     damage = find_damage(path)
@@ -126,9 +126,9 @@ def _restore(settings: Settings, name: TableName) -> Iterator[str]:
 
 
 def _set(path: str, properties: dict[str, str]) -> None:
-    from pipelines.common.commits import marked  # noqa: PLC0415
-    from pipelines.common.contract import CONSTRAINTS  # noqa: PLC0415
-    from pipelines.common.opening import existing_table  # noqa: PLC0415
+    from pipelines.lake.contract.contract import CONSTRAINTS  # noqa: PLC0415
+    from pipelines.lake.delta_log.commits import marked  # noqa: PLC0415
+    from pipelines.lake.storage.opening import existing_table  # noqa: PLC0415
 
     table, mark = existing_table(path), marked("contract restore")
     for key in properties:
@@ -141,9 +141,9 @@ def _set(path: str, properties: dict[str, str]) -> None:
 
 def _drop_features(settings: Settings, path: str, features: list[str]) -> None:
     """By Spark, which rewrites the files that need it."""
-    from pipelines.common import files  # noqa: PLC0415
-    from pipelines.common.delta import commits_are_ours  # noqa: PLC0415
-    from pipelines.common.session import build_session  # noqa: PLC0415
+    from pipelines.runtime import files  # noqa: PLC0415
+    from pipelines.runtime.delta import commits_are_ours  # noqa: PLC0415
+    from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     spark = build_session(settings, "contract")
     with commits_are_ours(spark, "contract restore"):

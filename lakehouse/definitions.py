@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.bronze import schema as bronze
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.settings import Settings
-from pipelines.common.tables import TableDef, TableName
 from pipelines.gold import schema as gold
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import TableDef, TableName
 from pipelines.silver import schema as silver
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from pipelines.common.settings import ENV_PREFIX, Settings
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import ENV_PREFIX, Settings
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+PAGE = PROJECT / "docs" / "settings.md"
 
 _INTRO = f"""\
 # Settings
 
-Written from `pipelines/common/settings.py` by `python -m lakehouse.docs_settings`; a test fails when the two differ.
+Written from `pipelines/lake/settings.py` by `python -m lakehouse.docs_settings`; a test fails when the two differ.
 
 All jobs and commands read one YAML file (`--config`, default `conf/local.yaml`). Then the environment counts, then the
 flags of the command; the last one wins. An unknown key, a wrong type or a value out of bounds ends the process with

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from batch import reconciliation
 from lakehouse.definitions import definitions
 from pipelines.archive import records as archive
 from pipelines.bronze import gaps
-from pipelines.common.contract import ALLOWED_FEATURES, COMMON_PROPERTIES, CONTRACTS, LEFT_BEHIND, LISTED, TRANSACTION_RETENTION
-from pipelines.common.ledger import SCHEMA as LEDGER_SCHEMA
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER, TableDef
+from pipelines.lake.contract.contract import (
+    ALLOWED_FEATURES,
+    COMMON_PROPERTIES,
+    CONTRACTS,
+    LEFT_BEHIND,
+    LISTED,
+    TRANSACTION_RETENTION,
+)
+from pipelines.lake.ledger.ledger import SCHEMA as LEDGER_SCHEMA
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER, TableDef
 from pipelines.silver import breaker_store
 
-PROJECT = Path(__file__).resolve().parents[1]
 PAGE = PROJECT / "docs" / "tables.md"
 
 _INTRO = """\

@@ -27,7 +27,7 @@ def doctor(
     from lakehouse.doctor.diagnosis import diagnose, examined  # noqa: PLC0415 - keeps `--help` fast
     from lakehouse.doctor.findings import exit_code  # noqa: PLC0415
     from lakehouse.doctor.reading import read_facts  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     facts = read_facts(process_settings(config), str(config))
     findings = diagnose(facts)

@@ -18,12 +18,13 @@ from pyspark.sql import functions as F
 
 from lakehouse.rebuild_plan import MANIFEST, RebuildPlan
 from lakehouse.streams import STREAMS
-from pipelines.common import delta, files, jobs, opening
-from pipelines.common.errors import UsageError
-from pipelines.common.retries import classify
-from pipelines.common.settings import Settings
-from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.gold.schema import DAILY_KEYS, FINAL, HOURLY_KEYS
+from pipelines.lake.errors import UsageError
+from pipelines.lake.retries import classify
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage import opening
+from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.runtime import delta, files, jobs
 
 Progress = Callable[[str], None]
 _COORDINATES = ("_kafka_topic", "_kafka_partition", "_kafka_offset")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lakehouse.rebuild import Difference
     from lakehouse.rebuild_plan import RebuildPlan
     from lakehouse.rebuild_swap import Swapped
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 EXIT_DIFFERS = 1
 
@@ -40,8 +40,8 @@ def rebuild(
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
     from lakehouse.rebuild_plan import plan_rebuild  # noqa: PLC0415
-    from pipelines.common.logging import setup_logging  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     settings = process_settings(config)
     setup_logging(settings.log)
@@ -63,8 +63,8 @@ def _perform(settings: Settings, plan: RebuildPlan, *, swap: bool) -> tuple[list
 
     from lakehouse import rebuild as rebuilding  # noqa: PLC0415
     from lakehouse import rebuild_swap  # noqa: PLC0415
-    from pipelines.common import jobs  # noqa: PLC0415
-    from pipelines.common.session import build_session  # noqa: PLC0415
+    from pipelines.runtime import jobs  # noqa: PLC0415
+    from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     started = datetime.now(UTC)
     with Console(stderr=True).status("starting Spark") as status:

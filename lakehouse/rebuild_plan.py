@@ -14,11 +14,12 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipelines.archive.guard import refuse_archived
-from pipelines.common.errors import DamagedError, UsageError
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.opening import is_there, names_in, open_table, read_text
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.errors import DamagedError, UsageError
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import is_there, names_in, open_table, read_text
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
 MANIFEST = "rebuild.json"
 """File of a rebuild's folder that says what it is: only such a folder is ever replaced or removed."""
@@ -26,7 +27,6 @@ MANIFEST = "rebuild.json"
 SOURCES = {"silver": BRONZE, "gold": SILVER}
 TARGETS: dict[str, tuple[TableName, ...]] = {"silver": (SILVER, DLQ), "gold": (GOLD_HOURLY, GOLD_DAILY)}
 _MARGIN = 1.2
-PROJECT = Path(__file__).resolve().parents[1]
 _CODE = ("pipelines/**/*.py", "lakehouse/rebuild.py", "build/jars/spark/usage-lakehouse-*.jar")
 
 

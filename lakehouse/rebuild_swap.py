@@ -15,15 +15,16 @@ from lakehouse.definitions import definitions
 from lakehouse.rebuild import KEYS, STAMPS, Difference, content, letters_of_records, open_rows, rebuilt_rows
 from lakehouse.rebuild_plan import RebuildPlan
 from lakehouse.rollback import letter_state
-from pipelines.common import delta, failpoints, files
-from pipelines.common.commits import newest_commits
-from pipelines.common.errors import UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import COUNTS, BatchRow, Ledger
-from pipelines.common.settings import Settings
-from pipelines.common.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
-from pipelines.common.voids import EVENTS, LedgerRow, standing, void_row
 from pipelines.gold.schema import FINAL
+from pipelines.lake import failpoints
+from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import COUNTS, BatchRow, Ledger
+from pipelines.lake.ledger.voids import EVENTS, LedgerRow, standing, void_row
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.runtime import delta, files
 from pipelines.silver.attempts import find_attempts, settle
 
 _LOST = "has_lost_files"

@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from pipelines.bronze.gaps import Gap
-    from pipelines.common.kafka import TopicState
-    from pipelines.common.settings import Settings
+    from pipelines.lake.kafka import TopicState
+    from pipelines.lake.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fill what is missing where the source still has it.")
 
@@ -31,9 +31,9 @@ def bronze(
 ) -> None:
     """Fill the holes in Bronze's offsets from Kafka; record those that Kafka cannot fill, with their cause."""
     from pipelines.bronze.gaps import fillable, find_gaps, lost  # noqa: PLC0415 - Arrow and Kafka: not for --help
-    from pipelines.common import kafka  # noqa: PLC0415
-    from pipelines.common.logging import setup_logging  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake import kafka  # noqa: PLC0415
+    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     settings = process_settings(config)
     setup_logging(settings.log)
@@ -71,9 +71,9 @@ def _repair(settings: Settings, topic: TopicState, can: list[Gap], cannot: list[
 def _fill(settings: Settings, topic: TopicState, gaps: list[Gap]) -> None:
     from pipelines.bronze.bronze_ingestion import fill  # noqa: PLC0415 - Spark
     from pipelines.bronze.gaps import batches_of  # noqa: PLC0415
-    from pipelines.common import jobs  # noqa: PLC0415
-    from pipelines.common.replay import Plan  # noqa: PLC0415
-    from pipelines.common.session import build_session  # noqa: PLC0415
+    from pipelines.runtime import jobs  # noqa: PLC0415
+    from pipelines.runtime.replay import Plan  # noqa: PLC0415
+    from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     plan = Plan(batches_of(gaps), sum(map(len, gaps)))
     spark = build_session(settings, "repair")
@@ -85,9 +85,9 @@ def _fill(settings: Settings, topic: TopicState, gaps: list[Gap]) -> None:
 
 
 def _require_bronze(settings: Settings) -> None:
-    from pipelines.common.errors import UsageError  # noqa: PLC0415
-    from pipelines.common.opening import has_table  # noqa: PLC0415
-    from pipelines.common.tables import BRONZE  # noqa: PLC0415
+    from pipelines.lake.errors import UsageError  # noqa: PLC0415
+    from pipelines.lake.storage.opening import has_table  # noqa: PLC0415
+    from pipelines.lake.tables import BRONZE  # noqa: PLC0415
 
     path = BRONZE.path(settings)
     if not has_table(path):

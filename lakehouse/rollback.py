@@ -14,14 +14,15 @@ from pyspark.sql import functions as F
 
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.rollback_plan import RollbackPlan, metadata
-from pipelines.common import delta, failpoints, files, jobs
-from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.errors import UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import Ledger
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
-from pipelines.common.voids import EVENTS, LETTERS, void_row
+from pipelines.lake import failpoints
+from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.ledger.voids import EVENTS, LETTERS, void_row
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
+from pipelines.runtime import delta, files, jobs
+from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
 from pipelines.silver import silver_processing
 
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lakehouse.rollback import Rolled
     from lakehouse.rollback_plan import RollbackPlan
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 
 def rollback(  # noqa: PLR0917 - typer passes by name
@@ -35,8 +35,8 @@ def rollback(  # noqa: PLR0917 - typer passes by name
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
     from lakehouse.rollback_plan import plan_rollback  # noqa: PLC0415
-    from pipelines.common.logging import setup_logging  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     settings = process_settings(config)
     setup_logging(settings.log)
@@ -54,8 +54,8 @@ def _perform(settings: Settings, plan: RollbackPlan, reason: str, *, repair: boo
     from rich.console import Console  # noqa: PLC0415
 
     from lakehouse.rollback import roll_back  # noqa: PLC0415
-    from pipelines.common import jobs  # noqa: PLC0415
-    from pipelines.common.session import build_session  # noqa: PLC0415
+    from pipelines.runtime import jobs  # noqa: PLC0415
+    from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     with Console(stderr=True).status("starting Spark") as status:
         spark = build_session(settings, "rollback")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.common.event_schema import EventSchema
-    from pipelines.common.schema_changes import SchemaChange
+    from pipelines.lake.event_schema import EventSchema
+    from pipelines.lake.schema_changes import SchemaChange
 
 app = typer.Typer(help="Look at the versions of the event schema.", no_args_is_help=True, add_completion=False)
 
@@ -34,7 +34,7 @@ def check(
 
     Exit code 0: compatible, 1: a change breaks producers or readers, 2: there is nothing to compare.
     """
-    from pipelines.common.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
 
     folder = Path(process_settings(config).schemas_dir)
     steps = _all_steps(folder) if old is None else [_step(folder, old, new)]
@@ -62,8 +62,8 @@ def _counted(number: int, what: str) -> str:
 
 
 def _step(folder: Path, old: str, new: str | None) -> tuple[str, list[SchemaChange]]:
-    from pipelines.common.errors import UsageError  # noqa: PLC0415
-    from pipelines.common.schema_changes import compare_schemas  # noqa: PLC0415
+    from pipelines.lake.errors import UsageError  # noqa: PLC0415
+    from pipelines.lake.schema_changes import compare_schemas  # noqa: PLC0415
 
     if new is None:
         msg = f"Only `{old}` was given, expected two files or versions; give OLD and NEW, or neither to check all versions."
@@ -73,9 +73,9 @@ def _step(folder: Path, old: str, new: str | None) -> tuple[str, list[SchemaChan
 
 
 def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
-    from pipelines.common.event_schema import read_schema, read_schemas  # noqa: PLC0415
-    from pipelines.common.opening import files_in  # noqa: PLC0415
-    from pipelines.common.schema_changes import compare_schemas, version_order  # noqa: PLC0415
+    from pipelines.lake.event_schema import read_schema, read_schemas  # noqa: PLC0415
+    from pipelines.lake.schema_changes import compare_schemas, version_order  # noqa: PLC0415
+    from pipelines.lake.storage.opening import files_in  # noqa: PLC0415
 
     found = [read_schema(path) for path in files_in(folder, "*.json")]
     versions = sorted(found, key=lambda schema: version_order(schema.version))
@@ -88,9 +88,9 @@ def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
 
 
 def _read(folder: Path, given: str) -> EventSchema:
-    from pipelines.common.errors import UsageError  # noqa: PLC0415
-    from pipelines.common.event_schema import read_schema  # noqa: PLC0415
-    from pipelines.common.opening import files_in, is_there  # noqa: PLC0415
+    from pipelines.lake.errors import UsageError  # noqa: PLC0415
+    from pipelines.lake.event_schema import read_schema  # noqa: PLC0415
+    from pipelines.lake.storage.opening import files_in, is_there  # noqa: PLC0415
 
     path = Path(given)
     if not is_there(path) or path.is_dir():

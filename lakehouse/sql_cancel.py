@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pipelines.common.errors import StoppedError
+from pipelines.lake.errors import StoppedError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lakehouse.sql_values import FORMATS, Show, show_auto
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.lake.errors import LakehouseError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import Row, SparkSession
@@ -64,7 +64,7 @@ def sql(  # noqa: PLR0917 - typer passes by name
     from lakehouse.sql_plan import forbid_foreign_code  # noqa: PLC0415
     from lakehouse.sql_session import open_tables  # noqa: PLC0415
     from lakehouse.sql_write import Writer  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     show = _show_of(form, {Format.CSV: as_csv, Format.JSON: as_json, Format.VERTICAL: vertical})
     if yes and not write:
@@ -143,7 +143,7 @@ def prompt(spark: SparkSession, limit: int, show: Show, history: Path, writer: W
     """
     from lakehouse.sql_cancel import CancelledError  # noqa: PLC0415
     from lakehouse.sql_write import NotConfirmedError, ReadOnlyError  # noqa: PLC0415
-    from pipelines.common.errors import LeaseHeldError  # noqa: PLC0415
+    from pipelines.lake.errors import LeaseHeldError  # noqa: PLC0415
 
     person = sys.stdin.isatty()
     remember = _readline(history) if person else lambda: None

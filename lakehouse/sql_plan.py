@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.common.errors import LakehouseError
-from pipelines.common.tables import ALL_TABLES, DLQ, TableName
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.tables import ALL_TABLES, DLQ, TableName
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 _QUERY = frozenset(
     "Aggregate Distinct Except Filter Generate GlobalLimit Intersect Join LateralJoin LocalLimit LocalRelation Offset "

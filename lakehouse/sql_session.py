@@ -7,10 +7,10 @@ import time
 
 from pyspark.sql import SparkSession
 
-from pipelines.common.access import require_lake
-from pipelines.common.delta import register_tables
-from pipelines.common.session import build_session
-from pipelines.common.settings import Settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.access import require_lake
+from pipelines.runtime.delta import register_tables
+from pipelines.runtime.session import build_session
 
 
 def open_tables(settings: Settings, app_name: str) -> SparkSession:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakehouse.sql_plan import leases_for
-from pipelines.common.errors import UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
+from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 
 if TYPE_CHECKING:
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 _YES = "yes"
 

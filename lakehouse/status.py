@@ -13,13 +13,13 @@ from typing import Any, Literal
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from pipelines.common.access import no_lake
-from pipelines.common.errors import LakehouseError, UnknownFeatureError, UnreadableError
-from pipelines.common.leases import Holder, look_at_leases
-from pipelines.common.opening import deleted_rows, open_table, require_plain, told_apart
-from pipelines.common.settings import Settings
-from pipelines.common.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
-from pipelines.common.voids import standing
+from pipelines.lake.errors import LakehouseError, UnknownFeatureError, UnreadableError
+from pipelines.lake.lease.leases import Holder, look_at_leases
+from pipelines.lake.ledger.voids import standing
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.access import no_lake
+from pipelines.lake.storage.opening import deleted_rows, open_table, require_plain, told_apart
+from pipelines.lake.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
 
 KAFKA_SECONDS = 0.8
 """How long Kafka may take to answer; a status that waits for a dead broker is no status."""
@@ -199,7 +199,7 @@ def _open(path: str) -> DeltaTable | LakehouseError | None:
 def _table_status(name: str, table: DeltaTable | LakehouseError) -> TableStatus:
     if isinstance(table, LakehouseError):
         return TableStatus(name, None, None, None, None, str(table), _kind(table))
-    from pipelines.common.file_facts import file_facts  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
+    from pipelines.lake.delta_log.file_facts import file_facts  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
 
     adds = file_facts(table, ["num_records", "size_bytes"])
     records = adds["num_records"].to_pylist() if "num_records" in adds.column_names else []
@@ -240,8 +240,8 @@ def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
     """Rows of the ledger's newest files of each job; files without statistics are always read."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    from pipelines.common.arrow_storage import table_storage  # noqa: PLC0415
-    from pipelines.common.file_facts import file_facts  # noqa: PLC0415
+    from pipelines.lake.delta_log.file_facts import file_facts  # noqa: PLC0415
+    from pipelines.lake.storage.arrow_storage import table_storage  # noqa: PLC0415
 
     by_job: dict[Any, list[tuple[Any, str]]] = {}
     paths = []
@@ -339,7 +339,7 @@ def _ask_kafka(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str
     from confluent_kafka import IsolationLevel, KafkaException, TopicPartition  # noqa: PLC0415
     from confluent_kafka.admin import AdminClient, OffsetSpec  # noqa: PLC0415
 
-    from pipelines.common.kafka import bootstrap_servers, client_config  # noqa: PLC0415
+    from pipelines.lake.kafka import bootstrap_servers, client_config  # noqa: PLC0415
 
     try:
         servers, config = bootstrap_servers(settings), client_config(settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.common.errors import EXIT_FAILURE
+from pipelines.lake.errors import EXIT_FAILURE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def status(
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
     from lakehouse.status import read_status  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     found = read_status(process_settings(config))
     if as_json:

@@ -10,11 +10,11 @@ from pyspark.sql.streaming import StreamingQuery
 
 from lakehouse.supervisor import SupervisedStream, first_error
 from pipelines.bronze import bronze_ingestion
-from pipelines.common import jobs
-from pipelines.common.failures import BatchFailures
-from pipelines.common.logging import Log
-from pipelines.common.settings import Settings
 from pipelines.gold import gold_aggregation
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import Settings
+from pipelines.runtime import jobs
+from pipelines.runtime.failures import BatchFailures
 from pipelines.silver import silver_processing
 
 _LOG = Log("up")

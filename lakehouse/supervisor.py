@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pyspark.errors import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.common import jobs
-from pipelines.common.contract_start import cause_in_tables
-from pipelines.common.errors import LakehouseError
-from pipelines.common.failures import BatchFailures, Failure
-from pipelines.common.logging import Log
-from pipelines.common.retries import Kind, backoff_seconds
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.logging import Log
+from pipelines.lake.retries import Kind, backoff_seconds
+from pipelines.lake.settings import Settings
+from pipelines.runtime import jobs
+from pipelines.runtime.contract_start import cause_in_tables
+from pipelines.runtime.failures import BatchFailures, Failure
 from pipelines.silver.breaker import Limits
 from pipelines.silver.breaker_store import BreakerStore
 

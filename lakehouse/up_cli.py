@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.common.errors import UsageError
-from pipelines.common.settings import process_settings
+from pipelines.lake.errors import UsageError
+from pipelines.lake.settings import process_settings
 
 
 def up(
@@ -22,11 +22,11 @@ def up(
     """Run all streams in one driver until Ctrl-C or SIGTERM, which drain the running batches."""
     # Spark takes a second to import: not for --help.
     from lakehouse.streams import STREAMS, run_live, run_to_end  # noqa: PLC0415
-    from pipelines.common import jobs  # noqa: PLC0415
-    from pipelines.common.access import require_access  # noqa: PLC0415
-    from pipelines.common.logging import setup_logging  # noqa: PLC0415
-    from pipelines.common.session import build_session  # noqa: PLC0415
-    from pipelines.common.traces import keep_traces_in  # noqa: PLC0415
+    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
+    from pipelines.lake.storage.access import require_access  # noqa: PLC0415
+    from pipelines.lake.traces import keep_traces_in  # noqa: PLC0415
+    from pipelines.runtime import jobs  # noqa: PLC0415
+    from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     settings = process_settings(config)
     setup_logging(settings.log)

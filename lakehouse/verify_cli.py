@@ -32,7 +32,7 @@ def verify(  # noqa: PLR0917 - typer passes by name
 
     from lakehouse.verify.runner import VerifyOptions  # noqa: PLC0415
     from lakehouse.verify.runner import verify as run  # noqa: PLC0415
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     console = Console()
     options = VerifyOptions(ledger, gold_digest, write_digest, others_send)

@@ -16,8 +16,8 @@ from typing import Any
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.common.session import build_session
-from pipelines.common.settings import load_settings
+from pipelines.lake.settings import load_settings
+from pipelines.runtime.session import build_session
 
 
 def _use(spark: SparkSession, folder: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.common.session import build_session
-from pipelines.common.settings import load_settings
+from pipelines.lake.settings import load_settings
+from pipelines.runtime.session import build_session
 from tests.faults.evidence import Evidence
 
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}

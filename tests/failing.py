@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipelines.common import failpoints
+from pipelines.lake import failpoints
 
 
 @contextmanager

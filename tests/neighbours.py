@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deltalake import CommitProperties, DeltaTable
 
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 
 METADATA = (
     "Nightly compaction, see the wiki.",

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from lakehouse.rebuild import build, compare, remove
 from lakehouse.rebuild_plan import plan_rebuild
 from lakehouse.rebuild_swap import Swapped, swap
-from pipelines.common.settings import Settings
+from pipelines.lake.settings import Settings
 
 
 def rebuild_and_swap(spark: SparkSession, settings: Settings, layer: str) -> Swapped:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[1]
+from pipelines.lake.resources import PROJECT
+
 NEEDED = ("bash", "cat", "cut", "dirname", "find", "mkdir", "mv", "rm", "sed", "sha256sum", "shasum", "sleep", "sort", "env")
 JAVA_17 = "echo 'openjdk version \"17.0.9\" 2023-10-17' >&2"
 JAVAC_17 = "echo javac 17.0.9"

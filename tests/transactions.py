@@ -6,8 +6,8 @@ import time
 
 from confluent_kafka import Producer
 
-from pipelines.common.kafka import wait_for_topic
-from pipelines.common.settings import load_settings
+from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.settings import load_settings
 
 
 def end_transaction(producer: Producer, bootstrap_servers: str, topic: str, *, commit: bool = True) -> None:

@@ -13,9 +13,9 @@ from deltalake import DeltaTable
 
 from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
-from pipelines.common.arrow_storage import table_storage
-from pipelines.common.file_facts import file_facts
-from pipelines.common.opening import require_plain, told_apart
+from pipelines.lake.delta_log.file_facts import file_facts
+from pipelines.lake.storage.arrow_storage import table_storage
+from pipelines.lake.storage.opening import require_plain, told_apart
 
 Ranges = Mapping[int, list[tuple[int, int]]]
 """For each partition ranges [start, end) of offsets, sorted, none touching another."""

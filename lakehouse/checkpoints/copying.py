@@ -10,8 +10,8 @@ from lakehouse.checkpoints.folder import Folder, read_all
 from lakehouse.checkpoints.holders import refuse_used
 from lakehouse.checkpoints.reading import FAILURES, MARKER, METADATA, CheckpointState, Marker, read_checkpoint
 from lakehouse.checkpoints.spark_files import write_query_id
-from pipelines.common.errors import CheckpointError, LakehouseError
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import CheckpointError, LakehouseError
+from pipelines.lake.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from lakehouse.checkpoints.lake_tables import transactions
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition, Position
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.settings import Settings
 
 
 @dataclass(frozen=True)

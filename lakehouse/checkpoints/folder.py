@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.opening import as_unreadable, is_there, look, names_in, unreadable
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.storage.opening import as_unreadable, is_there, look, names_in, unreadable
 
 READERS = 16
 """Files read at the same time: on S3 a checkpoint is hundreds of small requests."""
@@ -163,7 +163,7 @@ def _told(path: str, done: str) -> Iterator[None]:
     except OSError as error:
         if (unseen := as_unreadable(error, path)) is not None:
             raise unseen if done == "read" else unreadable(error.filename or path, error, "writable") from None
-        from pipelines.common.retries import classify  # noqa: PLC0415 - only where there is an error to name
+        from pipelines.lake.retries import classify  # noqa: PLC0415 - only where there is an error to name
 
         msg = f"{path} cannot be {done} ({error.strerror}); mend that, or give another path: see {classify(error).playbook}."
         raise LakehouseError(msg) from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.common.errors import CheckpointError
-from pipelines.common.leases import CHECKPOINT_LOCK, Holder, held_by
-from pipelines.common.settings import local_path
+from pipelines.lake.errors import CheckpointError
+from pipelines.lake.lease.leases import CHECKPOINT_LOCK, Holder, held_by
+from pipelines.lake.settings import local_path
 
 
 def holder_of(path: str) -> Holder | None:

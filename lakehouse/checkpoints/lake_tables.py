@@ -10,13 +10,13 @@ from deltalake import DeltaTable
 
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
-from pipelines.common.commits import newest_commits
-from pipelines.common.contract_sentences import damage_sentence
-from pipelines.common.derived_files import find_damage
-from pipelines.common.errors import DamagedError, UsageError
-from pipelines.common.opening import open_table
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.contract.sentences import damage_sentence
+from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.derived_files import find_damage
+from pipelines.lake.errors import DamagedError, UsageError
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import open_table
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
 """As in pipelines/bronze/schema.py, which needs pyspark."""

@@ -14,11 +14,11 @@ from deltalake import DeltaTable
 
 from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.lake_tables import find_table
-from pipelines.common.arrow_storage import table_storage
-from pipelines.common.opening import require_plain, told_apart
-from pipelines.common.settings import Settings
-from pipelines.common.tables import LEDGER
-from pipelines.common.voids import EVENTS, Voided, is_void_row
+from pipelines.lake.ledger.voids import EVENTS, Voided, is_void_row
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.arrow_storage import table_storage
+from pipelines.lake.storage.opening import require_plain, told_apart
+from pipelines.lake.tables import LEDGER
 
 _COLUMNS = (
     "job generation batch_id offsets rows_read inserted replaced already_present holes versions committed_at duration_ms".split()

@@ -14,10 +14,10 @@ from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import MARKER, METADATA, CheckpointState, read_checkpoint
 from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_source import next_offsets, next_version
-from pipelines.common.errors import LakehouseError, UnreadableError
-from pipelines.common.kafka import TopicState
-from pipelines.common.opening import names_in
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError, UnreadableError
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import names_in
 
 _READ_AT_ONCE = 4
 

@@ -18,7 +18,7 @@ from lakehouse.checkpoints.spark_files import (
     read_planned,
     read_query_id,
 )
-from pipelines.common.errors import CheckpointError
+from pipelines.lake.errors import CheckpointError
 
 MARKER = "lakehouse.json"
 FAILURES = "lakehouse-failures.json"

@@ -30,11 +30,11 @@ from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import MARKER, Marker
 from lakehouse.checkpoints.starting import bronze_version_for_silver, silver_version_for_gold
 from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
-from pipelines.common.errors import DataLossError
-from pipelines.common.settings import Settings
-from pipelines.common.source_gaps import find_gap
-from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
-from pipelines.common.voids import EVENTS, LETTERS
+from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.errors import DataLossError
+from pipelines.lake.ledger.voids import EVENTS, LETTERS
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 
 
 @dataclass(frozen=True)

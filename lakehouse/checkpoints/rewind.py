@@ -18,8 +18,8 @@ from lakehouse.checkpoints.ledger_rows import LedgerReader
 from lakehouse.checkpoints.reading import CheckpointState, Marker, read_checkpoint
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
 from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
-from pipelines.common.errors import CheckpointError, DataLossError, UsageError
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import CheckpointError, DataLossError, UsageError
+from pipelines.lake.settings import Settings
 
 
 @dataclass(frozen=True)

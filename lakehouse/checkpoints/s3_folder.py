@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lakehouse.checkpoints.folder import READERS, Entry
-from pipelines.common.errors import TransientError, UnreadableError, UsageError
+from pipelines.lake.errors import TransientError, UnreadableError, UsageError
 
 _CONFIG = Config(
     connect_timeout=2, read_timeout=20, max_pool_connections=READERS, retries={"mode": "standard", "total_max_attempts": 4}

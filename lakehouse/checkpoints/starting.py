@@ -12,10 +12,10 @@ from deltalake import DeltaTable
 
 from lakehouse.checkpoints.bronze_rows import BronzeRows, Offsets, Ranges
 from lakehouse.checkpoints.ledger_rows import LedgerRow
-from pipelines.common.commits import newest_commits
-from pipelines.common.ledger import merge_ranges
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.ledger.ledger import merge_ranges
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, SILVER
 
 
 def bronze_version_for_silver(table: DeltaTable, silver: Iterable[LedgerRow], bronze: Iterable[LedgerRow]) -> int:

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from pipelines.common.errors import LakehouseError, TransientError, UsageError
-from pipelines.common.kafka import TopicState, bootstrap_servers, client_config
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError, TransientError, UsageError
+from pipelines.lake.kafka import TopicState, bootstrap_servers, client_config
+from pipelines.lake.settings import Settings
 
 PATIENCE_SECONDS = 0.8
 """For commands that only look: they say what they know within two seconds, also when Kafka is down."""

@@ -13,9 +13,9 @@ from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_files import check_files
 from lakehouse.checkpoints.verify_lake import check_lake
 from lakehouse.checkpoints.verify_source import check_source
-from pipelines.common.errors import LakehouseError
-from pipelines.common.kafka import TopicState
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.settings import Settings
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 

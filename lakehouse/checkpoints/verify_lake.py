@@ -10,8 +10,8 @@ from lakehouse.checkpoints.findings import BROKEN, ROLLBACK, Finding, batches
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, restores, table_id, topic_id, transactions
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import CheckpointState, Marker
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, TableName
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, TableName
 
 _NEWEST_ROWS = 100
 """Ledger rows of the generation that are read: a stream writes one a second, and an operator waits."""

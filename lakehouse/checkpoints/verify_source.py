@@ -22,11 +22,11 @@ from lakehouse.checkpoints.findings import (
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, log_begins, table_id
 from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
-from pipelines.common.errors import LakehouseError, UnreadableError
-from pipelines.common.kafka import TopicState
-from pipelines.common.settings import Settings
-from pipelines.common.source_gaps import find_gap
-from pipelines.common.tables import SILVER, TableName
+from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.errors import LakehouseError, UnreadableError
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import SILVER, TableName
 
 
 def next_offsets(state: CheckpointState) -> dict[int, int] | None:

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from lakehouse.dlq.filters import LetterFilter
-    from pipelines.common.settings import Settings
+    from pipelines.lake.settings import Settings
 
 app = typer.Typer(help="Dead letters: list, show, count, discard, replay.", no_args_is_help=True, add_completion=False)
 
@@ -41,7 +41,7 @@ def list_letters(  # noqa: PLR0917 - typer passes by name
     from lakehouse.dlq import screen  # noqa: PLC0415 - keeps `--help` fast
     from lakehouse.dlq.filters import read_filter  # noqa: PLC0415
     from lakehouse.dlq.letters import open_letters, read_letters  # noqa: PLC0415
-    from pipelines.common.plain_read import to_rows  # noqa: PLC0415
+    from pipelines.lake.delta_log.plain_read import to_rows  # noqa: PLC0415
 
     chosen = read_filter(rule, date, partition, offset, status)
     rows = read_letters(open_letters(_settings(config)), chosen)
@@ -70,7 +70,7 @@ def show(
     row = read_letter(open_letters(_settings(config)), partition, offset)
     value = row.pop("_raw_value")
     if (raw or out) and value is None:
-        from pipelines.common.errors import UsageError  # noqa: PLC0415
+        from pipelines.lake.errors import UsageError  # noqa: PLC0415
 
         msg = f"The bytes of {place} are gone: the letter was closed and its retention is over; Bronze may have them still."
         raise UsageError(msg)
@@ -126,7 +126,7 @@ def discard(  # noqa: PLR0917 - typer passes by name
     from lakehouse.dlq.decide import select_for_discard  # noqa: PLC0415
     from lakehouse.dlq.filters import read_filter  # noqa: PLC0415
     from lakehouse.dlq.letters import open_letters  # noqa: PLC0415
-    from pipelines.common.leases import lease_of  # noqa: PLC0415
+    from pipelines.lake.lease.leases import lease_of  # noqa: PLC0415
 
     chosen, settings = read_filter(rule, date, partition, offset, status), _settings(config)
     _refuse_careless(chosen, reason, all_letters=all_letters)
@@ -162,7 +162,7 @@ def replay(  # noqa: PLR0917 - typer passes by name
 
 
 def _refuse_careless(chosen: LetterFilter, reason: str, *, all_letters: bool) -> None:
-    from pipelines.common.errors import UsageError  # noqa: PLC0415
+    from pipelines.lake.errors import UsageError  # noqa: PLC0415
 
     if not reason.strip():
         msg = "The reason is empty, expected a sentence that tells the next person why; give it with --reason."
@@ -173,6 +173,6 @@ def _refuse_careless(chosen: LetterFilter, reason: str, *, all_letters: bool) ->
 
 
 def _settings(config: Path) -> Settings:
-    from pipelines.common.settings import process_settings  # noqa: PLC0415
+    from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     return process_settings(config)

@@ -13,7 +13,7 @@ from deltalake.schema import PrimitiveType
 
 from lakehouse.dlq.filters import LetterFilter
 from lakehouse.dlq.letters import LATER_COLUMNS, Longs, coordinates_of, is_claimed, read_letters
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.lake.errors import TransientError, UsageError
 
 _COLUMNS = (
     "_kafka_partition",

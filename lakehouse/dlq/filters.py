@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
-from pipelines.common.errors import UsageError
+from pipelines.lake.errors import UsageError
 
 STATES = ("open", "replayed", "discarded")
 _LAST_PARTITION = 2**31 - 1

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from lakehouse.dlq.filters import LetterFilter
-from pipelines.common.errors import UsageError
-from pipelines.common.opening import open_table, told_apart
-from pipelines.common.plain_read import rows_dataset, to_rows, to_values
-from pipelines.common.settings import Settings
-from pipelines.common.tables import DLQ
+from pipelines.lake.delta_log.plain_read import rows_dataset, to_rows, to_values
+from pipelines.lake.errors import UsageError
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import open_table, told_apart
+from pipelines.lake.tables import DLQ
 
 Longs = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lakehouse.dlq.decide import Selection, select_for_replay
 from lakehouse.dlq.filters import LetterFilter
 from lakehouse.dlq.letters import open_letters, unfinished_replays
-from pipelines.common.settings import Settings
+from pipelines.lake.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,7 +40,7 @@ def run_replay(
     if not selection.rows.num_rows and (dry_run or not died):
         return found
     if spark is None:
-        from pipelines.common.session import build_session  # noqa: PLC0415 - seconds, and only where there is work
+        from pipelines.runtime.session import build_session  # noqa: PLC0415 - seconds, and only where there is work
 
         spark = build_session(settings, "dlq replay")
     return found | _replay(spark, settings, selection, died, dry_run=dry_run, say=say)
@@ -52,7 +52,7 @@ def _replay(
     from py4j.protocol import Py4JJavaError  # noqa: PLC0415 - with pyspark, only where there is work
     from pyspark.errors import PySparkException  # noqa: PLC0415
 
-    from pipelines.common.jobs import named_error  # noqa: PLC0415
+    from pipelines.runtime.jobs import named_error  # noqa: PLC0415
 
     try:
         return _run(spark, settings, selection, died, dry_run=dry_run, say=say)

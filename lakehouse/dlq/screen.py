@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.common.errors import UsageError
+from pipelines.lake.errors import UsageError
 
 Row = dict[str, Any]
 

@@ -10,7 +10,7 @@ from lakehouse.checkpoints.findings import Finding as CheckpointFinding
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.doctor.facts import THE_CHECKPOINTS, Facts, StreamCheckpoint
 from lakehouse.doctor.findings import Finding, Severity
-from pipelines.common.tables import SILVER
+from pipelines.lake.tables import SILVER
 
 _TRAP = {"behind-table", "behind-ledger"}
 _SEVERITIES: dict[str, Severity] = {"error": "critical", "warning": "warning", "info": "info"}

@@ -12,13 +12,13 @@ from lakehouse.checkpoints.reading import CheckpointState
 from lakehouse.doctor.commands import Commands
 from lakehouse.doctor.findings import Confidence
 from lakehouse.status import LakeStatus
-from pipelines.common.commits import Commit
-from pipelines.common.contract import Difference
-from pipelines.common.derived_files import Damage
-from pipelines.common.kafka import TopicState
-from pipelines.common.leases import Holder
-from pipelines.common.settings import Settings
-from pipelines.common.tables import TableName
+from pipelines.lake.contract.contract import Difference
+from pipelines.lake.delta_log.commits import Commit
+from pipelines.lake.delta_log.derived_files import Damage
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.lease.leases import Holder
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import TableName
 
 NEWEST_ROWS = 300
 """Ledger rows of a job that are looked at: a live stream writes one a second, and an operator waits."""

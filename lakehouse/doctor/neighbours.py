@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from lakehouse.doctor.facts import Facts, Foreign
 from lakehouse.doctor.findings import Finding, Severity
-from pipelines.common.contract import CHANGE_FEED, Difference
-from pipelines.common.derived_files import Damage
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, REVERSIBLE, SILVER, TableName
+from pipelines.lake.contract.contract import CHANGE_FEED, Difference
+from pipelines.lake.delta_log.derived_files import Damage
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, REVERSIBLE, SILVER, TableName
 
 _SHOWN = 5
 _SEVERITIES: dict[str, Severity] = {"harmless": "info", "short": "warning"}

@@ -39,7 +39,8 @@ from lakehouse.doctor.reading_checkpoints import read_checkpoints, seen_from_her
 from lakehouse.doctor.reading_letters import read_letter_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from lakehouse.status import LakeStatus, read_status
-from pipelines.common.errors import (
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.errors import (
     LakehouseError,
     SettingsError,
     TransientError,
@@ -47,13 +48,12 @@ from pipelines.common.errors import (
     UnreadableError,
     UsageError,
 )
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.kafka import TopicState, bootstrap_servers
-from pipelines.common.ledger import merge_ranges
-from pipelines.common.opening import as_unreadable, is_there
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, KNOWN_GAPS
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.kafka import TopicState, bootstrap_servers
+from pipelines.lake.ledger.ledger import merge_ranges
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import as_unreadable, is_there
+from pipelines.lake.tables import BRONZE, KNOWN_GAPS
 
 _UNREADABLE = (LakehouseError, DeltaError, ArrowException, OSError, ValueError)
 """What a table or a file may answer with that is damaged, or that a writer changes meanwhile."""

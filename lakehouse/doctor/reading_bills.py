@@ -12,9 +12,9 @@ from deltalake import DeltaTable
 
 from lakehouse.checkpoints.lake_tables import find_table
 from lakehouse.doctor.facts import ClosedDay
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.settings import Settings
-from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
 
 Counts = dict[tuple[date, str], int]
 _NEWEST_DAYS = 7

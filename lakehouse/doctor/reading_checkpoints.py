@@ -15,10 +15,10 @@ from lakehouse.checkpoints.reading import MARKER
 from lakehouse.checkpoints.rebuild import next_generation_path
 from lakehouse.checkpoints.verify import verify_checkpoint
 from lakehouse.doctor.facts import HeldBy, StreamCheckpoint
-from pipelines.common.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
-from pipelines.common.kafka import TopicState
-from pipelines.common.leases import CHECKPOINT_LOCK, Holder, held_by
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.lease.leases import CHECKPOINT_LOCK, Holder, held_by
+from pipelines.lake.settings import Settings
 
 _REPLAY = "replay/"
 """Folder in the checkpoint of a bounded replay: it ends by itself, and is nobody's stream."""

@@ -13,9 +13,9 @@ from lakehouse.dlq.filters import LetterFilter
 from lakehouse.dlq.letters import COUNTED, count_by, read_letters, unfinished_replays
 from lakehouse.doctor.facts import Letters
 from lakehouse.doctor.letters import NO_SCHEMA
-from pipelines.common.opening import files_in
-from pipelines.common.settings import Settings
-from pipelines.common.tables import DLQ
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import files_in
+from pipelines.lake.tables import DLQ
 
 _MOST_BYTES_READ = 20_000
 """Letters whose bytes are read at the most: the newest day stands for all where there are more."""

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lakehouse.definitions import definitions
 from lakehouse.doctor.facts import Foreign, Neighbours
-from pipelines.common.commits import APP_IDS, MARK, newest_commits
-from pipelines.common.contract import Difference
-from pipelines.common.contract_facts import differences_of
-from pipelines.common.derived_files import Damage, find_damage
-from pipelines.common.errors import DamagedError, LakehouseError, UnknownFeatureError
-from pipelines.common.opening import existing_table, is_there
-from pipelines.common.settings import Settings
-from pipelines.common.tables import (
+from pipelines.lake.contract.contract import Difference
+from pipelines.lake.contract.facts import differences_of
+from pipelines.lake.delta_log.commits import APP_IDS, MARK, newest_commits
+from pipelines.lake.delta_log.derived_files import Damage, find_damage
+from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import existing_table, is_there
+from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
     BRONZE_ARCHIVE,

@@ -10,8 +10,8 @@ from lakehouse.checkpoints.verify_source import next_offsets
 from lakehouse.doctor.facts import THE_BROKER, THE_CHECKPOINTS, THE_TOPIC_ID, Facts
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.streams import QUIET
-from pipelines.common.kafka import TopicState
-from pipelines.common.settings import EMBEDDED
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.settings import EMBEDDED
 
 _OUTAGE = partial(Finding, severity="critical", confidence="certain", playbook="kafka-outage")
 

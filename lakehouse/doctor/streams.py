@@ -12,7 +12,7 @@ from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
 from lakehouse.doctor.facts import Facts, HeldBy, StreamCheckpoint
 from lakehouse.doctor.findings import Confidence, Finding
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.tables import BRONZE, SILVER
 
 QUIET = timedelta(minutes=5)
 """A stream with work that has committed nothing for so long is down or stuck; or for ten of its triggers, if that is longer."""

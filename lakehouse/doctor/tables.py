@@ -10,9 +10,9 @@ from lakehouse.checkpoints.ledger_rows import LedgerRow
 from lakehouse.checkpoints.starting import covered, subtract
 from lakehouse.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.doctor.findings import Finding
-from pipelines.common.ledger import merge_ranges
-from pipelines.common.playbooks import MADE_FROM, STORE
-from pipelines.common.retries import page_for_words
+from pipelines.lake.ledger.ledger import merge_ranges
+from pipelines.lake.playbooks import MADE_FROM, STORE
+from pipelines.lake.retries import page_for_words
 
 _SHOWN = 5
 

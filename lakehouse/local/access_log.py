@@ -24,9 +24,9 @@ from lakehouse.local.event_plan import Limits
 from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import encode, message
 from lakehouse.verify.strict import WHITE_SPACE
-from pipelines.common.errors import UsageError
-from pipelines.common.opening import is_there
-from pipelines.common.ranges import END_INSTANT_MS, LARGEST_SUMMED
+from pipelines.lake.errors import UsageError
+from pipelines.lake.ranges import END_INSTANT_MS, LARGEST_SUMMED
+from pipelines.lake.storage.opening import is_there
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _SLICE = 1000

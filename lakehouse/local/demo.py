@@ -21,11 +21,11 @@ from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.runner import VerifyOptions, verify
-from pipelines.common import jobs
-from pipelines.common.delta import register_tables
-from pipelines.common.opening import files_below
-from pipelines.common.session import build_session
-from pipelines.common.settings import Settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import files_below
+from pipelines.runtime import jobs
+from pipelines.runtime.delta import register_tables
+from pipelines.runtime.session import build_session
 
 _SEED = 4
 """Of a fresh lake: it shows the same picture each time."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipelines.common.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
-from pipelines.common.settings import Settings, process_settings
+from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
+from pipelines.lake.settings import Settings, process_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,12 +53,13 @@ def _run(console: Console, settings: Settings, place: DemoFolder, *, events: int
     from lakehouse.local.demo_process import Interrupted, Work, children, end_children, standard_error_to  # noqa: PLC0415
     from lakehouse.local.demo_screen import Screen  # noqa: PLC0415
     from lakehouse.local.kafka_broker import use_broker  # noqa: PLC0415
-    from pipelines.common.jobs import named_error  # noqa: PLC0415
-    from pipelines.common.session import JARS  # noqa: PLC0415
+    from pipelines.lake.resources import SPARK_JARS  # noqa: PLC0415
+    from pipelines.runtime.jobs import named_error  # noqa: PLC0415
 
-    if not JARS.is_dir():
+    if not SPARK_JARS.is_dir():
         msg = (
-            f"The folder {JARS} of jars is missing; run `make setup`, which resolves them with Maven (playbooks/environment.md)."
+            f"The folder {SPARK_JARS} of jars is missing; run `make setup`, which resolves them with Maven "
+            "(playbooks/environment.md)."
         )
         raise LakehouseError(msg)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -106,7 +107,7 @@ def _log_to(place: DemoFolder, settings: Settings) -> None:
     """Send the jobs' logs to a file: the screen shows the stages."""
     import logging  # noqa: PLC0415
 
-    from pipelines.common.logging import setup_logging  # noqa: PLC0415
+    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
 
     setup_logging(settings.log)
     file = place.log.open("a", encoding="utf-8")

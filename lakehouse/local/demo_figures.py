@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.common.opening import existing_table, files_below, open_table
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import existing_table, files_below, open_table
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
 
 _COUNTS = ("rows_read", "inserted", "replaced", "duplicate", "conflict", "dead_lettered", "tombstone", "late")
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pipelines.common.process import on_stop_signals
+from pipelines.lake.process import on_stop_signals
 
 _Result = TypeVar("_Result")
 _DRAIN_SECONDS = 10.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.common.errors import UsageError
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import UsageError
+from pipelines.lake.settings import Settings
 
 HISTORIC_EVENTS_PER_SECOND = 2000
 MAX_CUSTOMERS = 100_000

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic, OffsetSpec
 
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.lake.errors import TransientError, UsageError
 
 DEFAULT_TIMEOUT = 15.0
 KEEP_FOREVER = {"retention.ms": "-1"}

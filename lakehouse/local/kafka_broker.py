@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from lakehouse.local.kafka_admin import admin_client, cluster_metadata
-from lakehouse.local.kafka_node import DEFAULT_JARS, HOST, KafkaNode, Ports, choose_ports
+from lakehouse.local.kafka_node import HOST, KafkaNode, Ports, choose_ports
 from lakehouse.local.kafka_process import SupervisedProcess, end_by_pid
 from lakehouse.local.kafka_state import BrokerState, kafka_folder, running_broker, state_file, write_state
-from pipelines.common.errors import LakehouseError, TransientError, UsageError
-from pipelines.common.logging import Log
-from pipelines.common.opening import is_there
-from pipelines.common.surroundings import jvm_locale, locale_for_jvm
+from pipelines.lake.errors import LakehouseError, TransientError, UsageError
+from pipelines.lake.logging import Log
+from pipelines.lake.resources import BROKER_JARS
+from pipelines.lake.storage.opening import is_there
+from pipelines.lake.surroundings import jvm_locale, locale_for_jvm
 
 log = Log("kafka")
 
@@ -44,7 +45,7 @@ class EmbeddedBroker:
     Data and, where they are still free, ports outlive it: the next start on the same folder goes on with both.
     """
 
-    def __init__(self, state_dir: Path, jars: Path = DEFAULT_JARS, *, heap_mb: int = 512) -> None:
+    def __init__(self, state_dir: Path, jars: Path = BROKER_JARS, *, heap_mb: int = 512) -> None:
         self._state_dir = state_dir
         self._node = KafkaNode(kafka_folder(state_dir), jars, heap_mb)
         self._process: SupervisedProcess | None = None
@@ -171,7 +172,7 @@ class EmbeddedBroker:
 
 
 @contextmanager
-def use_broker(state_dir: Path, jars: Path = DEFAULT_JARS) -> Iterator[EmbeddedBroker]:
+def use_broker(state_dir: Path, jars: Path = BROKER_JARS) -> Iterator[EmbeddedBroker]:
     """Yield the broker that runs on `state_dir`, and leave it running; or start one, and stop it after the block."""
     if running_broker(state_dir) is not None:
         yield EmbeddedBroker.attach(state_dir)

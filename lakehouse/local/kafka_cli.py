@@ -14,8 +14,8 @@ from rich.table import Table
 from lakehouse.local.kafka_admin import TopicOffsets, ensure_topic, topic_offsets
 from lakehouse.local.kafka_broker import BrokerRunningError, EmbeddedBroker
 from lakehouse.local.kafka_state import BrokerState, running_broker
-from pipelines.common.errors import EXIT_FAILURE, UsageError
-from pipelines.common.settings import EMBEDDED, Settings, process_settings
+from pipelines.lake.errors import EXIT_FAILURE, UsageError
+from pipelines.lake.settings import EMBEDDED, Settings, process_settings
 
 app = typer.Typer(help="Start, stop and look at the embedded Kafka broker.", no_args_is_help=True, add_completion=False)
 

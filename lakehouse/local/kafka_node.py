@@ -13,12 +13,11 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.opening import files_in, is_there, names_in
-from pipelines.common.surroundings import jvm_locale, locale_for_jvm, raise_file_limit
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.storage.opening import files_in, is_there, names_in
+from pipelines.lake.surroundings import jvm_locale, locale_for_jvm, raise_file_limit
 
 HOST = "127.0.0.1"
-DEFAULT_JARS = Path(__file__).resolve().parents[2] / "build" / "jars" / "broker"
 _LISTENERS = re.compile(rf"^listeners=PLAINTEXT://{HOST}:(\d+),CONTROLLER://{HOST}:(\d+)$", re.MULTILINE)
 
 _SERVER = """\

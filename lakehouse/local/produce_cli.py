@@ -20,10 +20,10 @@ from rich.table import Table
 from lakehouse.local.access_log import count_lines
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import ProduceSummary, produce_events
-from pipelines.common.errors import EXIT_INTERRUPTED, UsageError
-from pipelines.common.logging import setup_logging
-from pipelines.common.process import on_stop_signals
-from pipelines.common.settings import process_settings
+from pipelines.lake.errors import EXIT_INTERRUPTED, UsageError
+from pipelines.lake.logging import setup_logging
+from pipelines.lake.process import on_stop_signals
+from pipelines.lake.settings import process_settings
 
 _DEFAULT_COUNT = 100_000
 _MIX = Mix()

@@ -21,10 +21,10 @@ from lakehouse.local.event_plan import Limits, ProducePlan
 from lakehouse.local.event_rows import Rows
 from lakehouse.local.events import live_rows, paced, scheduled_rows
 from lakehouse.local.op_ledger import LedgerPart, OpLedger, body_writer
-from pipelines.common.errors import LakehouseError, TransientError, UsageError
-from pipelines.common.kafka import bootstrap_servers, client_config, wait_for_topic
-from pipelines.common.logging import Log
-from pipelines.common.settings import EMBEDDED, Settings
+from pipelines.lake.errors import LakehouseError, TransientError, UsageError
+from pipelines.lake.kafka import bootstrap_servers, client_config, wait_for_topic
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import EMBEDDED, Settings
 
 _LOG = Log("producer")
 _PART_ROWS = 250_000

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
-from pipelines.common.arrow_storage import open_folder
-from pipelines.common.errors import LakehouseError
-from pipelines.common.opening import told_apart
-from pipelines.common.plain_read import PARQUET
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE
+from pipelines.lake.delta_log.plain_read import PARQUET
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.arrow_storage import open_folder
+from pipelines.lake.storage.opening import told_apart
+from pipelines.lake.tables import BRONZE
 
 _MANIFEST = "manifest.json"
 

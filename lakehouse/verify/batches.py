@@ -8,7 +8,7 @@ import json
 
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import Finding, Invariant
-from pipelines.common.tables import LEDGER
+from pipelines.lake.tables import LEDGER
 
 BATCH = "job, generation, batch_id"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import Finding, Invariant
-from pipelines.common.errors import UsageError
-from pipelines.common.opening import read_text
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
+from pipelines.lake.errors import UsageError
+from pipelines.lake.storage.opening import read_text
+from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY
 
 Digest = dict[str, dict[str, str]]
 """Table -> UTC day -> `<rows>:<digest>`."""

@@ -11,8 +11,8 @@ from deltalake.exceptions import DeltaError
 
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import Finding, Invariant
-from pipelines.common.errors import LakehouseError
-from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 
 _BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 _HOUR = 3_600_000_000

@@ -15,14 +15,14 @@ from deltalake import DeltaTable
 
 from lakehouse.verify.archive import ArchiveFiles, find_archive
 from lakehouse.verify.database import Database
-from pipelines.common import opening
-from pipelines.common.errors import DamagedError, LakehouseError, UsageError
-from pipelines.common.opening import as_unreadable, existing_table, told_apart
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.playbooks import ARCHIVE
-from pipelines.common.retries import page_for
-from pipelines.common.settings import Settings
-from pipelines.common.tables import (
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.errors import DamagedError, LakehouseError, UsageError
+from pipelines.lake.playbooks import ARCHIVE
+from pipelines.lake.retries import page_for
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage import opening
+from pipelines.lake.storage.opening import as_unreadable, existing_table, told_apart
+from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
     BRONZE,

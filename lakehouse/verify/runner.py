@@ -17,8 +17,8 @@ from lakehouse.verify.rebuild import check_rebuild, later_fields, load_rebuilt
 from lakehouse.verify.records import check_bytes, check_completeness, check_uniqueness
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.storage import check_storage, check_transactions
-from pipelines.common.opening import files_below
-from pipelines.common.settings import Settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import files_below
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from deltalake import DeltaTable
 
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import FIRST, Finding, Invariant
-from pipelines.common.arrow_storage import table_storage
-from pipelines.common.file_facts import file_facts
-from pipelines.common.opening import told_apart
+from pipelines.lake.delta_log.file_facts import file_facts
+from pipelines.lake.storage.arrow_storage import table_storage
+from pipelines.lake.storage.opening import told_apart
 
 _COMMIT_DIGITS = 20
 _BATCH_ROWS = 32_768

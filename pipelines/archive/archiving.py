@@ -14,12 +14,12 @@ from pipelines.archive.content import COORDINATES, database, read
 from pipelines.archive.copying import CopyRun
 from pipelines.archive.hot import HotTable
 from pipelines.archive.units import Archive, Survey, key_of
-from pipelines.common import failpoints
-from pipelines.common.errors import DataLossError, UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import Ledger
-from pipelines.common.logging import Log
-from pipelines.common.settings import Settings
+from pipelines.lake import failpoints
+from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import Settings
 
 JOB = "archive_bronze"
 _LOG = Log(JOB)

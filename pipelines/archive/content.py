@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.common.errors import LakehouseError
+from pipelines.lake.errors import LakehouseError
 
 Longs = npt.NDArray[np.int64]
 KAFKA_MS = "_kafka_timestamp_ms"

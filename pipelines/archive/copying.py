@@ -12,9 +12,9 @@ from pipelines.archive.content import COORDINATES, among, coordinates, figures, 
 from pipelines.archive.hot import HotTable
 from pipelines.archive.storage import sha256, write_files
 from pipelines.archive.units import Archive, ArchiveFile, Unit
-from pipelines.common import failpoints
-from pipelines.common.errors import DataLossError
-from pipelines.common.settings import Settings
+from pipelines.lake import failpoints
+from pipelines.lake.errors import DataLossError
+from pipelines.lake.settings import Settings
 
 _LEVEL = 6
 """Of zstd. Written once and read rarely: smaller than what the jobs write."""

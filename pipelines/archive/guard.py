@@ -12,9 +12,9 @@ import numpy as np
 from pipelines.archive import records
 from pipelines.archive.content import COORDINATES, coordinates, pack, read
 from pipelines.archive.hot import HotTable
-from pipelines.common.errors import UsageError
-from pipelines.common.ledger import Ledger, merge_ranges, subtract
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import UsageError
+from pipelines.lake.ledger.ledger import Ledger, merge_ranges, subtract
+from pipelines.lake.settings import Settings
 
 _SHOWN = 5
 

@@ -27,12 +27,12 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from pipelines.archive.content import figures, read
 from pipelines.archive.storage import dataset, write_files
-from pipelines.common.arrow_storage import open_folder
-from pipelines.common.errors import DataLossError, UsageError
-from pipelines.common.opening import existing_table, open_table, require_plain
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.arrow_storage import open_folder
+from pipelines.lake.storage.opening import existing_table, open_table, require_plain
+from pipelines.lake.tables import BRONZE
 
 _STATISTICS = ("_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at", "_event_date")
 _EPOCH = date(1970, 1, 1)

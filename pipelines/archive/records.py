@@ -11,12 +11,12 @@ from deltalake import DeltaTable, write_deltalake
 
 from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
-from pipelines.common.commits import marked
-from pipelines.common.ledger import merge_ranges, subtract
-from pipelines.common.opening import existing_table, has_table, open_table, told_apart
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE_ARCHIVE
+from pipelines.lake.delta_log.commits import marked
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.ledger.ledger import merge_ranges, subtract
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import existing_table, has_table, open_table, told_apart
+from pipelines.lake.tables import BRONZE_ARCHIVE
 
 _TIME = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(

@@ -13,11 +13,11 @@ from pipelines.archive.archiving import JOB
 from pipelines.archive.content import COORDINATES, figures, islands, read
 from pipelines.archive.storage import dataset, sha256
 from pipelines.archive.units import Archive, ArchiveFile, Unit, folder_of
-from pipelines.common.errors import DataLossError, LakehouseError, UnreadableError, UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.logging import Log
-from pipelines.common.opening import told_apart
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import DataLossError, LakehouseError, UnreadableError, UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import told_apart
 
 _LOG = Log(JOB)
 

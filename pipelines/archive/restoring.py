@@ -11,10 +11,10 @@ from pipelines.archive.archiving import JOB
 from pipelines.archive.content import COORDINATES, Longs, among, coordinates, figures, read
 from pipelines.archive.hot import HotTable
 from pipelines.archive.units import Archive, Unit
-from pipelines.common.errors import DataLossError, TransientError, UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.logging import Log
-from pipelines.common.settings import Settings
+from pipelines.lake.errors import DataLossError, TransientError, UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import Settings
 
 _LOG = Log(JOB)
 

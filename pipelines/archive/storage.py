@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
-from pipelines.common.plain_read import PARQUET
+from pipelines.lake.delta_log.plain_read import PARQUET
 
 _BYTES_PER_FILE = 512 * 1024 * 1024
 """Of uncompressed rows."""

@@ -16,12 +16,12 @@ import pyarrow.fs as pa_fs
 
 from pipelines.archive.content import Figures, Part, figures, read
 from pipelines.archive.storage import dataset, keep, sha256
-from pipelines.common.arrow_storage import open_folder
-from pipelines.common.errors import DataLossError, LakehouseError, UnreadableError
-from pipelines.common.opening import told_apart
-from pipelines.common.plain_read import PARQUET
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE
+from pipelines.lake.delta_log.plain_read import PARQUET
+from pipelines.lake.errors import DataLossError, LakehouseError, UnreadableError
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.arrow_storage import open_folder
+from pipelines.lake.storage.opening import told_apart
+from pipelines.lake.tables import BRONZE
 
 MANIFEST = "manifest.json"
 _FORMAT = 1

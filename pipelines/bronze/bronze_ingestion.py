@@ -18,17 +18,18 @@ from pipelines.bronze.gaps import GAPS_TABLE, passed_by_retention
 from pipelines.bronze.plain_client import read_ranges
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
-from pipelines.common import delta, jobs, kafka
-from pipelines.common.checkpoints import Checkpoint, open_checkpoint, planned_offsets
-from pipelines.common.contract_start import refuse_differences, work_around_damage
-from pipelines.common.errors import DataLossError, UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import Ledger
-from pipelines.common.process import run_process
-from pipelines.common.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
-from pipelines.common.restores import refuse_old_copy, refuse_restored
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, KNOWN_GAPS, LEDGER
+from pipelines.lake import kafka
+from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, KNOWN_GAPS, LEDGER
+from pipelines.runtime import delta, jobs
+from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint, planned_offsets
+from pipelines.runtime.contract_start import refuse_differences, work_around_damage
+from pipelines.runtime.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
+from pipelines.runtime.restores import refuse_old_copy, refuse_restored
 
 
 def run(

@@ -11,14 +11,14 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from pipelines.archive import records as archived
-from pipelines.common import files
-from pipelines.common.kafka import TopicState
-from pipelines.common.ledger import merge_ranges, subtract
-from pipelines.common.opening import existing_table, open_table, told_apart
-from pipelines.common.plain_read import rows_dataset
-from pipelines.common.replay import Ranges
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, KNOWN_GAPS, Column, TableDef
+from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.ledger.ledger import merge_ranges, subtract
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import existing_table, open_table, told_apart
+from pipelines.lake.tables import BRONZE, KNOWN_GAPS, Column, TableDef
+from pipelines.runtime import files
+from pipelines.runtime.replay import Ranges
 
 RETENTION = "retention"
 NO_RECORD = "no_record"

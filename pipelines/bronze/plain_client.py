@@ -14,7 +14,7 @@ import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.common.errors import DataLossError, TransientError
+from pipelines.lake.errors import DataLossError, TransientError
 
 _SCHEMA = (
     "topic string, partition int, offset bigint, timestamp_ms bigint, timestampType int, key binary, "

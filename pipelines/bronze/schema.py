@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.common.tables import BRONZE, Column, TableDef
+from pipelines.lake.tables import BRONZE, Column, TableDef
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
 """Table property with Kafka's id of the topic: a topic that was made anew is another one, whatever its name."""

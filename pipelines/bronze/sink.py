@@ -11,16 +11,18 @@ from functools import reduce
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.bronze.transforms import UNREADABLE_TIME, build_bronze_rows, drop_known, in_ranges
-from pipelines.common import delta, failpoints
-from pipelines.common.attempts import batch_commits, find_batch
-from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.errors import DataLossError
-from pipelines.common.leases import Lease
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.logging import Log
-from pipelines.common.retries import trace_of
-from pipelines.common.tables import BRONZE
+from pipelines.bronze.transforms import UNREADABLE_TIME, build_bronze_rows, drop_known
+from pipelines.lake import failpoints
+from pipelines.lake.errors import DataLossError
+from pipelines.lake.lease.leases import Lease
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.logging import Log
+from pipelines.lake.retries import trace_of
+from pipelines.lake.tables import BRONZE
+from pipelines.runtime import delta
+from pipelines.runtime.attempts import batch_commits, find_batch
+from pipelines.runtime.checkpoints import Checkpoint
+from pipelines.runtime.kafka_columns import in_ranges
 
 JOB = "bronze"
 _LOG = Log(JOB)

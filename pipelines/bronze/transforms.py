@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE
-from pipelines.common.kafka_time import held_instant
-from pipelines.common.session import instant
+from pipelines.runtime.kafka_columns import held_instant
+from pipelines.runtime.session import instant
 
 UNREADABLE_TIME = "Kafka's time lies before 1900, where Spark's source counts other days"
 """Raised by a row of Spark's source whose number of milliseconds can no longer be told; see `source_ms`."""
@@ -48,17 +46,6 @@ def build_bronze_rows(records: DataFrame, ingested_at: datetime, kafka_ms: Colum
         F.to_date(F.coalesce(kafka_time, ingested)).alias("_event_date"),
         "_kafka_timestamp_ms",
     ).select(TABLE.column_names)
-
-
-def in_ranges(start: Mapping[int, int], end: Mapping[int, int]) -> Column:
-    """Whether a row lies in one of the ranges [start, end) of its partition; literals, so that files are pruned."""
-    ranges = [
-        (F.col("_kafka_partition") == partition)
-        & (F.col("_kafka_offset") >= start.get(partition, 0))
-        & (F.col("_kafka_offset") < stop)
-        for partition, stop in end.items()
-    ]
-    return reduce(lambda left, right: left | right, ranges, F.lit(False))
 
 
 def drop_known(rows: DataFrame, known: DataFrame) -> DataFrame:

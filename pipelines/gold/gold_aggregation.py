@@ -15,24 +15,25 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.common import delta, failpoints, files, jobs
-from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.contract_sentences import gap_sentence
-from pipelines.common.contract_start import refuse_differences, refuse_gap, work_around_damage
-from pipelines.common.errors import ContractError, StoppedError, UsageError
-from pipelines.common.leases import Lease, lease_of, release_checkpoint
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.logging import Log
-from pipelines.common.opening import existing_table
-from pipelines.common.process import run_process
-from pipelines.common.replay import NOTHING_THERE, Plan, Selection, open_plan
-from pipelines.common.restores import refuse_lost_commits
-from pipelines.common.settings import Settings
-from pipelines.common.source_gaps import find_gap
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.gold.publish import day_of, days_of, hours_of, merge_daily, merge_hourly, moment
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
+from pipelines.lake import failpoints
+from pipelines.lake.contract.sentences import gap_sentence
+from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.errors import ContractError, StoppedError, UsageError
+from pipelines.lake.lease.leases import Lease, lease_of, release_checkpoint
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.logging import Log
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import existing_table
+from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.runtime import delta, files, jobs
+from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
+from pipelines.runtime.contract_start import refuse_differences, refuse_gap, work_around_damage
+from pipelines.runtime.replay import NOTHING_THERE, Plan, Selection, open_plan
+from pipelines.runtime.restores import refuse_lost_commits
 
 JOB = "gold"
 _LOG = Log(JOB)

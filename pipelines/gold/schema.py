@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, Column, TableDef
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, Column, TableDef
 
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
-from pipelines.common import delta, jobs
-from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.contract_start import refuse_differences, work_around_damage
-from pipelines.common.event_schema import EventSchemas, read_schemas
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import Ledger
-from pipelines.common.replay import OnConflict
-from pipelines.common.restores import refuse_restored
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.lake.event_schema import EventSchemas, read_schemas
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.runtime import delta, jobs
+from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
+from pipelines.runtime.contract_start import refuse_differences, work_around_damage
+from pipelines.runtime.replay import OnConflict
+from pipelines.runtime.restores import refuse_restored
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import JOB, SilverSink

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pipelines.common.settings import BreakerSettings
+from pipelines.lake.settings import BreakerSettings
 
 State = Literal["closed", "open", "half_open"]
 Ends = Mapping[int, int]

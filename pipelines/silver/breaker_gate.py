@@ -11,10 +11,10 @@ import numpy as np
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common.errors import BreakerOpenError
-from pipelines.common.ledger import Ledger
-from pipelines.common.retries import POISON_PLAYBOOK
-from pipelines.common.settings import BreakerSettings
+from pipelines.lake.errors import BreakerOpenError
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.retries import POISON_PLAYBOOK
+from pipelines.lake.settings import BreakerSettings
 from pipelines.silver.breaker import Breaker, Limits, Sample, Tally, merge_ends
 from pipelines.silver.breaker_store import BreakerStore, Transition, start
 from pipelines.silver.fates import Coverage, Facts

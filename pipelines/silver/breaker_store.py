@@ -13,12 +13,12 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from pipelines.common.errors import LakehouseError
-from pipelines.common.logging import Log
-from pipelines.common.opening import open_table, told_apart
-from pipelines.common.plain_read import files_dataset
-from pipelines.common.settings import Settings
-from pipelines.common.tables import CIRCUIT_BREAKER
+from pipelines.lake.delta_log.plain_read import files_dataset
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import open_table, told_apart
+from pipelines.lake.tables import CIRCUIT_BREAKER
 from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
 
 _LOG = Log("breaker")

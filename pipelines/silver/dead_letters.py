@@ -13,7 +13,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common import delta
+from pipelines.runtime import delta
 from pipelines.silver.fates import Longs
 from pipelines.silver.transforms import coordinate
 

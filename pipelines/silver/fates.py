@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, MISSING_BELOW_MS
+from pipelines.lake.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, MISSING_BELOW_MS
 
 Longs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

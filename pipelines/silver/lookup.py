@@ -12,9 +12,9 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common.errors import LakehouseError
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.ranges import END_INSTANT_MS, FIRST_INSTANT_MS
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.ranges import END_INSTANT_MS, FIRST_INSTANT_MS
+from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver.fates import Facts, Flags, Longs
 from pipelines.silver.recent_keys import RecentKeys
 from pipelines.silver.silver_files import LONGS, Places, SilverFiles

@@ -14,10 +14,10 @@ from deltalake import CommitProperties, WriterProperties
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common import delta, files
-from pipelines.common.contract import ALLOWED_FEATURES
-from pipelines.common.contract_facts import table_facts
-from pipelines.common.opening import existing_table
+from pipelines.lake.contract.contract import ALLOWED_FEATURES
+from pipelines.lake.contract.facts import table_facts
+from pipelines.lake.storage.opening import existing_table
+from pipelines.runtime import delta, files
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import kafka_moment
 

@@ -11,15 +11,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.archive.guard import refuse_archived
-from pipelines.bronze.transforms import in_ranges
-from pipelines.common import delta
-from pipelines.common.errors import UsageError
-from pipelines.common.failures import BatchFailures
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.ledger import Ledger
-from pipelines.common.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
-from pipelines.common.settings import Settings
-from pipelines.common.tables import BRONZE
+from pipelines.lake.errors import UsageError
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE
+from pipelines.runtime import delta
+from pipelines.runtime.failures import BatchFailures
+from pipelines.runtime.kafka_columns import in_ranges, with_kafka_ms
+from pipelines.runtime.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
 from pipelines.silver.poison import PoisonSearch
 from pipelines.silver.sink import JOB

@@ -8,8 +8,8 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.common.ranges import MISSING_BELOW_MS
-from pipelines.common.settings import SilverSettings
+from pipelines.lake.ranges import MISSING_BELOW_MS
+from pipelines.lake.settings import SilverSettings
 
 POISON_RULE = "SLV-009"
 _SECONDS_IN_TEN_YEARS = 3653 * 86_400

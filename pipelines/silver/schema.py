@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.common.event_schema import EventSchemas
-from pipelines.common.tables import DLQ, SILVER, Column, TableDef
+from pipelines.lake.event_schema import EventSchemas
+from pipelines.lake.tables import DLQ, SILVER, Column, TableDef
 
 _SPARK_TYPES = {"long": "bigint"}
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from pipelines.common import files
-from pipelines.common.opening import existing_table
-from pipelines.common.plain_read import files_dataset
+from pipelines.lake.delta_log.plain_read import files_dataset
+from pipelines.lake.storage.opening import existing_table
+from pipelines.runtime import files
 from pipelines.silver.fates import Flags, Longs
 from pipelines.silver.recent_keys import units_of
 

@@ -11,20 +11,20 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive.guard import refuse_unread
-from pipelines.common import delta, files, jobs
-from pipelines.common.checkpoints import source_version
-from pipelines.common.contract_start import refuse_gap, work_around_damage
-from pipelines.common.errors import UsageError
-from pipelines.common.failures import BatchFailures
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.ledger import Ledger
-from pipelines.common.opening import existing_table
-from pipelines.common.process import run_process
-from pipelines.common.replay import OnConflict, Selection
-from pipelines.common.restores import refuse_old_copy
-from pipelines.common.settings import Settings
-from pipelines.common.source_gaps import find_gap
-from pipelines.common.tables import BRONZE
+from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.errors import UsageError
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.process import run_process
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.opening import existing_table
+from pipelines.lake.tables import BRONZE
+from pipelines.runtime import delta, files, jobs
+from pipelines.runtime.checkpoints import source_version
+from pipelines.runtime.contract_start import refuse_gap, work_around_damage
+from pipelines.runtime.failures import BatchFailures
+from pipelines.runtime.kafka_columns import with_kafka_ms
+from pipelines.runtime.replay import OnConflict, Selection
+from pipelines.runtime.restores import refuse_old_copy
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.breaker_store import BreakerStore

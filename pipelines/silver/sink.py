@@ -13,18 +13,19 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common import delta, failpoints
-from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.errors import DataLossError
-from pipelines.common.event_schema import EventSchemas
-from pipelines.common.kept_rows import kept
-from pipelines.common.leases import Lease
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.logging import Log
-from pipelines.common.restores import last_written, refuse_restored_after
-from pipelines.common.session import instant
-from pipelines.common.settings import SilverSettings
-from pipelines.common.tables import BRONZE, DLQ, SILVER, TableName
+from pipelines.lake import failpoints
+from pipelines.lake.errors import DataLossError
+from pipelines.lake.event_schema import EventSchemas
+from pipelines.lake.lease.leases import Lease
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.logging import Log
+from pipelines.lake.settings import SilverSettings
+from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
+from pipelines.runtime import delta
+from pipelines.runtime.checkpoints import Checkpoint
+from pipelines.runtime.kept_rows import kept
+from pipelines.runtime.restores import last_written, refuse_restored_after
+from pipelines.runtime.session import instant
 from pipelines.silver.attempts import PART, Attempt, find_attempts, settle, with_written
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.dead_letters import OPEN, close_replayed

@@ -8,7 +8,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.common.session import instant
+from pipelines.runtime.session import instant
 from pipelines.silver.rules import Rule, any_failed, failed_ids, failed_sentences
 from pipelines.silver.schema import DLQ_TABLE
 

@@ -12,12 +12,12 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Outcome, Paths, parse_day, reconcile
-from pipelines.common import delta
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.settings import Settings, load_settings
 from pipelines.gold.publish import merge_daily, merge_hourly
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.runtime import delta
 from pipelines.silver.schema import silver_table
 
 if TYPE_CHECKING:

@@ -31,16 +31,16 @@ from pipelines.archive.hot import HotTable
 from pipelines.archive.restoring import due_units, expire
 from pipelines.archive.units import Archive, Survey
 from pipelines.bronze.gaps import Gap, find_gaps
-from pipelines.common import failpoints
-from pipelines.common.errors import DataLossError, UsageError
-from pipelines.common.kafka import TopicState
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import BRONZE
+from pipelines.lake import failpoints
+from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.tables import BRONZE
 from tests.far_times import FAR_TIMES, add_far_record
 
 Row = dict[str, Any]
-PROJECT = Path(__file__).resolve().parents[2]
 TOPIC = "api-usage-events"
 D1, D2, D3 = (datetime(2026, 1, day, 23, 59, tzinfo=UTC) for day in (28, 29, 30))
 BEFORE = ("--before", "2026-01-30")

@@ -13,7 +13,7 @@ import pytest
 
 from batch import reconcile_gold
 from batch.reconcile_gold import EXIT_WAS_OFF, Outcome, parse_day, reconcile
-from pipelines.common.errors import EXIT_USAGE, UsageError
+from pipelines.lake.errors import EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
     from tests.batch.conftest import Books

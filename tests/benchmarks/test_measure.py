@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import Measured
-from pipelines.common.errors import LakehouseError
+from pipelines.lake.errors import LakehouseError
 
 BURN = "import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end: pass\n"
 ORPHAN = """

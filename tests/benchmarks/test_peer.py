@@ -18,10 +18,10 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import produce_events
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.settings import load_settings
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
 
-PROJECT = Path(__file__).resolve().parents[2]
 COUNT = 3000
 COLUMNS = (
     "event_id, customer_id, api_key_id, endpoint, method, status_code, response_time_ms, request_bytes, response_bytes, region"

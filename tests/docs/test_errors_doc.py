@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.common import errors
-from pipelines.common.errors import LakehouseError, StoppedError, TransientError, UsageError
+from pipelines.lake import errors
+from pipelines.lake.errors import LakehouseError, StoppedError, TransientError, UsageError
+from pipelines.lake.resources import PROJECT
 from tests.playbooks.pages import FOLDER
 
-PROJECT = Path(__file__).resolve().parents[2]
 LAPTOP = PROJECT / "lakehouse" / "local"
 """The embedded broker and the demo: their sentences name the log file, no operator meets them."""
-_FOR_DEVELOPERS = {"pipelines/common/failpoints.py", "lakehouse/checks.py"}
+_FOR_DEVELOPERS = {"pipelines/lake/failpoints.py", "lakehouse/checks.py"}
 
 
 def _kinds(kind: type[LakehouseError] = LakehouseError) -> Iterator[type[LakehouseError]]:
@@ -71,7 +71,7 @@ def test_usual_pages_are_there() -> None:
 def test_page_is_read_off_the_sentence_wherever_it_went() -> None:
     error = TransientError("Nobody answers; see playbooks/kafka-outage.md.")
     assert error.playbook == "kafka-outage"
-    through_java = errors.own_error(f"py4j.Py4JException: x\npipelines.common.errors.TransientError: {error}\n\tat java")
+    through_java = errors.own_error(f"py4j.Py4JException: x\npipelines.lake.errors.TransientError: {error}\n\tat java")
     assert through_java is not None
     assert through_java.playbook == "kafka-outage"
     assert errors.BreakerOpenError("Open.").playbook == "poison-flood"

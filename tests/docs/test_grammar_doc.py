@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from pipelines.lake.resources import PROJECT
 from pipelines.silver.rules import BOUNDS, MALFORMED
 
-PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs/grammar.md").read_text(encoding="utf-8")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lakehouse.cli import _COMMANDS
+from pipelines.lake.resources import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("playbooks/*.md"), *PROJECT.glob("sql/*.md")]
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
 from lakehouse.checkpoints import findings
 from lakehouse.checks import load_checks
-from pipelines.common import families, playbooks
+from pipelines.lake import families, playbooks
+from pipelines.lake.resources import PROJECT
 from tests.playbooks.commands import commands_of, complaint
 from tests.playbooks.pages import FOLDER, NOT_PLAYBOOKS, SECTIONS, Page, all_pages
 
-PROJECT = Path(__file__).resolve().parents[2]
 PAGES = all_pages()
 NAMES = {page.name for page in PAGES}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from pipelines.lake.resources import PROJECT
+
 RULE_ID = re.compile(r"SLV-\d{3}")
 
 

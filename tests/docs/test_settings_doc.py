@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lakehouse.docs_settings import PAGE, settings_page
-from pipelines.common.settings import Settings
+from pipelines.lake.settings import Settings
 
 
 def test_page_is_what_the_schema_gives() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lakehouse.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
 from pipelines.archive import records
-from pipelines.common.ledger import SCHEMA
-from pipelines.common.tables import ALL_TABLES
+from pipelines.lake.ledger.ledger import SCHEMA
+from pipelines.lake.tables import ALL_TABLES
 from pipelines.silver import breaker_store
 
 TYPES = {"string": "string", "int64": "bigint", "double": "double", "timestamp[us, tz=UTC]": "timestamp"}

@@ -13,9 +13,10 @@ from pyspark.sql import SparkSession
 from lakehouse.cli import main
 from lakehouse.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
-from pipelines.common import jobs, leases
-from pipelines.common.tables import ALL_TABLES, TableName
 from pipelines.gold import gold_aggregation
+from pipelines.lake.lease import leases
+from pipelines.lake.tables import ALL_TABLES, TableName
+from pipelines.runtime import jobs
 from pipelines.silver import silver_processing
 from tests.faults.conftest import LakeCase
 from tests.faults.driver import Driver, last_batch

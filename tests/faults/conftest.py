@@ -22,12 +22,12 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.verify.runner import VerifyOptions, verify
-from pipelines.common import jobs
-from pipelines.common.failpoints import VARIABLE
-from pipelines.common.jobs import AVAILABLE_NOW
-from pipelines.common.settings import Settings, load_settings
+from pipelines.lake.failpoints import VARIABLE
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.runtime import jobs
+from pipelines.runtime.jobs import AVAILABLE_NOW
 
-PROJECT = Path(__file__).resolve().parents[2]
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
 PATIENCE = 4 if os.environ.get("SPARK_SUBMIT_OPTS") else 1
 """How many times as long to wait with the quick JVM, where tests run beside each other and no times are taken."""

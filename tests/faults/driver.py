@@ -15,11 +15,12 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from pipelines.common import kafka
-from pipelines.common.failpoints import POINTS, VARIABLE
-from pipelines.common.ledger import Ledger
-from pipelines.common.tables import SILVER, TableName
-from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
+from pipelines.lake import kafka
+from pipelines.lake.failpoints import POINTS, VARIABLE
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import SILVER, TableName
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, LakeCase
 
 JOBS = ("bronze", "silver", "gold")
 PER_ROUND = 900

@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from lakehouse.local.kafka_admin import admin_client, cluster_metadata
-from lakehouse.local.kafka_node import DEFAULT_JARS, HOST, KafkaNode, Ports, choose_ports, java
+from lakehouse.local.kafka_node import HOST, KafkaNode, Ports, choose_ports, java
 from lakehouse.local.kafka_process import SupervisedProcess
-from pipelines.common.errors import TransientError
+from pipelines.lake.errors import TransientError
+from pipelines.lake.resources import BROKER_JARS
 
 _CLUSTER_ID = "dXNhZ2UtbGFrZWhvdXNlMQ"
 _THREE = """
@@ -68,7 +69,7 @@ class Cluster:
         self._processes.pop(number).kill()
 
     def _node(self, number: int) -> KafkaNode:
-        return KafkaNode(self.folder / f"node-{number}", DEFAULT_JARS, 256)
+        return KafkaNode(self.folder / f"node-{number}", BROKER_JARS, 256)
 
     def _prepare(self, number: int) -> None:
         node = self._node(number)
@@ -84,7 +85,7 @@ class Cluster:
         node.config.write_text(node.config.read_text(encoding="utf-8") + more, encoding="utf-8")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", str(node.config)]
         quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
-        subprocess.run([java(), *quick, "-cp", f"{DEFAULT_JARS}/*", *tool], check=True, capture_output=True, timeout=120)
+        subprocess.run([java(), *quick, "-cp", f"{BROKER_JARS}/*", *tool], check=True, capture_output=True, timeout=120)
 
     def _await_all(self, seconds: float = 90) -> None:
         where = ",".join(f"{HOST}:{ports.broker}" for ports in self.ports.values())

@@ -22,11 +22,12 @@ from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import ProduceSummary, produce_events
 from lakehouse.streams import STREAMS, run_live
-from pipelines.common.errors import LakehouseError
-from pipelines.common.ledger import Ledger
-from pipelines.common.settings import Settings
-from pipelines.common.tables import SILVER
-from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import SILVER
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, LakeCase
 
 _DATA = ("WRITE", "MERGE", "UPDATE", "DELETE")
 """Operations that change rows, as a table's history names them."""

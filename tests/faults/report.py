@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.lake.resources import PROJECT
 from tests.faults.catalogue import FAULTS
 
-PROJECT = Path(__file__).resolve().parents[2]
 PAGE = PROJECT / "docs" / "reliability.md"
 RESULTS = PAGE.with_suffix("")
 KINDS = ("case", "mutant", "control")

@@ -15,8 +15,9 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, SILVER, TableName
-from tests.faults.conftest import PROJECT, LakeCase
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, SILVER, TableName
+from tests.faults.conftest import LakeCase
 
 ACCESS_LOG = PROJECT.parent / "shared" / "data" / "access.log.gz"
 

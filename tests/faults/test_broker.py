@@ -20,9 +20,9 @@ from pyspark.sql import SparkSession
 from lakehouse.local.kafka_admin import admin_client
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.streams import run_to_end
-from pipelines.common.errors import EXIT_FAILURE, StreamFailedError
-from pipelines.common.kafka import wait_for_topic
-from pipelines.common.tables import BRONZE
+from pipelines.lake.errors import EXIT_FAILURE, StreamFailedError
+from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.tables import BRONZE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence
 from tests.faults.live import Child, await_no_lag, in_batch, load, produce, read_so_far, until, up

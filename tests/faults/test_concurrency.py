@@ -24,10 +24,10 @@ from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.errors import StreamFailedError
-from pipelines.common.ledger import Ledger
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.errors import StreamFailedError
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from tests.faults.conftest import DAY, PATIENCE, LakeCase, make_case
 from tests.faults.evidence import Evidence
 from tests.faults.live import Driver, await_no_lag, load, produce, read_so_far, rows_of

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.errors import EXIT_FAILURE
+from pipelines.lake.errors import EXIT_FAILURE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.disks import Disk
 from tests.faults.evidence import Evidence

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.common import kafka
-from pipelines.common.leases import leases_held
-from pipelines.common.ledger import Ledger
-from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
-from tests.faults.conftest import COMMAND, PATIENCE, PROJECT, make_case
+from pipelines.lake import kafka
+from pipelines.lake.lease.leases import leases_held
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
+from tests.faults.conftest import COMMAND, PATIENCE, make_case
 from tests.faults.driver import JOBS, Driver, whole_parquet_files
 from tests.faults.evidence import Evidence
 

@@ -14,8 +14,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.streams import STREAMS, run_to_end
 from pipelines.bronze.sink import BronzeSink
-from pipelines.common import delta, kafka
-from pipelines.common.settings import Settings
+from pipelines.lake import kafka
+from pipelines.lake.settings import Settings
+from pipelines.runtime import delta
 from tests.faults.conftest import LakeCase
 from tests.faults.driver import last_batch
 from tests.faults.evidence import Evidence

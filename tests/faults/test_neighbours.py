@@ -11,8 +11,8 @@ import pytest
 from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 
-from pipelines.common import jobs
-from pipelines.common.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.runtime import jobs
 from tests import neighbours
 from tests.faults.at_rest import Lake
 from tests.faults.conftest import PATIENCE

@@ -17,8 +17,8 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_node import choose_ports
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.kafka import wait_for_topic
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.tables import BRONZE, SILVER
 from tests.faults.by_hand import Place, note, producer_of, put, valid
 from tests.faults.conftest import DAY, LakeCase, make_case
 from tests.faults.evidence import Evidence

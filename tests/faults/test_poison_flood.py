@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.streams import run_live, run_to_end
-from pipelines.common.ledger import Ledger
-from pipelines.common.settings import BreakerSettings
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.settings import BreakerSettings
 from pipelines.silver.breaker_store import BreakerStore
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence

@@ -19,11 +19,13 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
 from pipelines.bronze import bronze_ingestion
-from pipelines.common import jobs, kafka
-from pipelines.common.errors import EXIT_INTERRUPTED, DataLossError
-from pipelines.common.replay import Plan
-from pipelines.common.tables import BRONZE, KNOWN_GAPS
-from tests.faults.conftest import COMMAND, DAY, PATIENCE, PROJECT, LakeCase
+from pipelines.lake import kafka
+from pipelines.lake.errors import EXIT_INTERRUPTED, DataLossError
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import BRONZE, KNOWN_GAPS
+from pipelines.runtime import jobs
+from pipelines.runtime.replay import Plan
+from tests.faults.conftest import COMMAND, DAY, PATIENCE, LakeCase
 from tests.transactions import end_transaction
 
 

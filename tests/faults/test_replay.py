@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.silver import sink
 from pipelines.silver.fates import BatchSurvivors, Copies, Facts
 from pipelines.silver.lookup import SilverLookup

@@ -20,12 +20,14 @@ from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
-from pipelines.common import jobs, kafka
-from pipelines.common.ledger import Ledger
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
 from pipelines.gold import gold_aggregation
+from pipelines.lake import kafka
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.runtime import jobs
 from pipelines.silver import replay as silver_replay
-from tests.faults.conftest import DAY, PROJECT, LakeCase
+from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence
 
 REPLAYS = 100

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from lakehouse.local.demo_figures import read_conservation
-from pipelines.common.ledger import Ledger
+from pipelines.lake.ledger.ledger import Ledger
 from tests.faults.conftest import DAY, PATIENCE, LakeCase
 from tests.faults.evidence import Evidence
 from tests.faults.live import load, until, up

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.common.ledger import Ledger
-from pipelines.common.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.faults.at_rest import JOBS, UNREAD, Lake
 from tests.faults.conftest import PATIENCE
 from tests.faults.driver import Driver

@@ -27,11 +27,13 @@ from batch.reconcile_gold import Paths, reconcile
 from lakehouse.checkpoints.copying import write_copy
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.rewind import plan_rewind
-from pipelines.common import failpoints, jobs, leases
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake import failpoints
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.lease import leases
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.runtime import jobs
 from pipelines.silver import replay as silver_replay
-from tests.faults.conftest import PROJECT
 from tests.pipelines.conftest import T0, Lake, Row, event, record
 
 EXAMPLES, STEPS = 8, 10

@@ -17,10 +17,10 @@ from lakehouse.checks import check_parameters, choose_checks, load_checks, run_c
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common.delta import register_tables
-from pipelines.common.errors import DataLossError
-from pipelines.common.kafka import wait_for_topic
-from pipelines.common.tables import BRONZE
+from pipelines.lake.errors import DataLossError
+from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.tables import BRONZE
+from pipelines.runtime.delta import register_tables
 from tests.faults.by_hand import Place, Record, note, producer_of, put, send, valid
 from tests.faults.conftest import DAY, LakeCase, make_case
 from tests.faults.evidence import Evidence

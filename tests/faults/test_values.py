@@ -22,7 +22,7 @@ from lakehouse.rebuild_plan import plan_rebuild
 from lakehouse.streams import run_to_end
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
-from pipelines.common.tables import LEDGER, TableName
+from pipelines.lake.tables import LEDGER, TableName
 from tests.faults.by_hand import send
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 from tests.conftest import INTERPRETED
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-PROJECT = Path(__file__).resolve().parents[2]
 TOPIC = "api-usage-events"
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 Row = dict[str, Any]
@@ -416,7 +416,7 @@ def session(spark: SparkSession) -> Iterator[SparkSession]:
 @pytest.fixture
 def tables(session: SparkSession) -> Iterator[Callable[[HandLake, Collection[str]], None]]:
     """Makes a lake's tables (those named; none: all) known to the session by name until the test ends."""
-    from pipelines.common.delta import register_tables  # noqa: PLC0415
+    from pipelines.runtime.delta import register_tables  # noqa: PLC0415
 
     def forget() -> None:
         for layer in ("bronze", "silver", "gold", "ops"):

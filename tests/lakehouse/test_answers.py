@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lakehouse.local.kafka_admin import ensure_topic
+from pipelines.lake.resources import PROJECT
 from tests.lakehouse.checkpoints.conftest import CheckpointLake
 
-PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 2.0
 LOOP_SECONDS = 0.3
 """CPU time of the loop in `_slowness` on a slow machine, on which the limit holds."""

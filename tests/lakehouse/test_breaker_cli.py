@@ -12,7 +12,7 @@ import pytest
 
 from lakehouse.cli import main
 from lakehouse.status import read_status
-from pipelines.common.tables import LEDGER
+from pipelines.lake.tables import LEDGER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
 from tests.lakehouse.conftest import T0, Answers, batch

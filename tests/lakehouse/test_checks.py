@@ -20,9 +20,9 @@ from lakehouse.checks import CheckResult, check_parameters, choose_checks, load_
 from lakehouse.cli import main
 from pipelines.archive.records import SCHEMA as ARCHIVE_SCHEMA
 from pipelines.bronze.gaps import SCHEMA as GAPS_SCHEMA
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.session import JARS
-from pipelines.common.tables import (
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.resources import PROJECT, SPARK_JARS
+from pipelines.lake.tables import (
     ADJUSTMENTS,
     BRONZE,
     BRONZE_ARCHIVE,
@@ -35,7 +35,6 @@ from pipelines.common.tables import (
     SILVER,
 )
 
-PROJECT = Path(__file__).resolve().parents[2]
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 TOPIC = "api-usage-events"
 Mutation = Callable[[Any], None]
@@ -470,7 +469,7 @@ def test_the_same_files_run_with_plain_spark_sql(hand_lake: Any) -> None:
     script.write_text("\n".join(marks))
     command = [
         str(Path(sys.executable).parent / "spark-sql"),
-        *("--master", "local[1]", "--driver-class-path", f"{JARS}/*"),
+        *("--master", "local[1]", "--driver-class-path", f"{SPARK_JARS}/*"),
         *("--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension"),
         *("--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"),
         *("--conf", "spark.sql.catalogImplementation=in-memory", "--conf", f"spark.sql.warehouse.dir={hand_lake.folder}/wh"),

@@ -18,9 +18,9 @@ from py4j.protocol import Py4JJavaError, Py4JNetworkError
 from pyspark.errors import StreamingQueryException
 
 from lakehouse import cli
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.tables import DLQ
-from pipelines.common.traces import keep_traces_in
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.tables import DLQ
+from pipelines.lake.traces import keep_traces_in
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lakehouse.cli import main
+from pipelines.lake.resources import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 FIRST: dict[str, Any] = json.loads((PROJECT / "conf/schemas/api_usage_events/1.0.json").read_text(encoding="utf-8"))
 CACHED = {"name": "cached", "type": "boolean", "required": False, "doc": "Served from a cache."}
 

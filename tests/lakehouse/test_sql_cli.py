@@ -17,10 +17,10 @@ from pyspark.sql import Row, SparkSession
 from lakehouse.cli import main
 from lakehouse.sql_cli import StatementError, run_statement
 from lakehouse.sql_values import show_auto, show_csv, show_json, show_table, show_vertical
+from pipelines.lake.resources import PROJECT
 from tests.playbooks.commands import commands_of
 from tests.playbooks.pages import all_pages
 
-PROJECT = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
 
 

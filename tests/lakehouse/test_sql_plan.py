@@ -14,9 +14,9 @@ from lakehouse.sql_cli import StatementError, run_statement
 from lakehouse.sql_plan import READING_OPTIONS, forbid_foreign_code, leases_for, parse, tables_written, what_it_writes
 from lakehouse.sql_values import show_csv
 from lakehouse.sql_write import NotConfirmedError, ReadOnlyError, Writer
-from pipelines.common.errors import LeaseHeldError
-from pipelines.common.leases import lease_of, leases_held
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, KNOWN_GAPS, LEDGER, SILVER
+from pipelines.lake.errors import LeaseHeldError
+from pipelines.lake.lease.leases import lease_of, leases_held
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, KNOWN_GAPS, LEDGER, SILVER
 
 S, D = "silver.api_usage_events", "gold.api_usage_daily"
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.common.tables import SILVER
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import SILVER
 
-PROJECT = Path(__file__).resolve().parents[2]
 LONG = "SELECT count(*) FROM range(2000000000000) WHERE hash(id) = 1;"
 """Half an hour on two cores."""
 

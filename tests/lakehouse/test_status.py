@@ -22,9 +22,9 @@ from deltalake import write_deltalake
 
 from lakehouse.cli import main
 from lakehouse.status import read_status
-from pipelines.common.errors import UsageError
-from pipelines.common.leases import lease_of
-from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
 from tests.lakehouse.conftest import Answers

@@ -17,11 +17,11 @@ from pyspark.sql.streaming import StreamingQuery
 
 from lakehouse import streams
 from lakehouse.streams import run_live, run_to_end
-from pipelines.common import jobs
-from pipelines.common.checkpoints import open_checkpoint
-from pipelines.common.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
-from pipelines.common.failures import NAME
-from pipelines.common.settings import Settings, load_settings
+from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.runtime import jobs
+from pipelines.runtime.checkpoints import open_checkpoint
+from pipelines.runtime.failures import NAME
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
 

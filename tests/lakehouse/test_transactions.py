@@ -18,10 +18,10 @@ from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.streams import QUIET
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.status import read_status
-from pipelines.common.kafka import wait_for_topic
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.tables import BRONZE, SILVER
 from tests.transactions import end_transaction
 
 COMMITTED, OPEN = 3, 2

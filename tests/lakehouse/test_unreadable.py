@@ -15,15 +15,15 @@ import pytest
 from deltalake import DeltaTable
 
 from batch import archive_bronze
-from pipelines.common.leases import lease_of
-from pipelines.common.tables import ADJUSTMENTS, BRONZE, BRONZE_ARCHIVE, CIRCUIT_BREAKER, DLQ, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import ADJUSTMENTS, BRONZE, BRONZE_ARCHIVE, CIRCUIT_BREAKER, DLQ, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
 from tests.faults.evidence import Evidence
 from tests.lakehouse.checkpoints.conftest import CheckpointLake
 from tests.without_rights import command
 
-PROJECT = Path(__file__).resolve().parents[2]
 TOPIC = "api-usage-events"
 NOTHING, NO_SEARCH, NO_LIST = 0o000, 0o600, 0o300
 

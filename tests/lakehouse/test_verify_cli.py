@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lakehouse.cli import main
-from pipelines.common.tables import SILVER
+from pipelines.lake.tables import SILVER
 
 
 def _config(lake: Any) -> str:

@@ -14,12 +14,12 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
-from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, TableName
 from pipelines.gold import gold_aggregation
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, TableName
 from pipelines.silver import silver_processing
 
-PROJECT = Path(__file__).resolve().parents[2]
 TOPIC = "api-usage-events"
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 Row = dict[str, Any]

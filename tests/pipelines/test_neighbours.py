@@ -22,9 +22,9 @@ from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
 from lakehouse.rollback import roll_back
 from lakehouse.rollback_plan import plan_rollback
-from pipelines.common.contract_start import cause_in_tables
-from pipelines.common.errors import ContractError, DataLossError
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.errors import ContractError, DataLossError
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.runtime.contract_start import cause_in_tables
 from tests.neighbours import STREAMED, Act, break_checkpoint, break_checksum, commit, compact, vacuum, vacuum_all
 from tests.pipelines.conftest import Lake, event, record
 from tests.rebuilds import rebuild_and_swap

@@ -21,8 +21,8 @@ from lakehouse import cli
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.older_lake import make_older
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from lakehouse.rebuild import Difference, build, compare, remove
 from lakehouse.rebuild_cli import show_result
 from lakehouse.rebuild_plan import plan_rebuild
 from lakehouse.rebuild_swap import Swapped, swap
-from pipelines.common.errors import UsageError
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.errors import UsageError
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from tests.failing import dies_at
 
 if TYPE_CHECKING:

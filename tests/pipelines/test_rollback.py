@@ -17,13 +17,13 @@ from batch.dlq_retention import strip_closed
 from lakehouse.cli import main
 from lakehouse.rollback import roll_back
 from lakehouse.rollback_plan import bronze_start, plan_rollback
-from pipelines.common import delta
-from pipelines.common.checkpoints import Checkpoint, open_checkpoint
-from pipelines.common.errors import CheckpointError, UsageError
-from pipelines.common.leases import Lease
-from pipelines.common.ledger import BatchRow, Ledger, subtract
-from pipelines.common.restores import refuse_restored
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.errors import CheckpointError, UsageError
+from pipelines.lake.lease.leases import Lease
+from pipelines.lake.ledger.ledger import BatchRow, Ledger, subtract
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.runtime import delta
+from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
+from pipelines.runtime.restores import refuse_restored
 from pipelines.silver import silver_processing
 from tests.failing import dies_at
 

@@ -23,11 +23,13 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.streams import STREAMS, run_to_end
-from pipelines.common import kafka, leases
-from pipelines.common.ledger import Ledger
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import BRONZE, SILVER, TableName
-from tests.faults.conftest import DAY, PROJECT, LakeCase, fault_seed, lake_case
+from pipelines.lake import kafka
+from pipelines.lake.lease import leases
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import BRONZE, SILVER, TableName
+from tests.faults.conftest import DAY, LakeCase, fault_seed, lake_case
 from tests.playbooks.pages import read_page
 from tests.playbooks.runner import Followed, follow
 

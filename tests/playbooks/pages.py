@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+from pipelines.lake.resources import PROJECT
+
 FOLDER = PROJECT / "playbooks"
 SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "Verify")
 FRONT = ""

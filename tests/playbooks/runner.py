@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.playbooks.pages import PROJECT, Block, Page
+from pipelines.lake.resources import PROJECT
+from tests.playbooks.pages import Block, Page
 
 TIMEOUT = 600
 """Seconds that one block may take."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.playbooks.pages import PROJECT, Page
+from pipelines.lake.resources import PROJECT
+from tests.playbooks.pages import Page
 from tests.playbooks.runner import follow, run_shell
 
 TRANSCRIPTS = PROJECT / "build" / "operator"

@@ -20,9 +20,9 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from pipelines.common import session
-from pipelines.common.errors import LakehouseError
-from pipelines.common.tables import BRONZE, GOLD_HOURLY, SILVER
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.tables import BRONZE, GOLD_HOURLY, SILVER
+from pipelines.runtime import session
 from pipelines.silver import sink
 from tests.playbooks.causes import TABLE, Case, Copy, case_with_rows, children, named
 from tests.playbooks.pages import FOLDER
@@ -165,7 +165,7 @@ def test_feature_that_nobody_here_understands(case: Case) -> None:
 
 
 def test_jars_are_missing(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "JARS", tmp_path / "none")
+    monkeypatch.setattr(session, "SPARK_JARS", tmp_path / "none")
     with pytest.raises(LakehouseError) as caught:
         session.build_session(case.lake.settings, "test")
 
@@ -201,7 +201,7 @@ def test_files_of_another_user(case: Case) -> None:
     log.chmod(0o700)
     script = (
         "import os, deltalake\n"
-        "from pipelines.common.jobs import named_error\n"
+        "from pipelines.runtime.jobs import named_error\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         f"try:\n    deltalake.DeltaTable({case.lake.path(SILVER)!r})\n"
         "except Exception as error:\n    print(named_error(error).playbook, named_error(error))\n"

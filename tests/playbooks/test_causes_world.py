@@ -25,17 +25,18 @@ from lakehouse.doctor.diagnosis import diagnose
 from lakehouse.doctor.reading import read_facts
 from lakehouse.local.kafka_admin import admin_client, ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.common import jobs, kafka
-from pipelines.common.errors import EXIT_HELD, EXIT_USAGE, LakehouseError, SettingsError
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import DLQ, KNOWN_GAPS, SILVER
+from pipelines.lake import kafka
+from pipelines.lake.errors import EXIT_HELD, EXIT_USAGE, LakehouseError, SettingsError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import DLQ, KNOWN_GAPS, SILVER
+from pipelines.runtime import jobs
 from pipelines.silver import silver_processing
 from tests.faults.disks import Disk
 from tests.pipelines.conftest import event, record
 from tests.playbooks.causes import Case, Copy, case_with_rows, case_with_topic, children, named
-from tests.playbooks.pages import PROJECT
 from tests.playbooks.runner import run_shell
 
 _ADDED = {"name": "cached", "type": "string", "required": False, "doc": "Whether a cache answered."}
@@ -133,7 +134,7 @@ def _until(is_so: Callable[[], bool], other: subprocess.Popen[bytes], said: Path
 
 _HOLD = """
 import sys, time
-from pipelines.common.leases import take_checkpoint
+from pipelines.lake.lease.leases import take_checkpoint
 take_checkpoint(sys.argv[1], job="silver", run="other")
 print("taken", flush=True)
 time.sleep(600)

@@ -22,11 +22,13 @@ from lakehouse.local.event_plan import Mix
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.bronze import bronze_ingestion
-from pipelines.common import jobs, kafka
-from pipelines.common.errors import BreakerOpenError, LakehouseError, StreamFailedError
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import BRONZE, DLQ, KNOWN_GAPS
-from tests.faults.conftest import DAY, PROJECT, LakeCase
+from pipelines.lake import kafka
+from pipelines.lake.errors import BreakerOpenError, LakehouseError, StreamFailedError
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import BRONZE, DLQ, KNOWN_GAPS
+from pipelines.runtime import jobs
+from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence
 from tests.playbooks.conftest import EVENTS, Patient
 

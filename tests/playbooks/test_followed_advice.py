@@ -12,9 +12,9 @@ import pytest
 from deltalake import DeltaTable
 
 from lakehouse.local.event_plan import Mix
-from pipelines.common.failpoints import VARIABLE
-from pipelines.common.tables import GOLD_HOURLY, SILVER
-from tests.faults.conftest import PROJECT
+from pipelines.lake.failpoints import VARIABLE
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import GOLD_HOURLY, SILVER
 from tests.playbooks.conftest import Patient
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.faults, pytest.mark.timeout(1200)]

@@ -14,8 +14,8 @@ from batch import archive_bronze
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
 from lakehouse.rebuild_plan import plan_rebuild
-from pipelines.common.errors import ContractError, LakehouseError, UsageError
-from pipelines.common.tables import ADJUSTMENTS, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.lake.errors import ContractError, LakehouseError, UsageError
+from pipelines.lake.tables import ADJUSTMENTS, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.faults.conftest import DAY
 from tests.faults.evidence import Evidence
 from tests.playbooks.conftest import EVENTS, Patient, restore_by_hand

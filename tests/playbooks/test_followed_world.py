@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakehouse.local.event_plan import Mix
-from pipelines.common.tables import SILVER
+from pipelines.lake.tables import SILVER
 from tests.faults.conftest import DAY
 from tests.faults.evidence import Evidence
 from tests.pipelines.conftest import event

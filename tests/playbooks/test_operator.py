@@ -13,9 +13,10 @@ import pytest
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
 from pipelines.bronze import bronze_ingestion
-from pipelines.common import jobs, kafka
-from pipelines.common.errors import BreakerOpenError
-from pipelines.common.tables import SILVER
+from pipelines.lake import kafka
+from pipelines.lake.errors import BreakerOpenError
+from pipelines.lake.tables import SILVER
+from pipelines.runtime import jobs
 from tests.faults.conftest import DAY
 from tests.playbooks.conftest import Patient, restore_by_hand
 from tests.playbooks.pages import read_page

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.lake.resources import PROJECT
 from tests.playbooks import pages
 from tests.playbooks.commands import commands_of, complaint
 from tests.playbooks.pages import Page, read_page
@@ -52,7 +53,7 @@ def test_blocks_run_as_written_with_the_variables_given(tmp_path: Path, monkeypa
     followed = follow(page, {"NAME": "you"})
 
     assert "hello you" in followed.output
-    assert str(pages.PROJECT) in followed.output
+    assert str(PROJECT) in followed.output
     assert followed.recovery == followed.diagnosis + followed.mitigation
 
 

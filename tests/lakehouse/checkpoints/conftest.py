@@ -23,11 +23,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from lakehouse.checkpoints.topic import ask_kafka
-from pipelines.common.contract import CONTRACTS
-from pipelines.common.errors import LakehouseError
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.settings import Settings, load_settings
-from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.contract.contract import CONTRACTS
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
 TOPIC_ID = "topic-id-of-the-lake"
 GENERATION = "0123456789ab"

@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakehouse.cli import main
-from pipelines.common.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
+from pipelines.lake.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
 from tests.lakehouse.conftest import Answers
 
 

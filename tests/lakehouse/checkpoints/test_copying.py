@@ -12,9 +12,9 @@ from lakehouse.checkpoints.copying import plan_copy, write_copy
 from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.verify import verify_checkpoint
-from pipelines.common.errors import CheckpointError, LakehouseError
-from pipelines.common.failures import NAME
-from pipelines.common.tables import BRONZE
+from pipelines.lake.errors import CheckpointError, LakehouseError
+from pipelines.lake.tables import BRONZE
+from pipelines.runtime.failures import NAME
 
 
 def contents(folder: Folder) -> dict[str, bytes]:

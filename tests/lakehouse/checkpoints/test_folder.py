@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from lakehouse.checkpoints.folder import Folder, open_folder, read_all
-from pipelines.common.errors import LakehouseError, UsageError
+from pipelines.lake.errors import LakehouseError, UsageError
 
 
 @pytest.fixture(params=["local", "file-uri", "s3", "s3a"])

@@ -14,9 +14,9 @@ from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import CheckpointState, Marker, read_checkpoint
 from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
-from pipelines.common import checkpoints
-from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.errors import CheckpointError
+from pipelines.lake.errors import CheckpointError
+from pipelines.runtime import checkpoints
+from pipelines.runtime.checkpoints import Checkpoint
 
 
 def read(path: Path) -> CheckpointState:

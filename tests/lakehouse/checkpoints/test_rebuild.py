@@ -12,8 +12,8 @@ from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import Marker
 from lakehouse.checkpoints.rebuild import RebuildPlan, plan_rebuild, write_rebuild
 from lakehouse.checkpoints.starting import subtract
-from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
-from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
+from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 from tests.lakehouse.checkpoints.conftest import GENERATION
 
 

@@ -12,8 +12,8 @@ from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.rewind import RewindPlan, plan_rewind
 from lakehouse.checkpoints.verify import verify_checkpoint
-from pipelines.common.errors import CheckpointError, DataLossError, TransientError, UsageError
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
+from pipelines.lake.tables import BRONZE, SILVER
 
 _ENDS = [{0: 2}, {0: 4, 1: 1}, {0: 4, 1: 3}, {0: 6, 1: 3}]
 

@@ -12,7 +12,7 @@ import pytest
 
 from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.verify import Verdict, verify_checkpoint
-from pipelines.common.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 
 
 def verify(lake: Any, path: Path) -> Verdict:

@@ -17,9 +17,9 @@ from lakehouse.checkpoints.rewind import plan_rewind
 from lakehouse.checkpoints.verify import verify_checkpoint
 from pipelines.bronze import bronze_ingestion
 from pipelines.bronze.gaps import RETENTION, Gap, record_gaps
-from pipelines.common.errors import CheckpointError, DataLossError
-from pipelines.common.ledger import Ledger
-from pipelines.common.tables import BRONZE, LEDGER
+from pipelines.lake.errors import CheckpointError, DataLossError
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.tables import BRONZE, LEDGER
 
 
 def ingest(spark: SparkSession, lake: Any, folder: Folder, starting: str | None = None) -> None:

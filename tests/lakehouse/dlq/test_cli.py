@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from batch import dlq_retention
 from lakehouse.cli import main
 from lakehouse.doctor.reading_letters import read_letter_facts
-from pipelines.common.tables import BRONZE, DLQ
+from pipelines.lake.tables import BRONZE, DLQ
 from tests.far_times import FAR_TIMES, add_far_record
 from tests.lakehouse.conftest import Answers
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lakehouse.dlq.filters import LetterFilter, read_filter, read_place
-from pipelines.common.errors import UsageError
+from pipelines.lake.errors import UsageError
 
 
 def test_ranges_and_single_values_are_read() -> None:

@@ -13,10 +13,10 @@ from lakehouse.checkpoints.ledger_rows import LedgerRow
 from lakehouse.doctor.commands import Commands
 from lakehouse.doctor.facts import Disk, Facts, HeldBy, StreamCheckpoint
 from lakehouse.status import LakeStatus, PartitionStatus, TableStatus
-from pipelines.common.kafka import TopicState
-from pipelines.common.leases import Holder
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.lease.leases import Holder
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import BRONZE, SILVER
 from tests.lakehouse.checkpoints.conftest import lake, on_topic
 
 __all__ = ["lake", "on_topic"]

@@ -10,7 +10,7 @@ from typing import Any
 from lakehouse.doctor.billing import check_billing
 from lakehouse.doctor.facts import ClosedDay, Facts
 from lakehouse.doctor.reading_bills import read_closed_days
-from pipelines.common.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
 from tests.lakehouse.conftest import T0
 
 DAY = T0.date()

@@ -13,8 +13,8 @@ from lakehouse.doctor.checkpoints import check_checkpoints
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_checkpoints import read_checkpoints
-from pipelines.common.leases import CHECKPOINT_LOCK
-from pipelines.common.tables import BRONZE, GOLD_HOURLY, SILVER
+from pipelines.lake.lease.leases import CHECKPOINT_LOCK
+from pipelines.lake.tables import BRONZE, GOLD_HOURLY, SILVER
 from tests.lakehouse.checkpoints.test_verify import three_bronze_batches, three_silver_batches
 
 

@@ -18,8 +18,8 @@ from lakehouse.doctor.facts import Facts, Letters
 from lakehouse.doctor.findings import Finding, by_severity, exit_code
 from lakehouse.doctor.reading import read_facts
 from lakehouse.status import BreakerStatus
-from pipelines.common.kafka import TopicState
-from pipelines.common.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
 from tests.lakehouse.checkpoints.test_verify import three_bronze_batches
 from tests.lakehouse.conftest import Answers
 from tests.lakehouse.doctor.conftest import NOW, TOPIC_ID, parts, row

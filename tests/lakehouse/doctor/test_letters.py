@@ -11,7 +11,7 @@ from lakehouse.doctor.facts import Facts, Letters
 from lakehouse.doctor.letters import check_letters
 from lakehouse.doctor.reading_letters import read_letter_facts
 from lakehouse.status import BreakerStatus
-from pipelines.common.tables import DLQ
+from pipelines.lake.tables import DLQ
 from tests.lakehouse.conftest import T0
 from tests.lakehouse.doctor.conftest import NOW, parts
 

@@ -17,8 +17,8 @@ from lakehouse.doctor.facts import Disk, Facts
 from lakehouse.doctor.machine import check_machine
 from lakehouse.doctor.reading import _disks
 from lakehouse.doctor.reading_checkpoints import seen_from_here
-from pipelines.common.leases import Holder
-from pipelines.common.settings import load_settings
+from pipelines.lake.lease.leases import Holder
+from pipelines.lake.settings import load_settings
 from tests.lakehouse.doctor.conftest import NOW, held, row
 
 GIB = 2**30

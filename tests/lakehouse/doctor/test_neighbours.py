@@ -23,15 +23,15 @@ from lakehouse.doctor.facts import Neighbours
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.reading import read_facts
 from lakehouse.doctor.reading_neighbours import read_neighbours
-from pipelines.common.commits import marked
-from pipelines.common.contract import ALLOWED_FEATURES, CONTRACTS, LISTED, TableFacts, differences, interval_days
-from pipelines.common.contract_facts import table_facts
-from pipelines.common.contract_sentences import sentence
-from pipelines.common.derived_files import find_damage, set_aside
-from pipelines.common.errors import LakehouseError
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.source_gaps import find_gap, find_snapshot_gap
-from pipelines.common.tables import (
+from pipelines.lake.contract.contract import ALLOWED_FEATURES, CONTRACTS, LISTED, TableFacts, differences, interval_days
+from pipelines.lake.contract.facts import table_facts
+from pipelines.lake.contract.sentences import sentence
+from pipelines.lake.delta_log.commits import marked
+from pipelines.lake.delta_log.derived_files import find_damage, set_aside
+from pipelines.lake.delta_log.source_gaps import find_gap, find_snapshot_gap
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.tables import (
     BRONZE,
     DLQ,
     GOLD_DAILY,

@@ -9,7 +9,7 @@ from lakehouse.doctor.diagnosis import diagnose
 from lakehouse.doctor.facts import Facts
 from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.source import check_source
-from pipelines.common.kafka import TopicState
+from pipelines.lake.kafka import TopicState
 from tests.lakehouse.doctor.conftest import TOPIC_ID
 
 

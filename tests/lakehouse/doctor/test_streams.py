@@ -14,7 +14,7 @@ from lakehouse.doctor.facts import Facts
 from lakehouse.doctor.pace import _half, check_pace
 from lakehouse.doctor.streams import check_streams, interval_seconds, silver_waits, streams_of
 from lakehouse.status import BreakerStatus
-from pipelines.common.tables import BRONZE, SILVER
+from pipelines.lake.tables import BRONZE, SILVER
 from tests.lakehouse.doctor.conftest import NOW, held, row
 
 

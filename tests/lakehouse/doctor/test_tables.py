@@ -10,8 +10,8 @@ from deltalake.exceptions import DeltaError
 from lakehouse.doctor.facts import THE_TABLES, Facts
 from lakehouse.doctor.tables import check_tables
 from lakehouse.status import TableStatus
-from pipelines.common.retries import page_for
-from pipelines.common.tables import BRONZE, GOLD_DAILY, SILVER
+from pipelines.lake.retries import page_for
+from pipelines.lake.tables import BRONZE, GOLD_DAILY, SILVER
 from tests.lakehouse.doctor.conftest import row
 
 

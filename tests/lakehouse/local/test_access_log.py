@@ -14,9 +14,10 @@ import pytest
 from lakehouse.local.access_log import access_log_rows, count_lines, load_pseudonym_key, pseudonym
 from lakehouse.local.event_plan import Limits
 from lakehouse.local.event_rows import EVENT_COLUMNS, Rows
-from pipelines.common.errors import UsageError
+from pipelines.lake.errors import UsageError
+from pipelines.lake.resources import PROJECT
 
-REAL_LOG = Path(__file__).resolve().parents[4] / "shared" / "data" / "access.log.gz"
+REAL_LOG = PROJECT.parent / "shared" / "data" / "access.log.gz"
 KEY = b"secret"
 NOW_MS = 1_800_000_000_000
 AGENT = '"https://example.org/?q=1" "Mozilla/5.0 (X11; \\"odd\\" quotes)"'

@@ -23,11 +23,11 @@ from lakehouse.local.demo_figures import Conservation
 from lakehouse.local.demo_folder import DemoFolder
 from lakehouse.local.demo_screen import Screen
 from lakehouse.local.kafka_state import kafka_folder, running_broker
-from pipelines.common.errors import UsageError
-from pipelines.common.settings import LakeSettings, Settings, load_settings
+from pipelines.lake.errors import UsageError
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import LakeSettings, Settings, load_settings
 from tests.signals import signals_of_a_terminal
 
-PROJECT = Path(__file__).resolve().parents[3]
 EVENTS = 3000
 
 

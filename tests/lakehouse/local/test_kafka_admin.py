@@ -8,7 +8,7 @@ from confluent_kafka.admin import ConfigResource, ResourceType
 
 from lakehouse.local.kafka_admin import admin_client, ensure_topic, topic_offsets
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.lake.errors import TransientError, UsageError
 
 
 def test_topic_is_made_once_and_kept_for_ever(broker: EmbeddedBroker) -> None:

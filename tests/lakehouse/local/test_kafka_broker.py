@@ -20,7 +20,7 @@ from lakehouse.local.kafka_admin import ensure_topic, topic_offsets
 from lakehouse.local.kafka_broker import BrokerRunningError, EmbeddedBroker, use_broker
 from lakehouse.local.kafka_process import command_line_of
 from lakehouse.local.kafka_state import BrokerState, running_broker, state_file, write_state
-from pipelines.common.errors import TransientError, UsageError
+from pipelines.lake.errors import TransientError, UsageError
 
 STARTS_WITHIN = 30.0
 """Some 3 s on a quiet machine; the tests may share it."""

@@ -23,11 +23,11 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import produce_events
-from pipelines.common.errors import LakehouseError, TransientError, UsageError
-from pipelines.common.settings import Settings, load_settings
+from pipelines.lake.errors import LakehouseError, TransientError, UsageError
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings, load_settings
 from tests.signals import signals_of_a_terminal
 
-PROJECT = Path(__file__).resolve().parents[3]
 START = datetime(2026, 1, 28, tzinfo=UTC)
 PARTITIONS = 3
 MIX = Mix(late=0.05, duplicate=0.1, malformed=0.1, tombstone=0.05, conflict=0.02)

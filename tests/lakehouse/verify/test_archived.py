@@ -16,8 +16,8 @@ from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import expire, plan_restore, restore
 from pipelines.archive.units import Archive
-from pipelines.common.errors import LakehouseError
-from pipelines.common.tables import BRONZE
+from pipelines.lake.errors import LakehouseError
+from pipelines.lake.tables import BRONZE
 
 DAY = date(2026, 1, 28)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

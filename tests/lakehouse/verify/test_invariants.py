@@ -10,8 +10,8 @@ import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 
 from lakehouse.verify.runner import VerifyOptions, verify
-from pipelines.common.errors import LakehouseError, UsageError
-from pipelines.common.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from tests.far_times import FAR_TIMES, add_far_record
 
 if TYPE_CHECKING:

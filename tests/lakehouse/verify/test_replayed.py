@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +14,9 @@ from deltalake import write_deltalake
 
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.runner import VerifyOptions, verify
-from pipelines.common.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 
-PROJECT = Path(__file__).resolve().parents[3]
 Row = dict[str, Any]
 AT = (0, 6)
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse.verify.strict import StrictReader, microseconds, whole
+from pipelines.lake.resources import PROJECT
 
-SCHEMAS = Path(__file__).resolve().parents[3] / "conf/schemas/api_usage_events"
+SCHEMAS = PROJECT / "conf/schemas/api_usage_events"
 COLUMNS = ("event_id", "event_timestamp", "status_code", "response_time_ms", "region")
 EVENT = {
     "event_id": "e1",

@@ -8,7 +8,6 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,12 +15,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.verify.strict import StrictReader, field_types
-from pipelines.common.event_schema import read_schemas
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.resources import PROJECT
 from pipelines.silver.rules import BOUNDS, ENCODINGS, EXPECTED, MALFORMED
 from tests.faults.evidence import Evidence
 from tests.lakehouse.verify.odd_values import values
 
-SCHEMA = Path(__file__).resolve().parents[3] / "conf/schemas/api_usage_events/1.0.json"
+SCHEMA = PROJECT / "conf/schemas/api_usage_events/1.0.json"
 MAX_BYTES = 60_000
 NO_TIME = -(2**63)
 _CHUNK = 20_000

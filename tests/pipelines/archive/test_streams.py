@@ -20,9 +20,9 @@ from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import BronzeSink
-from pipelines.common import delta, jobs
-from pipelines.common.errors import UsageError
-from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.lake.errors import UsageError
+from pipelines.lake.tables import BRONZE, DLQ, SILVER
+from pipelines.runtime import delta, jobs
 from pipelines.silver import replay as silver_replay
 from pipelines.silver import silver_processing
 

@@ -12,12 +12,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.bronze.schema import TABLE
 from pipelines.bronze.sink import BronzeSink
-from pipelines.common import delta
-from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import Ledger
-from pipelines.common.settings import load_settings
-from pipelines.common.tables import BRONZE
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.settings import load_settings
+from pipelines.lake.tables import BRONZE
+from pipelines.runtime import delta
+from pipelines.runtime.checkpoints import Checkpoint
 from tests.failing import dies_at
 
 _KAFKA = (

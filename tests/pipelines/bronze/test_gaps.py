@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.bronze.gaps import RETENTION, Gap, passed_by_retention, record_gaps, within
-from pipelines.common.kafka import TopicState
-from pipelines.common.settings import Settings, load_settings
+from pipelines.lake.kafka import TopicState
+from pipelines.lake.settings import Settings, load_settings
 
 
 @pytest.fixture

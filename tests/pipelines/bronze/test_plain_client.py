@@ -14,7 +14,7 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.bronze import plain_client
 from pipelines.bronze.plain_client import read_range
-from pipelines.common.errors import DataLossError, TransientError
+from pipelines.lake.errors import DataLossError, TransientError
 from tests.transactions import end_transaction
 
 TIMES = (1_795_860_000_000, 1_795_860_000_000_000_000, -1, -(2**63), 2**63 - 1, -62_135_596_800_001, 1)

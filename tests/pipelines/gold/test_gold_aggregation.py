@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.common import jobs
-from pipelines.common.errors import CheckpointError, StoppedError, UsageError
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.gold import gold_aggregation
+from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
+from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.runtime import jobs
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake

@@ -9,10 +9,10 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.common import delta
-from pipelines.common.tables import GOLD_DAILY, GOLD_HOURLY
 from pipelines.gold.publish import MergeCounts, days_of, merge_daily, merge_hourly
 from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, DAILY_TABLE, HOURLY_KEYS, HOURLY_MEASURES, HOURLY_TABLE
+from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY
+from pipelines.runtime import delta
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,13 +11,14 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from lakehouse.verify.runner import VerifyOptions, verify
-from pipelines.common import attempts
-from pipelines.common.checkpoints import Checkpoint
-from pipelines.common.errors import CheckpointError, DataLossError
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER, TableName
+from pipelines.lake.errors import CheckpointError, DataLossError
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER, TableName
+from pipelines.runtime import attempts
+from pipelines.runtime.checkpoints import Checkpoint
+from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver import assembly, sink
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Make = Callable[..., Row]
-PROJECT = Path(__file__).resolve().parents[3]
 FIRST: Row = json.loads((PROJECT / "conf/schemas/api_usage_events/1.0.json").read_text(encoding="utf-8"))
 
 

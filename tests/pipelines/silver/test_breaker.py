@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipelines.common.settings import BreakerSettings
+from pipelines.lake.settings import BreakerSettings
 from pipelines.silver.breaker import NOTHING, Breaker, Limits, Sample, State, Tally, merge_ends
 
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)

@@ -11,9 +11,9 @@ import pytest
 from pyspark.errors import StreamingQueryException
 
 from lakehouse.breaker_cli import find_acceptance
-from pipelines.common.errors import EXIT_HELD, BreakerOpenError, own_error
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.tables import CIRCUIT_BREAKER, DLQ, LEDGER, SILVER
+from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, own_error
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.tables import CIRCUIT_BREAKER, DLQ, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.common.errors import DamagedError
-from pipelines.common.settings import load_settings
+from pipelines.lake.errors import DamagedError
+from pipelines.lake.settings import load_settings
 from pipelines.silver.breaker import State, Tally
 from pipelines.silver.breaker_store import UNREADABLE, BreakerStore, Transition
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from pipelines.common.ranges import END_INSTANT_MS
-from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.lake.ranges import END_INSTANT_MS
+from pipelines.lake.tables import BRONZE, DLQ, SILVER
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake

@@ -18,10 +18,11 @@ from lakehouse.dlq.filters import LetterFilter
 from lakehouse.dlq.run_replay import run_replay
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.archive import records as archived
-from pipelines.common import delta
-from pipelines.common.errors import UsageError
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.tables import DLQ, LEDGER, SILVER
+from pipelines.lake.errors import UsageError
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import DLQ, LEDGER, SILVER
+from pipelines.runtime import delta
 from pipelines.silver import letter_replay, sink
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Make = Callable[..., Row]
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
-PROJECT = Path(__file__).resolve().parents[3]
 FIRST: Row = json.loads((PROJECT / "conf/schemas/api_usage_events/1.0.json").read_text(encoding="utf-8"))
 CACHED = {"name": "cached", "type": "boolean", "required": False, "doc": "Served from a cache."}
 CHECKS = (
@@ -89,7 +89,7 @@ def new(old: Lake) -> Lake:
     """The same lake after the file of version 1.1 was added, in a session that has read it."""
     session = old.spark.newSession()
     changed = type(old)(session, old.folder, {"schemas_dir": _schemas(old.folder / "schemas", "1.0", "1.1")})
-    from pipelines.common.event_schema import read_schemas  # noqa: PLC0415
+    from pipelines.lake.event_schema import read_schemas  # noqa: PLC0415
 
     schemas = read_schemas(changed.settings.schemas_dir)
     session.conf.set("spark.sql.catalog.events.fields", schemas.ddl())

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame
 
-from pipelines.common import delta
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.settings import SilverSettings
-from pipelines.common.tables import DLQ, SILVER
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.settings import SilverSettings
+from pipelines.lake.tables import DLQ, SILVER
+from pipelines.runtime import delta
+from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.rules import rejecting_rules, warning_rules

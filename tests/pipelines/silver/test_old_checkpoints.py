@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild
-from pipelines.common.errors import CheckpointError
-from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.lake.errors import CheckpointError
+from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake

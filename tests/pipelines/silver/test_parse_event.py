@@ -14,10 +14,10 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common.event_schema import read_schemas
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.resources import PROJECT
 
 Row = dict[str, Any]
-PROJECT = Path(__file__).resolve().parents[3]
 MAX_BYTES = 262_144
 """The default of silver.max_event_bytes, which the test session has."""
 

@@ -20,10 +20,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE
-from pipelines.common import delta, jobs
-from pipelines.common.errors import PoisonBatchError, own_error
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.tables import BRONZE, DLQ, SILVER
+from pipelines.lake.errors import PoisonBatchError, own_error
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.tables import BRONZE, DLQ, SILVER
+from pipelines.runtime import delta, jobs
 from pipelines.silver import sink, transforms
 from pipelines.silver.fates import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.settings import SilverSettings
+from pipelines.lake.settings import SilverSettings
+from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver.rules import MALFORMED, any_failed, failed_ids, failed_sentences, rejecting_rules, warning_rules
 from pipelines.silver.transforms import parse_events
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyspark.errors import StreamingQueryException
 
-from pipelines.common import delta, failpoints
-from pipelines.common.errors import CheckpointError, TransientError, UsageError
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.leases import lease_of
-from pipelines.common.ledger import BatchRow, Ledger
-from pipelines.common.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.lake import failpoints
+from pipelines.lake.errors import CheckpointError, TransientError, UsageError
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
+from pipelines.runtime import delta
 from pipelines.silver import assembly, replacing, silver_processing, sink, transforms
 from pipelines.silver.schema import silver_table
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.common import jobs
-from pipelines.common.errors import EXIT_INTERRUPTED, CheckpointError, StoppedError, UsageError
-from pipelines.common.replay import run_plan
-from pipelines.common.tables import DLQ, SILVER
+from pipelines.lake.errors import EXIT_INTERRUPTED, CheckpointError, StoppedError, UsageError
+from pipelines.lake.tables import DLQ, SILVER
+from pipelines.runtime import jobs
+from pipelines.runtime.replay import run_plan
 from pipelines.silver import replay as silver_replay
 from pipelines.silver import silver_processing
 

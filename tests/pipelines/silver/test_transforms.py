@@ -10,9 +10,9 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.common.event_schema import read_schemas
-from pipelines.common.kafka_time import with_kafka_ms
-from pipelines.common.settings import SilverSettings
+from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.settings import SilverSettings
+from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver.fates import Facts
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import DLQ_TABLE, silver_table

@@ -1,0 +1,1 @@
+"""What needs no JVM: settings, errors, tables, storage, leases, the ledger, Delta's log. It imports neither pyspark nor py4j."""

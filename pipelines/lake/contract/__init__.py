@@ -1,0 +1,1 @@
+"""The contract of the lake's tables: properties, features, columns and retention."""

@@ -1,0 +1,1 @@
+"""Reads Delta's log and rows without a JVM."""

@@ -1,0 +1,1 @@
+"""Leases: who writes a layer's tables, one at a time."""

@@ -1,0 +1,1 @@
+"""The batch ledger, and the batches whose writes were taken back."""

@@ -1,0 +1,1 @@
+"""Reads and writes files of the lake, and tells absent, not readable and damaged apart."""

@@ -1,0 +1,49 @@
+"""No reader asks what answers "absent" where it may not look: Python's own questions, and deltalake's."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from pipelines.lake.resources import PROJECT
+
+BELIEVES = {"exists", "glob", "rglob", "iterdir", "is_file", "isfile", "isdir", "listdir", "scandir", "is_deltatable"}
+"""They give False or nothing for what is not readable, or an error that no command expects; `opening` tells the two apart."""
+ALLOWED = {
+    ("pipelines/lake/storage/opening.py", "listdir"): "it tells apart",
+    ("pipelines/runtime/files.py", "exists"): "Hadoop's, asked once more where it says no",
+    ("pipelines/runtime/failures.py", "exists"): "of pipelines.runtime.files",
+    ("pipelines/runtime/replay.py", "exists"): "of pipelines.runtime.files",
+    ("pipelines/silver/silver_processing.py", "exists"): "of pipelines.runtime.files",
+    ("batch/adjustments.py", "exists"): "of pipelines.runtime.files",
+    ("lakehouse/rebuild_plan.py", "glob"): "the project's own code",
+    ("lakehouse/local/demo_process.py", "glob"): "/proc",
+    ("lakehouse/local/demo_report.py", "exists"): "how to write a command",
+    ("lakehouse/sql_cli.py", "exists"): "the prompt's history",
+}
+
+
+def _calls() -> Iterator[tuple[str, str, int]]:
+    for path in sorted(path for folder in ("pipelines", "lakehouse", "batch") for path in (PROJECT / folder).rglob("*.py")):
+        name = path.relative_to(PROJECT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                yield name, called, node.lineno
+            elif isinstance(node, ast.ExceptHandler) and "TableNotFoundError" in ast.dump(node.type or ast.Pass()):
+                yield name, "except TableNotFoundError", node.lineno
+
+
+def test_only_one_module_asks_whether_something_is_there() -> None:
+    found = [f"{name}:{line} {called}" for name, called, line in _calls() if called in BELIEVES and (name, called) not in ALLOWED]
+    assert not found, "use pipelines.lake.storage.opening: " + ", ".join(found)
+
+
+def test_only_one_module_opens_the_log_of_a_table() -> None:
+    opening = "pipelines/lake/storage/opening.py"
+    found = [
+        f"{name}:{line} {called}"
+        for name, called, line in _calls()
+        if called in {"DeltaTable", "except TableNotFoundError"} and name != opening
+    ]
+    assert not found, f"use {opening}: " + ", ".join(found)

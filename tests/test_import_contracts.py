@@ -1,0 +1,113 @@
+"""The line between what needs a JVM and what needs none, and the other contracts of who may import whom.
+
+`make lint` checks the tree; here each contract is broken in a copy, and has to say which import, and where it should live.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.lake.resources import PROJECT
+
+LINT = str(Path(sys.executable).with_name("lint-imports"))
+BROKEN = {
+    "pyspark in a function of the lake": (
+        "pipelines/lake/storage/intruder.py",
+        "def read():\n    from pyspark.sql import SparkSession\n    return SparkSession\n",
+        ("pipelines.lake.storage.intruder -> pyspark", "needs Spark lives in pipelines.runtime"),
+    ),
+    "the runtime in the lake": (
+        "pipelines/lake/intruder.py",
+        "import pipelines.runtime.session\n",
+        ("pipelines.lake.intruder -> pipelines.runtime.session", "needs Spark lives in pipelines.runtime"),
+    ),
+    "one layer in another": (
+        "pipelines/bronze/intruder.py",
+        "from pipelines.gold import schema\n",
+        ("pipelines.bronze.intruder -> pipelines.gold.schema", "what two layers share lives in pipelines.runtime"),
+    ),
+    "a command in a layer": (
+        "pipelines/silver/intruder.py",
+        "from lakehouse.status import read_status\n",
+        ("pipelines.silver.intruder -> lakehouse.status", "imports only rooms below it"),
+    ),
+    "the ledger in the proof": (
+        "lakehouse/verify/intruder.py",
+        "from pipelines.lake.ledger.ledger import Ledger\n",
+        ("lakehouse.verify.intruder -> pipelines.lake.ledger.ledger", "The proof shares no logic"),
+    ),
+}
+WITHOUT_JVM = """
+import pkgutil, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pyspark", "py4j", "delta"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Refuse())
+import pipelines.lake
+names = [found.name for found in pkgutil.walk_packages(pipelines.lake.__path__, "pipelines.lake.")]
+for name in names:
+    __import__(name)
+print(len(names))
+"""
+
+
+def _lint(tree: Path) -> subprocess.CompletedProcess[str]:
+    # A narrow terminal would fold the names.
+    environ = {"PYTHONPATH": str(tree), "COLUMNS": "400", "PATH": ""}
+    return subprocess.run([LINT, "--no-cache"], check=False, cwd=tree, env=environ, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_contract_names_the_import_and_the_right_place(case: str, tmp_path: Path) -> None:
+    path, source, expected = BROKEN[case]
+    for name in ("pipelines", "lakehouse", "batch"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    (tmp_path / path).write_text(source, encoding="utf-8")
+
+    done = _lint(tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    for words in expected:
+        assert words in " ".join(done.stdout.split()), done.stdout
+
+
+def test_tree_keeps_its_contracts() -> None:
+    done = _lint(PROJECT)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_lake_is_imported_where_there_is_no_spark() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_JVM], check=False, cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 25
+
+
+def test_lake_imports_nothing_by_name() -> None:
+    # The linter cannot see these.
+    found = [
+        f"{path.relative_to(PROJECT)}:{node.lineno}"
+        for path in sorted((PROJECT / "pipelines" / "lake").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.Name)) and _is_by_name(node)
+    ]
+
+    assert not found, "import modules by import statements alone: " + ", ".join(found)
+
+
+def _is_by_name(node: ast.Import | ast.ImportFrom | ast.Name) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == "__import__"
+    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+    return any(name in ("importlib", "importlib.util", "runpy", "pkgutil") for name in names)
