@@ -15,7 +15,8 @@ from pipelines.gold.publish import day_of
 from pipelines.gold.schema import ADJUSTMENTS_TABLE, CORRECTED, DAILY_KEYS, LATE, REPLAYED, TOTALS
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake.delta_log.commits import newest_commits
-from pipelines.runtime import delta, files
+from pipelines.lake.storage.places import absolute
+from pipelines.runtime import delta
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def read_bill(spark: SparkSession, daily: DataFrame, adjustments_path: str, silv
 
 def _commit_time(path: str, version: int) -> datetime | None:
     """When `version` was committed; None where the log no longer reaches back."""
-    commit = next(newest_commits(files.absolute(path), version, at_most=1), None)
+    commit = next(newest_commits(absolute(path), version, at_most=1), None)
     return commit.at if commit is not None else None
 
 

@@ -16,7 +16,7 @@ from pipelines.archive.restoring import due_units, expire, plan_restore, restore
 from pipelines.lake.errors import LakehouseError, UsageError
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import as_unreadable
+from pipelines.lake.storage.local_files import as_unreadable
 from pipelines.runtime import jobs
 
 

@@ -11,13 +11,13 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import TransientError, UsageError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import open_table
 from pipelines.lake.tables import DLQ
 from pipelines.runtime import jobs
 

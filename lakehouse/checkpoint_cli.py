@@ -67,10 +67,10 @@ def show(
     """Show the offsets or versions of each batch, whether it is committed, and what tables and ledger say of it."""
     from lakehouse.checkpoint_tables import show_details  # noqa: PLC0415
     from lakehouse.checkpoints.details import checkpoint_details  # noqa: PLC0415
-    from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
+    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
     settings = _settings(config)
-    found = checkpoint_details(settings, open_folder(_path(settings, path)), batch=batch, last=last)
+    found = checkpoint_details(settings, open_storage(_path(settings, path)), batch=batch, last=last)
     if as_json:
         _print(found.as_dict())
     else:
@@ -86,10 +86,10 @@ def verify(path: PathArgument, as_json: JsonOption = False, config: ConfigOption
     settings = _settings(config)
     asked = ask_aside(settings)  # before the other imports, which take half a second
     from lakehouse.checkpoint_tables import show_verdict  # noqa: PLC0415
-    from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
     from lakehouse.checkpoints.verify import verify_checkpoint  # noqa: PLC0415
+    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
-    verdict = verify_checkpoint(settings, open_folder(_path(settings, path)), asked)
+    verdict = verify_checkpoint(settings, open_storage(_path(settings, path)), asked)
     if as_json:
         _print(verdict.as_dict())
     else:
@@ -109,9 +109,9 @@ def copy(
 ) -> None:
     """Copy a checkpoint file by file, also between disk and S3: a backup, or with a new generation one to go on from."""
     from lakehouse.checkpoints.copying import plan_copy, write_copy  # noqa: PLC0415
-    from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
+    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
-    plan = plan_copy(_settings(config), open_folder(source), open_folder(target), new_generation=new_generation)
+    plan = plan_copy(_settings(config), open_storage(source), open_storage(target), new_generation=new_generation)
     _say(dry_run, f"{_counts(plan)} from {source} to {target}, {_generation(plan)}")
     if not dry_run:
         write_copy(plan)
@@ -128,10 +128,10 @@ def rewind(
 ) -> None:
     """Copy a checkpoint up to a batch under a new generation, so that its job reads what came after it again."""
     from lakehouse.checkpoints.copying import write_copy  # noqa: PLC0415
-    from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
     from lakehouse.checkpoints.rewind import plan_rewind  # noqa: PLC0415
+    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
-    plan = plan_rewind(_settings(config), open_folder(source), open_folder(target), to_batch)
+    plan = plan_rewind(_settings(config), open_storage(source), open_storage(target), to_batch)
     records = "an unknown number of records" if plan.records_again is None else f"{plan.records_again:,} records"
     _say(dry_run, f"{_counts(plan.copy)} from {source} to {target}, {_generation(plan.copy)}")
     typer.echo(f"The job {plan.job} will read {len(plan.batches_again):,} batches ({records}) again; what the tables have stays.")
@@ -153,12 +153,12 @@ def rebuild(
     config: ConfigOption = _CONFIG,
 ) -> None:
     """Make a new checkpoint from what the tables hold, for one that is lost or broken."""
-    from lakehouse.checkpoints.folder import open_folder  # noqa: PLC0415
     from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild  # noqa: PLC0415
     from pipelines.bronze.gaps import RETENTION, Gap, record_gaps  # noqa: PLC0415
+    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
     settings = _settings(config)
-    plan = plan_rebuild(settings, job, open_folder(target) if target else None, accept_loss=accept_loss)
+    plan = plan_rebuild(settings, job, open_storage(target) if target else None, accept_loss=accept_loss)
     _say(
         dry_run, f"1 file to {plan.target.path}, generation {plan.marker.generation}, starting at {plan.marker.starting or 'all'}"
     )
@@ -181,7 +181,7 @@ def _settings(config: Path) -> Settings:
 
 def _path(settings: Settings, given: str) -> str:
     from lakehouse.checkpoints.lake_tables import JOBS  # noqa: PLC0415
-    from lakehouse.checkpoints.rebuild import newest_generation_path  # noqa: PLC0415
+    from pipelines.lake.checkpoint.generations import newest_generation_path  # noqa: PLC0415
 
     return newest_generation_path(settings, given) if given in JOBS else given
 

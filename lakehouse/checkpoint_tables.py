@@ -11,8 +11,8 @@ from rich.text import Text
 
 from lakehouse.checkpoints.details import BatchDetails, Details
 from lakehouse.checkpoints.listing import Overview
-from lakehouse.checkpoints.spark_files import DeltaPosition
 from lakehouse.checkpoints.verify import Verdict
+from pipelines.lake.checkpoint.spark_files import DeltaPosition
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 

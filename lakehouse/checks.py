@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.lake.errors import LakehouseError, UsageError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.storage.opening import files_in
+from pipelines.lake.storage.local_files import files_in
 
 if TYPE_CHECKING:
     from py4j.protocol import Py4JJavaError

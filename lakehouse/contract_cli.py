@@ -64,8 +64,8 @@ def restore(
 
 
 def _require_table(settings: Settings, name: TableName) -> None:
+    from pipelines.lake.delta_log.opening import has_table  # noqa: PLC0415
     from pipelines.lake.errors import DamagedError, UsageError  # noqa: PLC0415
-    from pipelines.lake.storage.opening import has_table  # noqa: PLC0415
 
     path = name.path(settings)
     try:
@@ -128,7 +128,7 @@ def _restore(settings: Settings, name: TableName) -> Iterator[str]:
 def _set(path: str, properties: dict[str, str]) -> None:
     from pipelines.lake.contract.contract import CONSTRAINTS  # noqa: PLC0415
     from pipelines.lake.delta_log.commits import marked  # noqa: PLC0415
-    from pipelines.lake.storage.opening import existing_table  # noqa: PLC0415
+    from pipelines.lake.delta_log.opening import existing_table  # noqa: PLC0415
 
     table, mark = existing_table(path), marked("contract restore")
     for key in properties:
@@ -141,11 +141,11 @@ def _set(path: str, properties: dict[str, str]) -> None:
 
 def _drop_features(settings: Settings, path: str, features: list[str]) -> None:
     """By Spark, which rewrites the files that need it."""
-    from pipelines.runtime import files  # noqa: PLC0415
+    from pipelines.lake.storage.places import absolute  # noqa: PLC0415
     from pipelines.runtime.delta import commits_are_ours  # noqa: PLC0415
     from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     spark = build_session(settings, "contract")
     with commits_are_ours(spark, "contract restore"):
         for feature in features:
-            spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` DROP FEATURE `{feature}`")
+            spark.sql(f"ALTER TABLE delta.`{absolute(path)}` DROP FEATURE `{feature}`")

@@ -19,12 +19,14 @@ from pyspark.sql import functions as F
 from lakehouse.rebuild_plan import MANIFEST, RebuildPlan
 from lakehouse.streams import STREAMS
 from pipelines.gold.schema import DAILY_KEYS, FINAL, HOURLY_KEYS
+from pipelines.lake.delta_log import opening
 from pipelines.lake.errors import UsageError
 from pipelines.lake.retries import classify
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage import opening
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
-from pipelines.runtime import delta, files, jobs
+from pipelines.runtime import delta, jobs
 
 Progress = Callable[[str], None]
 _COORDINATES = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
@@ -73,14 +75,15 @@ def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: 
     rows cannot be read that it cannot make anew.
     """
     refuse_unreadable(spark, settings, plan)
-    names = files.list_names(spark, plan.folder)
+    storage = open_storage(plan.folder)
+    names = storage.names()
     if names and MANIFEST not in names:
         msg = f"The folder {plan.folder} holds something else than a rebuild; give another one with --into."
         raise UsageError(msg)
-    remove(spark, plan.folder)
-    files.write_text(spark, f"{plan.folder}/{MANIFEST}", plan.manifest("begun"))
+    remove(plan.folder)
+    storage.create(MANIFEST, plan.manifest("begun").encode())
     scratch = plan.settings(settings)
-    clone, source = (files.absolute(path) for path in (plan.source.path(scratch), plan.source_path))
+    clone, source = (absolute(path) for path in (plan.source.path(scratch), plan.source_path))
     spark.sql(f"CREATE TABLE delta.`{clone}` SHALLOW CLONE delta.`{source}` VERSION AS OF {plan.source_version}")
     if plan.layer == "silver":
         _drop_discarded(spark, settings, plan, clone)
@@ -89,8 +92,7 @@ def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: 
     if stop.is_set():
         msg = f"The rebuild of {plan.layer} was stopped half-way; nothing was changed, run it again."
         raise UsageError(msg)
-    files.remove_tree(spark, f"{plan.folder}/{MANIFEST}")
-    files.write_text(spark, f"{plan.folder}/{MANIFEST}", plan.manifest("built"))
+    storage.replace(MANIFEST, plan.manifest("built").encode())
 
 
 def refuse_unreadable(spark: SparkSession, settings: Settings, plan: RebuildPlan) -> None:
@@ -138,12 +140,13 @@ def _drop_discarded(spark: SparkSession, settings: Settings, plan: RebuildPlan, 
     records.merge(F.broadcast(discarded).alias("s"), same).whenMatchedDelete().execute()
 
 
-def remove(spark: SparkSession, folder: str) -> None:
+def remove(folder: str) -> None:
     """Remove a rebuild's folder; the manifest goes last, so that what a crash leaves is still known as a rebuild."""
-    for name in files.list_names(spark, folder):
+    storage = open_storage(folder)
+    for name in storage.names():
         if name != MANIFEST:
-            files.remove_tree(spark, f"{folder}/{name}")
-    files.remove_tree(spark, folder)
+            storage.remove(name)
+    storage.remove()
 
 
 def compare(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: Progress) -> list[Difference]:

@@ -77,7 +77,7 @@ def _perform(settings: Settings, plan: RebuildPlan, *, swap: bool) -> tuple[list
                 return found, None
             status.update("swapping")
             swapped = rebuild_swap.swap(spark, settings, plan, found, run_id=uuid.uuid4().hex[:12], now=started)
-            rebuilding.remove(spark, plan.folder)
+            rebuilding.remove(plan.folder)
         except PySparkException as error:
             raise jobs.named_error(error) from None
     return found, swapped

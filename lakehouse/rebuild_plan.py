@@ -14,11 +14,13 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipelines.archive.guard import refuse_archived
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import is_there, names_in, open_table, read_text
+from pipelines.lake.storage.local_files import is_there, names_in, read_text
+from pipelines.lake.storage.places import is_local
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
 MANIFEST = "rebuild.json"
@@ -165,7 +167,7 @@ def _code() -> str:
 
 def _is_done(folder: str, wanted: dict[str, Any]) -> bool:
     """Whether `folder` holds the rebuild that is `wanted`; raises UsageError where it holds something else than a rebuild."""
-    if "://" in folder or not is_there(folder):
+    if not is_local(folder) or not is_there(folder):
         return False
     try:
         said = json.loads(read_text(Path(folder) / MANIFEST))
@@ -179,7 +181,7 @@ def _is_done(folder: str, wanted: dict[str, Any]) -> bool:
 
 def _free(folder: str) -> int | None:
     """Free bytes where `folder` will lie; None for an object store."""
-    if "://" in folder:
+    if not is_local(folder):
         return None
     return shutil.disk_usage(_existing(folder)).free
 

@@ -23,8 +23,9 @@ from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import COUNTS, BatchRow, Ledger
 from pipelines.lake.ledger.voids import EVENTS, LedgerRow, standing, void_row
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
-from pipelines.runtime import delta, files
+from pipelines.runtime import delta
 from pipelines.silver.attempts import find_attempts, settle
 
 _LOST = "has_lost_files"
@@ -133,10 +134,10 @@ def _pass_lost_files(spark: SparkSession, path: str, now: datetime) -> bool:
 
     Returns whether there is such a commit. By what the log says, not by what this run did: the one that wrote it may have died.
     """
-    commits = newest_commits(files.absolute(path), delta.current_version(spark, path), at_most=2)
+    commits = newest_commits(absolute(path), delta.current_version(spark, path), at_most=2)
     newest = [bool(commit.note("rebuild").get(_LOST)) for commit in commits]
     if newest[0]:
-        spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
+        spark.sql(f"ALTER TABLE delta.`{absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
     return any(newest)
 
 

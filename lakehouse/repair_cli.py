@@ -85,8 +85,8 @@ def _fill(settings: Settings, topic: TopicState, gaps: list[Gap]) -> None:
 
 
 def _require_bronze(settings: Settings) -> None:
+    from pipelines.lake.delta_log.opening import has_table  # noqa: PLC0415
     from pipelines.lake.errors import UsageError  # noqa: PLC0415
-    from pipelines.lake.storage.opening import has_table  # noqa: PLC0415
     from pipelines.lake.tables import BRONZE  # noqa: PLC0415
 
     path = BRONZE.path(settings)

@@ -15,14 +15,15 @@ from pyspark.sql import functions as F
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.rollback_plan import RollbackPlan, metadata
 from pipelines.lake import failpoints
+from pipelines.lake.checkpoint.generations import next_generation_path
+from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, void_row
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
-from pipelines.runtime import delta, files, jobs
-from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
+from pipelines.runtime import delta, jobs
 from pipelines.silver import silver_processing
 
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
@@ -164,9 +165,8 @@ def letter_state(columns: Sequence[str], status: str, replay_id: str | None = No
 def new_generation(spark: SparkSession, settings: Settings, plan: RollbackPlan) -> Checkpoint:
     """Make Silver's next checkpoint generation, which begins at the Bronze version that the restored table stands for."""
     silver, dlq = SILVER.path(settings), DLQ.path(settings)
-    path = next_generation_path(spark, settings)
+    path = next_generation_path(settings, "silver")
     return open_checkpoint(
-        spark,
         path,
         job="silver",
         source=delta.table_id(spark, BRONZE.path(settings)),
@@ -174,13 +174,6 @@ def new_generation(spark: SparkSession, settings: Settings, plan: RollbackPlan) 
         starting=json.dumps({"bronze_version": plan.bronze_version}),
         versions={str(SILVER): delta.current_version(spark, silver), str(DLQ): delta.current_version(spark, dlq)},
     )
-
-
-def next_generation_path(spark: SparkSession, settings: Settings) -> str:
-    """The first `<checkpoints>/silver/g<n>` beyond those that are there."""
-    folder = f"{settings.lake.checkpoints.rstrip('/')}/silver"
-    numbers = [int(name[1:]) for name in files.list_names(spark, folder) if name[:1] == "g" and name[1:].isdigit()]
-    return f"{folder}/g{max(numbers, default=0) + 1}"
 
 
 def changed_days(spark: SparkSession, plan: RollbackPlan) -> tuple[date, ...]:

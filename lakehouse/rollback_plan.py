@@ -14,13 +14,14 @@ from deltalake import DeltaTable
 
 from pipelines.archive.guard import refuse_ranges
 from pipelines.lake.delta_log.commits import Commit, newest_commits
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, LakehouseError, UsageError
 from pipelines.lake.ledger.ledger import Ledger, covered_by, subtract
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, LedgerRow, is_void_row, standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.opening import open_table, told_apart
+from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, REVERSIBLE, SILVER, TableName
 
 _KINDS = {SILVER: EVENTS, DLQ: LETTERS}

@@ -75,7 +75,7 @@ def _step(folder: Path, old: str, new: str | None) -> tuple[str, list[SchemaChan
 def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
     from pipelines.lake.event_schema import read_schema, read_schemas  # noqa: PLC0415
     from pipelines.lake.schema_changes import compare_schemas, version_order  # noqa: PLC0415
-    from pipelines.lake.storage.opening import files_in  # noqa: PLC0415
+    from pipelines.lake.storage.local_files import files_in  # noqa: PLC0415
 
     found = [read_schema(path) for path in files_in(folder, "*.json")]
     versions = sorted(found, key=lambda schema: version_order(schema.version))
@@ -90,7 +90,7 @@ def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
 def _read(folder: Path, given: str) -> EventSchema:
     from pipelines.lake.errors import UsageError  # noqa: PLC0415
     from pipelines.lake.event_schema import read_schema  # noqa: PLC0415
-    from pipelines.lake.storage.opening import files_in, is_there  # noqa: PLC0415
+    from pipelines.lake.storage.local_files import files_in, is_there  # noqa: PLC0415
 
     path = Path(given)
     if not is_there(path) or path.is_dir():

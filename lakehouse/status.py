@@ -13,12 +13,13 @@ from typing import Any, Literal
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from pipelines.lake.delta_log.opening import deleted_rows, open_table, require_plain
 from pipelines.lake.errors import LakehouseError, UnknownFeatureError, UnreadableError
 from pipelines.lake.lease.leases import Holder, look_at_leases
 from pipelines.lake.ledger.voids import standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.access import no_lake
-from pipelines.lake.storage.opening import deleted_rows, open_table, require_plain, told_apart
+from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
 
 KAFKA_SECONDS = 0.8

@@ -11,10 +11,10 @@ from pyspark.sql.streaming import StreamingQuery
 from lakehouse.supervisor import SupervisedStream, first_error
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
+from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
 from pipelines.runtime import jobs
-from pipelines.runtime.failures import BatchFailures
 from pipelines.silver import silver_processing
 
 _LOG = Log("up")
@@ -69,6 +69,6 @@ def run_live(spark: SparkSession, settings: Settings, names: Sequence[str], stop
 def _supervised(
     spark: SparkSession, settings: Settings, name: str, halt: threading.Event, trigger: str | None = None
 ) -> SupervisedStream:
-    failures = BatchFailures(spark, name, jobs.checkpoint_path(settings, name, None))
+    failures = BatchFailures(name, jobs.checkpoint_path(settings, name, None))
     options = {} if trigger is None else {"trigger": trigger}
     return SupervisedStream(name, lambda: STREAMS[name](spark, settings, **options), settings, failures, halt)

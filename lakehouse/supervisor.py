@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pyspark.errors import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.lake.checkpoint.failures import BatchFailures, Failure
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.logging import Log
 from pipelines.lake.retries import Kind, backoff_seconds
 from pipelines.lake.settings import Settings
 from pipelines.runtime import jobs
 from pipelines.runtime.contract_start import cause_in_tables
-from pipelines.runtime.failures import BatchFailures, Failure
 from pipelines.silver.breaker import Limits
 from pipelines.silver.breaker_store import BreakerStore
 
@@ -94,8 +94,8 @@ class SupervisedStream:
         failure = self.failures.note(error)
         if failure.is_final(self.settings.retries.attempts):
             _LOG.error("stream failed", stream=self.name, batch=failure.batch_id, attempt=failure.count, cause=failure.cause.name)
-            place = (self.failures.spark, self.settings, self.name, self.failures.checkpoint)
-            said = None if failure.own is not None else cause_in_tables(*place)
+            place = self.failures.checkpoint
+            said = None if failure.own is not None else cause_in_tables(self.settings, self.name, place)
             raise (said or failure.error()) from error
         return failure
 

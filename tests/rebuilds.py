@@ -19,5 +19,5 @@ def rebuild_and_swap(spark: SparkSession, settings: Settings, layer: str) -> Swa
     build(spark, settings, plan, lambda _: None, threading.Event())
     found = compare(spark, settings, plan, lambda _: None)
     swapped = swap(spark, settings, plan, found, run_id="test", now=datetime.now(UTC))
-    remove(spark, plan.folder)
+    remove(plan.folder)
     return swapped

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.ledger_rows import LedgerRow
 from pipelines.lake.delta_log.file_facts import file_facts
+from pipelines.lake.delta_log.opening import require_plain
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.opening import require_plain, told_apart
+from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.protocol import READERS
 
 Ranges = Mapping[int, list[tuple[int, int]]]
 """For each partition ranges [start, end) of offsets, sorted, none touching another."""

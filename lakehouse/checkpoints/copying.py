@@ -6,20 +6,22 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from lakehouse.checkpoints.folder import Folder, read_all
 from lakehouse.checkpoints.holders import refuse_used
-from lakehouse.checkpoints.reading import FAILURES, MARKER, METADATA, CheckpointState, Marker, read_checkpoint
-from lakehouse.checkpoints.spark_files import write_query_id
+from lakehouse.checkpoints.reading import METADATA, CheckpointState, read_checkpoint
+from pipelines.lake.checkpoint.failures import NAME as FAILURES
+from pipelines.lake.checkpoint.identity import MARKER, Marker, new_generation_id
+from pipelines.lake.checkpoint.spark_files import write_query_id
 from pipelines.lake.errors import CheckpointError, LakehouseError
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.protocol import Storage, is_empty, read_all
 
 
 @dataclass(frozen=True)
 class CopyPlan:
     """Files that will be copied as they are, and those that get another content."""
 
-    source: Folder
-    target: Folder
+    source: Storage
+    target: Storage
     state: CheckpointState
     names: tuple[str, ...]
     replaced: Mapping[str, bytes] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class CopyPlan:
         return len(self.names) + len(self.replaced)
 
 
-def plan_copy(settings: Settings, source: Folder, target: Folder, *, new_generation: bool = False) -> CopyPlan:
+def plan_copy(settings: Settings, source: Storage, target: Storage, *, new_generation: bool = False) -> CopyPlan:
     """Plan a copy of all files; nothing is written.
 
     Raises CheckpointError where the source is no checkpoint, or is in use and would be copied to go on from, or the target is
@@ -51,7 +53,7 @@ def plan_copy(settings: Settings, source: Folder, target: Folder, *, new_generat
     return plan_generation(source, target, state, state.entries)
 
 
-def plan_generation(source: Folder, target: Folder, state: CheckpointState, names: Iterable[str]) -> CopyPlan:
+def plan_generation(source: Storage, target: Storage, state: CheckpointState, names: Iterable[str]) -> CopyPlan:
     """Plan a copy of some files under a new generation and a new query id.
 
     Raises CheckpointError where the checkpoint has no marker or no query id that could be replaced.
@@ -88,7 +90,7 @@ def write_copy(plan: CopyPlan) -> None:
     write_new(plan.target, contents)
 
 
-def write_new(target: Folder, contents: Mapping[str, bytes]) -> None:
+def write_new(target: Storage, contents: Mapping[str, bytes]) -> None:
     """Write files into an empty folder, the marker last; all or nothing, as far as this process lives.
 
     Raises CheckpointError where somebody else writes there at the same time.
@@ -96,7 +98,7 @@ def write_new(target: Folder, contents: Mapping[str, bytes]) -> None:
     written: list[str] = []
     try:
         for name in sorted(contents, key=lambda name: (name == MARKER, name)):
-            target.write_new(name, contents[name])
+            target.create(name, contents[name])
             written.append(name)
     except FileExistsError:
         _delete(target, written)
@@ -107,14 +109,14 @@ def write_new(target: Folder, contents: Mapping[str, bytes]) -> None:
         raise
 
 
-def _delete(target: Folder, names: Iterable[str]) -> None:
+def _delete(target: Storage, names: Iterable[str]) -> None:
     for name in names:
         target.delete(name)
 
 
-def require_empty(target: Folder) -> None:
+def require_empty(target: Storage) -> None:
     """Raise CheckpointError where something lies in `target`."""
-    if not target.is_empty():
+    if not is_empty(target):
         msg = f"The folder {target.path} is not empty, and nothing is ever overwritten; give a path where nothing lies."
         raise CheckpointError(msg)
 
@@ -128,8 +130,3 @@ def require_marker(state: CheckpointState) -> Marker:
         )
         raise CheckpointError(msg)
     return state.marker
-
-
-def new_generation_id() -> str:
-    """Make a generation as the jobs make it: 12 hexadecimal digits."""
-    return uuid.uuid4().hex[:12]

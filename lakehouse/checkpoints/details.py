@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from lakehouse.checkpoints.folder import Folder
 from lakehouse.checkpoints.lake_tables import transactions
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
-from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition, Position
+from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition, Position
 from pipelines.lake.errors import LakehouseError, UsageError
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.protocol import Storage
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Details:
         }
 
 
-def checkpoint_details(settings: Settings, folder: Folder, *, batch: int | None = None, last: int = 5) -> Details:
+def checkpoint_details(settings: Settings, folder: Storage, *, batch: int | None = None, last: int = 5) -> Details:
     """Read the `last` batches, or one.
 
     Raises CheckpointError where the folder holds no checkpoint, UsageError where it has no such batch.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipelines.lake.errors import CheckpointError
 from pipelines.lake.lease.leases import CHECKPOINT_LOCK, Holder, held_by
-from pipelines.lake.settings import local_path
+from pipelines.lake.storage.places import local_place
 
 
 def holder_of(path: str) -> Holder | None:
     """Name the process that runs on the checkpoint at `path`; None where none does, or where it lies on an object store."""
-    path = local_path(path)
-    return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
+    place = local_place(path)
+    return None if place is None else held_by(place / CHECKPOINT_LOCK)
 
 
 def refuse_used(path: str) -> None:

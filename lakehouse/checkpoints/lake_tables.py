@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from deltalake import DeltaTable
 
-from lakehouse.checkpoints.folder import open_folder
-from lakehouse.checkpoints.reading import Marker
+from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.contract.sentences import damage_sentence
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.derived_files import find_damage
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import open_table
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
@@ -109,12 +107,6 @@ def topic_id(table: DeltaTable) -> str | None:
     """Kafka's id of the topic that Bronze holds."""
     found: str | None = table.metadata().configuration.get(TOPIC_ID_PROPERTY)
     return found
-
-
-def log_begins(settings: Settings, name: TableName) -> int:
-    """First version whose commit the table's log still has; older ones cannot be read as a stream."""
-    names = open_folder(f"{name.path(settings)}/_delta_log").files()
-    return min((int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name)), default=0)
 
 
 def transactions(settings: Settings, marker: Marker) -> dict[TableName, int | None]:

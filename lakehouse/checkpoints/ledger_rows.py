@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from lakehouse.checkpoints.folder import READERS
 from lakehouse.checkpoints.lake_tables import find_table
+from pipelines.lake.delta_log.opening import require_plain
 from pipelines.lake.ledger.voids import EVENTS, Voided, is_void_row
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.opening import require_plain, told_apart
+from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.protocol import READERS
 from pipelines.lake.tables import LEDGER
 
 _COLUMNS = (

@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.lake_tables import JOBS, find_table
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
-from lakehouse.checkpoints.reading import MARKER, METADATA, CheckpointState, read_checkpoint
+from lakehouse.checkpoints.reading import METADATA, CheckpointState, read_checkpoint
 from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_source import next_offsets, next_version
+from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, UnreadableError
 from pipelines.lake.kafka import TopicState
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import names_in
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.local_files import names_in
+from pipelines.lake.storage.protocol import Storage
 
 _READ_AT_ONCE = 4
 
@@ -70,14 +72,14 @@ def checkpoint_names(files: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def checkpoint_folders(root: Folder) -> list[_Place]:
+def checkpoint_folders(root: Storage) -> list[_Place]:
     """Where checkpoints lie below their root, as `<job>/<folder>`; what is not readable counts, since one may lie there."""
     try:
         names = [tuple(name.split("/", 1)) for name in root.files() if "/" in name]
         jobs = {job: [rest for found, rest in names if found == job] for job, _ in names}
         found = [_Place(job, folder) for job, files in jobs.items() for folder in checkpoint_names(files)]
     except UnreadableError:
-        if "://" in root.path:
+        if not root.abilities.rights:
             raise
         found = [place for job in names_in(root.path) for place in _places_of(root.path, job)]
     flow = list(JOBS)
@@ -93,7 +95,7 @@ def _places_of(root: str, job: str) -> Iterator[_Place]:
         return
     for folder in folders:
         try:
-            if checkpoint_names(f"{folder}/{name}" for name in open_folder(f"{root}/{job}/{folder}").files()):
+            if checkpoint_names(f"{folder}/{name}" for name in open_storage(f"{root}/{job}/{folder}").files()):
                 yield _Place(job, folder)
         except UnreadableError as error:
             yield _Place(job, folder, error)
@@ -111,7 +113,7 @@ def list_checkpoints(
     with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
         reader = pool.submit(_ledger, settings)
         ends = pool.submit(_source_versions, settings)
-        folders = checkpoint_folders(open_folder(root))
+        folders = checkpoint_folders(open_storage(root))
         states = list(pool.map(lambda place: _read(root, place), folders))
         kafka, ledger, versions = asked.result(), reader.result(), ends.result()
         rows = list(pool.map(lambda state: _last_row(ledger, state), states))
@@ -155,7 +157,7 @@ def _read(root: str, place: _Place) -> CheckpointState | LakehouseError:
     if place.problem is not None:
         return place.problem
     try:
-        return read_checkpoint(open_folder(f"{root}/{place.job}/{place.folder}"), last=1)
+        return read_checkpoint(open_storage(f"{root}/{place.job}/{place.folder}"), last=1)
     except UnreadableError as error:
         return error
 

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from lakehouse.checkpoints.folder import Entry, Folder, read_all
-from lakehouse.checkpoints.spark_files import (
+from pipelines.lake.checkpoint.checked_files import checksum_of, fits_checksum
+from pipelines.lake.checkpoint.identity import MARKER, Marker
+from pipelines.lake.checkpoint.spark_files import (
     Planned,
     Position,
     check_commit,
-    fits_checksum,
     read_initial,
     read_planned,
     read_query_id,
 )
 from pipelines.lake.errors import CheckpointError
+from pipelines.lake.storage.protocol import Entry, Storage, read_all
 
-MARKER = "lakehouse.json"
-FAILURES = "lakehouse-failures.json"
 METADATA = "metadata"
 INITIAL = "sources/0/0"
-_MARKER_TEXTS = ("job", "generation", "source", "target", "starting")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Marker:
-    """Whose the checkpoint is; `source` and `target` are ids of the topic and of tables.
-
-    `versions`: versions of the tables that it writes when it was made; a RESTORE before them is none of its own.
-    """
-
-    job: str
-    generation: str
-    source: str
-    target: str
-    starting: str
-    versions: Mapping[str, int] = field(default_factory=dict)
-
-    def app_id(self, part: str = "") -> str:
-        """Delta's transaction app id of this checkpoint (and of one `part` of its batches)."""
-        return f"lakehouse-{self.job}{part and f'-{part}'}-{self.generation}"
-
-    def encode(self) -> bytes:
-        """Give the content of the file `lakehouse.json`."""
-        return json.dumps(asdict(self)).encode()
-
-    @staticmethod
-    def decode(content: bytes) -> Marker:
-        """Read the file `lakehouse.json`; raises ValueError with half a sentence."""
-        try:
-            tree = json.loads(content)
-            versions = {str(name): int(version) for name, version in (tree.get("versions") or {}).items()}
-            return Marker(**{name: str(tree[name]) for name in _MARKER_TEXTS}, versions=versions)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            msg = "is cut or damaged" if content.strip() else "is empty"
-            raise ValueError(msg) from None
 
 
 @dataclass(frozen=True)
@@ -115,7 +78,7 @@ class CheckpointState:
         return self.end(batch - 1) if batch else self.initial
 
 
-def read_checkpoint(folder: Folder, *, last: int | None = None, checksums: bool = False) -> CheckpointState:
+def read_checkpoint(folder: Storage, *, last: int | None = None, checksums: bool = False) -> CheckpointState:
     """Read a checkpoint: all batches, or the `last` few. Content that is broken is part of the answer.
 
     With `checksums`, a file that differs from what Hadoop noted beside it is broken too.
@@ -133,12 +96,12 @@ def read_checkpoint(folder: Folder, *, last: int | None = None, checksums: bool 
     wanted = [MARKER, METADATA, INITIAL]
     wanted += [f"offsets/{batch}" for batch in _newest(planned_ids, last, extra=1)]
     wanted += [f"commits/{batch}" for batch in _newest(commit_ids, last)]
-    sums = [_checksum_of(name) for name in wanted] if checksums else []
+    sums = [checksum_of(name) for name in wanted] if checksums else []
     found = read_all(folder, [name for name in wanted + sums if name in entries])
     broken = [
         BrokenFile(name, "differs from Hadoop's checksum beside it, and Spark will refuse it")
         for name in wanted
-        if name in found and _checksum_of(name) in found and not fits_checksum(found[name], found[_checksum_of(name)])
+        if name in found and checksum_of(name) in found and not fits_checksum(found[name], found[checksum_of(name)])
     ]
     reader = _Reader(found, broken)
     planned = {batch: reader.read(f"offsets/{batch}", read_planned) for batch in planned_ids}
@@ -180,8 +143,3 @@ def _batches(entries: dict[str, Entry], folder: str) -> list[int]:
 
 def _newest(ids: list[int], last: int | None, extra: int = 0) -> list[int]:
     return ids if last is None else ids[-(last + extra) :]
-
-
-def _checksum_of(name: str) -> str:
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/.{file}.crc".lstrip("/")

@@ -7,19 +7,16 @@ from a version that they may have read already; all three find in the tables wha
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakehouse.checkpoints.bronze_rows import BronzeRows
-from lakehouse.checkpoints.copying import new_generation_id, require_empty, write_new
+from lakehouse.checkpoints.copying import require_empty, write_new
 from lakehouse.checkpoints.findings import LostRange, cut_short, listed, lost_ranges
-from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.holders import refuse_used
 from lakehouse.checkpoints.lake_tables import (
     find_table,
     job_tables,
-    log_begins,
     require_table,
     restores,
     table_id,
@@ -27,13 +24,17 @@ from lakehouse.checkpoints.lake_tables import (
     topic_id,
 )
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
-from lakehouse.checkpoints.reading import MARKER, Marker
 from lakehouse.checkpoints.starting import bronze_version_for_silver, silver_version_for_gold
 from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
+from pipelines.lake.checkpoint.generations import next_generation_path
+from pipelines.lake.checkpoint.identity import MARKER, Marker, new_generation_id
 from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.ledger.voids import EVENTS, LETTERS
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 
 
@@ -44,7 +45,7 @@ class RebuildPlan:
     `lost` is not empty only where the loss was accepted: these offsets are what `ops.known_gaps` has to record.
     """
 
-    target: Folder
+    target: Storage
     marker: Marker
     to_read: int
     lost: tuple[LostRange, ...] = ()
@@ -58,44 +59,32 @@ class _Start:
     lost: tuple[LostRange, ...] = ()
 
 
-def plan_rebuild(settings: Settings, job: str, target: Folder | None = None, *, accept_loss: bool = False) -> RebuildPlan:
+def plan_rebuild(settings: Settings, job: str, target: Storage | None = None, *, accept_loss: bool = False) -> RebuildPlan:
     """Plan the new checkpoint of `job`, by default in the next free `g<n>`; nothing is written.
 
     Raises UsageError (no such job or table, target not empty), DataLossError where Kafka does not hold what comes next, unless
     the loss is accepted, TransientError where Kafka does not answer.
     """
     tables = job_tables(job)
-    target = target or open_folder(next_generation_path(settings, job))
+    target = target or open_storage(next_generation_path(settings, job))
     require_empty(target)
     refuse_used(target.path)
     start = _START[job](settings, accept_loss)
     target_id = table_id(require_table(settings, tables.target))
-    marker = Marker(job, new_generation_id(), start.source, target_id, start.starting, table_versions(settings, job))
+    marker = Marker(
+        job=job,
+        generation=new_generation_id(),
+        source=start.source,
+        target=target_id,
+        starting=start.starting,
+        versions=table_versions(settings, job),
+    )
     return RebuildPlan(target, marker, start.to_read, start.lost)
 
 
 def write_rebuild(plan: RebuildPlan) -> None:
     """Write the marker; raises CheckpointError where somebody else was faster."""
     write_new(plan.target, {MARKER: plan.marker.encode()})
-
-
-def next_generation_path(settings: Settings, job: str) -> str:
-    """Path after the highest `g<n>` that the job's folder has."""
-    return f"{_root(settings, job)}/g{_newest(settings, job) + 1}"
-
-
-def newest_generation_path(settings: Settings, job: str) -> str:
-    """Path of the highest `g<n>` that the job's folder has, which is the one that the job takes; `g1` where there is none."""
-    return f"{_root(settings, job)}/g{max(1, _newest(settings, job))}"
-
-
-def _root(settings: Settings, job: str) -> str:
-    return f"{settings.lake.checkpoints.rstrip('/')}/{job}"
-
-
-def _newest(settings: Settings, job: str) -> int:
-    names = {name.partition("/")[0] for name in open_folder(_root(settings, job)).files()}
-    return max((int(found[1]) for name in names if (found := re.fullmatch(r"g(\d+)", name))), default=0)
 
 
 def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
@@ -147,7 +136,7 @@ def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     bronze, silver = ledger.rows(job="bronze"), ledger.standing("silver")
     _refuse_taken_back(settings, ledger)
     version = bronze_version_for_silver(table, silver, bronze)
-    if version < log_begins(settings, BRONZE) or find_gap(table, version, change_feed=False):
+    if version < log_begins(BRONZE.path(settings)) or find_gap(table, version, change_feed=False):
         # Without a start the job reads the table as it stands, which holds all rows that the old versions added.
         return _Start(table_id(table), "", sum(row.inserted for row in bronze))
     return _Start(table_id(table), json.dumps({"bronze_version": version}), _added(bronze, BRONZE, version))
@@ -175,7 +164,7 @@ def _refuse_taken_back(settings: Settings, ledger: LedgerReader) -> None:
 def _start_gold(settings: Settings, accept_loss: bool) -> _Start:
     del accept_loss
     table, ledger = require_table(settings, SILVER), LedgerReader(settings)
-    begins = log_begins(settings, SILVER)
+    begins = log_begins(SILVER.path(settings))
     version = silver_version_for_gold(settings, ledger.rows(job="gold"), begins)
     if version > table.version():  # the log was replaced by an older one: its versions mean something else now
         version = begins

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 
 from lakehouse.checkpoints.copying import CopyPlan, plan_generation, require_empty, require_marker
 from lakehouse.checkpoints.findings import cut_short, listed, lost_ranges
-from lakehouse.checkpoints.folder import Folder
 from lakehouse.checkpoints.holders import refuse_used
-from lakehouse.checkpoints.lake_tables import JOBS, job_tables, log_begins, require_table, table_id
+from lakehouse.checkpoints.lake_tables import JOBS, job_tables, require_table, table_id
 from lakehouse.checkpoints.ledger_rows import LedgerReader
-from lakehouse.checkpoints.reading import CheckpointState, Marker, read_checkpoint
-from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
+from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
 from lakehouse.checkpoints.topic import DECIDING_SECONDS, ask_kafka
+from pipelines.lake.checkpoint.identity import Marker
+from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
+from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import CheckpointError, DataLossError, UsageError
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.protocol import Storage
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class RewindPlan:
     records_again: int | None
 
 
-def plan_rewind(settings: Settings, source: Folder, target: Folder, to_batch: int) -> RewindPlan:
+def plan_rewind(settings: Settings, source: Storage, target: Storage, to_batch: int) -> RewindPlan:
     """Plan a checkpoint that ends with `to_batch`; nothing is written.
 
     Raises UsageError (no checkpoint, no such batch, target not empty), DataLossError where the source does not hold what comes
@@ -118,7 +120,7 @@ def _require_versions(settings: Settings, marker: Marker, end: DeltaPosition) ->
     if end.table_id != table_id(table):
         msg = f"The offsets are of the table with id {end.table_id}, but {name} has id {table_id(table)}; rebuild the checkpoint."
         raise CheckpointError(msg)
-    begins = log_begins(settings, name)
+    begins = log_begins(name.path(settings))
     if not end.is_snapshot and end.version < begins:
         msg = (
             f"The log of {name} begins at version {begins}, so versions {end.version} to {begins - 1} cannot be read again; "

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lakehouse.checkpoints.findings import LOG_LOST, RUN_BACK, Finding
-from lakehouse.checkpoints.folder import Folder
 from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
 from lakehouse.checkpoints.topic import ask_aside
 from lakehouse.checkpoints.verify_files import check_files
@@ -16,6 +15,7 @@ from lakehouse.checkpoints.verify_source import check_source
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.kafka import TopicState
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.protocol import Storage
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
@@ -46,7 +46,7 @@ class Verdict:
         }
 
 
-def verify_checkpoint(settings: Settings, folder: Folder, asked: Future[TopicState | LakehouseError] | None = None) -> Verdict:
+def verify_checkpoint(settings: Settings, folder: Storage, asked: Future[TopicState | LakehouseError] | None = None) -> Verdict:
     """Verify the checkpoint in `folder` without a JVM; nothing is written. `asked`: what `ask_aside` gave, if it was called.
 
     Raises CheckpointError where it holds no checkpoint, LakehouseError where a table's log cannot be read.

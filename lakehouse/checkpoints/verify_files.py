@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from lakehouse.checkpoints.findings import BROKEN, RUN_BACK, Finding, batches, listed
 from lakehouse.checkpoints.lake_tables import JOBS
-from lakehouse.checkpoints.reading import INITIAL, MARKER, METADATA, CheckpointState
-from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition, Position
+from lakehouse.checkpoints.reading import INITIAL, METADATA, CheckpointState
+from pipelines.lake.checkpoint.identity import MARKER
+from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition, Position
 
 
 def check_files(state: CheckpointState) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ from deltalake import DeltaTable
 from lakehouse.checkpoints.findings import BROKEN, ROLLBACK, Finding, batches
 from lakehouse.checkpoints.lake_tables import JOBS, find_table, restores, table_id, topic_id, transactions
 from lakehouse.checkpoints.ledger_rows import LedgerReader, LedgerRow
-from lakehouse.checkpoints.reading import CheckpointState, Marker
+from lakehouse.checkpoints.reading import CheckpointState
+from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, TableName
 

@@ -19,10 +19,11 @@ from lakehouse.checkpoints.findings import (
     listed,
     lost_ranges,
 )
-from lakehouse.checkpoints.lake_tables import JOBS, find_table, log_begins, table_id
+from lakehouse.checkpoints.lake_tables import JOBS, find_table, table_id
 from lakehouse.checkpoints.reading import CheckpointState
-from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
+from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import LakehouseError, UnreadableError
 from pipelines.lake.kafka import TopicState
 from pipelines.lake.settings import Settings
@@ -105,7 +106,7 @@ def _check_delta(settings: Settings, state: CheckpointState, name: TableName) ->
         return
     if version is None:
         return
-    begins = log_begins(settings, name)
+    begins = log_begins(name.path(settings))
     if version > table.version() + 1:
         message = f"The checkpoint goes on at version {version} of {name}, which ends at {table.version()}: its log was cut."
         yield Finding(LOG_LOST, "error", message, BROKEN)

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from lakehouse.dlq.filters import LetterFilter
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset, to_rows, to_values
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import open_table, told_apart
+from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import DLQ
 
 Longs = npt.NDArray[np.int64]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from tempfile import gettempdir
 from typing import TypeVar
 
@@ -52,7 +51,8 @@ from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.kafka import TopicState, bootstrap_servers
 from pipelines.lake.ledger.ledger import merge_ranges
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import as_unreadable, is_there
+from pipelines.lake.storage.local_files import as_unreadable, is_there
+from pipelines.lake.storage.places import local_place
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS
 
 _UNREADABLE = (LakehouseError, DeltaError, ArrowException, OSError, ValueError)
@@ -200,8 +200,8 @@ def _disks(settings: Settings) -> tuple[Disk, ...]:
         spill = gettempdir()
     archive = settings.retention.archive or lake.root
     for path in (lake.root, lake.checkpoints, lake.state_dir, archive, *filter(None, map(str.strip, spill.split(",")))):
-        place = Path(path)
-        if "://" in path or not is_there(place):
+        place = local_place(path)
+        if place is None or not is_there(place):
             continue
         usage = shutil.disk_usage(place)
         found.setdefault(place.stat().st_dev, Disk(path, usage.total, usage.free))

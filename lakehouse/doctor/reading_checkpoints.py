@@ -8,20 +8,23 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lakehouse.checkpoints.folder import Entry, Folder, open_folder
+from lakehouse.checkpoints.holders import holder_of
 from lakehouse.checkpoints.lake_tables import JOBS
 from lakehouse.checkpoints.listing import checkpoint_names
-from lakehouse.checkpoints.reading import MARKER
-from lakehouse.checkpoints.rebuild import next_generation_path
 from lakehouse.checkpoints.verify import verify_checkpoint
 from lakehouse.doctor.facts import HeldBy, StreamCheckpoint
+from pipelines.lake.checkpoint.generations import next_generation_path
+from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
 from pipelines.lake.kafka import TopicState
-from pipelines.lake.lease.leases import CHECKPOINT_LOCK, Holder, held_by
+from pipelines.lake.lease.leases import Holder
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import is_local
+from pipelines.lake.storage.protocol import Entry, Storage
 
 _REPLAY = "replay/"
-"""Folder in the checkpoint of a bounded replay: it ends by itself, and is nobody's stream."""
+"""Storage in the checkpoint of a bounded replay: it ends by itself, and is nobody's stream."""
 
 
 _NOT_ASKED: Future[TopicState | LakehouseError] = Future()
@@ -44,7 +47,7 @@ def _read(settings: Settings, job: str) -> StreamCheckpoint | None:
 
 
 def _judge_newest(settings: Settings, job: str, root: str) -> StreamCheckpoint | None:
-    folder = open_folder(root)
+    folder = open_storage(root)
     files = folder.files()
     streams = [name for name in checkpoint_names(files) if not _is_replay(folder, files, f"{name}/")]
     if not streams:
@@ -59,7 +62,7 @@ def _judge(settings: Settings, job: str, path: str, holder: Holder | UnreadableE
     lock = HeldBy(holder, seen_from_here(holder)) if isinstance(holder, Holder) else None
     unread, problem, verdict = None, None, None
     try:
-        verdict = verify_checkpoint(settings, open_folder(path), _NOT_ASKED)
+        verdict = verify_checkpoint(settings, open_storage(path), _NOT_ASKED)
     except (UnreadableError, UnknownFeatureError) as error:
         unread = str(error)
     except LakehouseError as error:
@@ -71,7 +74,7 @@ def _judge(settings: Settings, job: str, path: str, holder: Holder | UnreadableE
         state=verdict.state if verdict is not None else None,
         findings=tuple(verdict.findings) if verdict is not None else (),
         lock=lock,
-        is_guarded="://" not in path,
+        is_guarded=is_local(path),
         problem=problem,
         unread=unread,
         lock_unread=str(holder) if isinstance(holder, UnreadableError) else None,
@@ -91,7 +94,7 @@ def seen_from_here(holder: Holder) -> bool | None:
 
 def _holder(path: str) -> Holder | UnreadableError | None:
     try:
-        return None if "://" in path else held_by(Path(path) / CHECKPOINT_LOCK)
+        return holder_of(path)
     except UnreadableError as error:
         return error
 
@@ -100,7 +103,7 @@ def _changed(files: Mapping[str, Entry], prefix: str) -> float:
     return max(entry.modified.timestamp() for name, entry in files.items() if name.startswith(prefix))
 
 
-def _is_replay(folder: Folder, files: Mapping[str, Entry], prefix: str) -> bool:
+def _is_replay(folder: Storage, files: Mapping[str, Entry], prefix: str) -> bool:
     if any(name.startswith(prefix + _REPLAY) for name in files):
         return True
     if prefix + MARKER not in files or any(name.startswith((f"{prefix}offsets/", f"{prefix}commits/")) for name in files):

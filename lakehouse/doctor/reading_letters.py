@@ -14,7 +14,7 @@ from lakehouse.dlq.letters import COUNTED, count_by, read_letters, unfinished_re
 from lakehouse.doctor.facts import Letters
 from lakehouse.doctor.letters import NO_SCHEMA
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import files_in
+from pipelines.lake.storage.local_files import files_in
 from pipelines.lake.tables import DLQ
 
 _MOST_BYTES_READ = 20_000

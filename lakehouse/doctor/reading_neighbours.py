@@ -10,9 +10,11 @@ from pipelines.lake.contract.contract import Difference
 from pipelines.lake.contract.facts import differences_of
 from pipelines.lake.delta_log.commits import APP_IDS, MARK, newest_commits
 from pipelines.lake.delta_log.derived_files import Damage, find_damage
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table, is_there
+from pipelines.lake.storage.local_files import is_there
+from pipelines.lake.storage.places import is_local
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
@@ -61,7 +63,7 @@ def read_neighbours(settings: Settings) -> Neighbours:
 
 def _read(settings: Settings, name: TableName, defined: TableDef | None) -> _Found:
     path = name.path(settings)
-    if "://" not in path and not is_there(f"{path}/_delta_log"):
+    if is_local(path) and not is_there(f"{path}/_delta_log"):
         return name, (), None, ()
     damage = find_damage(path)
     try:

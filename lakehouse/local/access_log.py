@@ -26,7 +26,7 @@ from lakehouse.local.event_text import encode, message
 from lakehouse.verify.strict import WHITE_SPACE
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ranges import END_INSTANT_MS, LARGEST_SUMMED
-from pipelines.lake.storage.opening import is_there
+from pipelines.lake.storage.local_files import is_there
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _SLICE = 1000

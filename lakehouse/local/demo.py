@@ -22,7 +22,7 @@ from lakehouse.streams import STREAMS
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.runner import VerifyOptions, verify
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import files_below
+from pipelines.lake.storage.local_files import files_below
 from pipelines.runtime import jobs
 from pipelines.runtime.delta import register_tables
 from pipelines.runtime.session import build_session

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from pipelines.lake.delta_log.opening import existing_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table, files_below, open_table
+from pipelines.lake.storage.local_files import files_below
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
 
 _COUNTS = ("rows_read", "inserted", "replaced", "duplicate", "conflict", "dead_lettered", "tombstone", "late")

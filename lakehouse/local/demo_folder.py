@@ -15,7 +15,7 @@ import yaml
 from lakehouse.local.kafka_state import running_broker
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import EMBEDDED, KafkaSettings, LakeSettings, LogSettings, Settings
-from pipelines.lake.storage.opening import names_in
+from pipelines.lake.storage.local_files import names_in
 
 _LOCK = "demo.lock"
 _OWN = ("checkpoints", "kafka", "lake", "op_ledger", "demo.yaml", "demo.log", "spark.log", _LOCK)

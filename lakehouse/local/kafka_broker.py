@@ -18,7 +18,7 @@ from lakehouse.local.kafka_state import BrokerState, kafka_folder, running_broke
 from pipelines.lake.errors import LakehouseError, TransientError, UsageError
 from pipelines.lake.logging import Log
 from pipelines.lake.resources import BROKER_JARS
-from pipelines.lake.storage.opening import is_there
+from pipelines.lake.storage.local_files import is_there
 from pipelines.lake.surroundings import jvm_locale, locale_for_jvm
 
 log = Log("kafka")

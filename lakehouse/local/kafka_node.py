@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.lake.errors import LakehouseError, UsageError
-from pipelines.lake.storage.opening import files_in, is_there, names_in
+from pipelines.lake.storage.local_files import files_in, is_there, names_in
 from pipelines.lake.surroundings import jvm_locale, locale_for_jvm, raise_file_limit
 
 HOST = "127.0.0.1"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lakehouse.local.kafka_process import command_line_of
-from pipelines.lake.storage.opening import read_text
+from pipelines.lake.storage.local_files import read_text
 
 
 @dataclass(frozen=True)

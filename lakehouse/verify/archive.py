@@ -13,7 +13,7 @@ from pipelines.lake.delta_log.plain_read import PARQUET
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import open_folder
-from pipelines.lake.storage.opening import told_apart
+from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import BRONZE
 
 _MANIFEST = "manifest.json"

@@ -11,7 +11,7 @@ from typing import Any
 from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import Finding, Invariant
 from pipelines.lake.errors import UsageError
-from pipelines.lake.storage.opening import read_text
+from pipelines.lake.storage.local_files import read_text
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY
 
 Digest = dict[str, dict[str, str]]

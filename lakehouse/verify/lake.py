@@ -15,13 +15,14 @@ from deltalake import DeltaTable
 
 from lakehouse.verify.archive import ArchiveFiles, find_archive
 from lakehouse.verify.database import Database
+from pipelines.lake.delta_log import opening
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, LakehouseError, UsageError
 from pipelines.lake.playbooks import ARCHIVE
 from pipelines.lake.retries import page_for
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage import opening
-from pipelines.lake.storage.opening import as_unreadable, existing_table, told_apart
+from pipelines.lake.storage.local_files import as_unreadable, told_apart
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,

@@ -10,7 +10,7 @@ from lakehouse.local.op_ledger import fates_sql
 from lakehouse.verify.database import Database
 from lakehouse.verify.lake import EVENT_FIELDS
 from pipelines.lake.errors import UsageError
-from pipelines.lake.storage.opening import files_below, told_apart
+from pipelines.lake.storage.local_files import files_below, told_apart
 
 _COLUMNS = """
     topic, "partition" AS p, "offset" AS o, kafka_timestamp_ms AS kts, fate, expected_rule, value_md5, key_md5,

@@ -22,9 +22,9 @@ from lakehouse.verify.lake import EVENT_FIELDS, HELD, KAFKA_MS, Lake
 from lakehouse.verify.records import AT
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.strict import StrictReader, field_types
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table
 from pipelines.lake.tables import BRONZE
 
 _ROWS = 20_000

@@ -18,7 +18,7 @@ from lakehouse.verify.records import check_bytes, check_completeness, check_uniq
 from lakehouse.verify.result import Invariant
 from lakehouse.verify.storage import check_storage, check_transactions
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import files_below
+from pipelines.lake.storage.local_files import files_below
 
 
 @dataclass(frozen=True)

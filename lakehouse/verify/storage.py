@@ -15,7 +15,7 @@ from lakehouse.verify.lake import Lake
 from lakehouse.verify.result import FIRST, Finding, Invariant
 from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.opening import told_apart
+from pipelines.lake.storage.local_files import told_apart
 
 _COMMIT_DIGITS = 20
 _BATCH_ROWS = 32_768

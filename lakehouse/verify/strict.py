@@ -16,7 +16,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from pipelines.lake.storage.opening import files_in, read_text
+from pipelines.lake.storage.local_files import files_in, read_text
 
 _MAX_DEPTH = 64
 _BLANK = b" \t\r\n"

@@ -27,11 +27,11 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from pipelines.archive.content import figures, read
 from pipelines.archive.storage import dataset, write_files
+from pipelines.lake.delta_log.opening import existing_table, open_table, require_plain
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DataLossError, UsageError
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import open_folder
-from pipelines.lake.storage.opening import existing_table, open_table, require_plain
 from pipelines.lake.tables import BRONZE
 
 _STATISTICS = ("_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at", "_event_date")

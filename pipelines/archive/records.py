@@ -12,10 +12,11 @@ from deltalake import DeltaTable, write_deltalake
 from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
 from pipelines.lake.delta_log.commits import marked
+from pipelines.lake.delta_log.opening import existing_table, has_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.ledger.ledger import merge_ranges, subtract
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table, has_table, open_table, told_apart
+from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import BRONZE_ARCHIVE
 
 _TIME = pa.timestamp("us", tz="UTC")

@@ -17,7 +17,7 @@ from pipelines.lake.errors import DataLossError, LakehouseError, UnreadableError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import told_apart
+from pipelines.lake.storage.local_files import told_apart
 
 _LOG = Log(JOB)
 

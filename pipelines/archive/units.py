@@ -15,12 +15,15 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
 from pipelines.archive.content import Figures, Part, figures, read
-from pipelines.archive.storage import dataset, keep, sha256
+from pipelines.archive.storage import dataset, sha256
 from pipelines.lake.delta_log.plain_read import PARQUET
 from pipelines.lake.errors import DataLossError, LakehouseError, UnreadableError
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import open_folder
-from pipelines.lake.storage.opening import told_apart
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import absolute
+from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE
 
 MANIFEST = "manifest.json"
@@ -101,8 +104,9 @@ class Survey:
 
 @dataclass(frozen=True)
 class Archive:
-    """The archive of Bronze at one place."""
+    """The archive of Bronze at one place: its manifests in `storage`, its Parquet files on `system`, below `root`."""
 
+    storage: Storage
     system: pa_fs.FileSystem
     root: str
 
@@ -110,8 +114,9 @@ class Archive:
     def of(settings: Settings) -> Archive:
         """The archive that the settings name."""
         base = settings.retention.archive or f"{settings.lake.root.rstrip('/')}/archive"
-        system, root = open_folder(base.rstrip("/"))
-        return Archive(system, f"{root}/{BRONZE.layer}/{BRONZE.table}")
+        place = f"{absolute(base.rstrip('/'))}/{BRONZE.layer}/{BRONZE.table}"
+        system, root = open_folder(place)
+        return Archive(open_storage(place), system, root)
 
     def path(self, folder: str) -> str:
         """Path of a unit's folder, or of a file in it."""
@@ -122,16 +127,16 @@ class Archive:
 
         Raises LakehouseError for a manifest that cannot be read.
         """
-        folders = [self.root] if days is None else [self.path(f"{_DAY}{day}") for day in days]
+        folders = [""] if days is None else [f"{_DAY}{day}" for day in days]
         found = [split for folder in folders for split in self._files(folder)]
-        paths = [self.path(f"{folder}/{name}") for folder, name in found if name == MANIFEST and key_of(folder)]
+        paths = [f"{folder}/{name}" for folder, name in found if name == MANIFEST and key_of(folder)]
         with ThreadPoolExecutor(_READERS) as pool:
             return sorted(pool.map(self._read, paths), key=lambda unit: (unit.day, unit.created_at))
 
     def survey(self) -> Survey:
         """Look at which folders and files are no units; no file is opened."""
         runs: dict[str, set[str]] = {}
-        for folder, name in self._files(self.root):
+        for folder, name in self._files(""):
             runs.setdefault(folder, set()).add(name)
         leftovers = [folder for folder, names in runs.items() if key_of(folder) and MANIFEST not in names]
         foreign = [(folder, name) for folder, names in runs.items() if not key_of(folder) for name in names]
@@ -148,19 +153,12 @@ class Archive:
                 "see playbooks/bronze-archive.md."
             )
             raise DataLossError(msg)
-        manifest = self.path(f"{folder}/{MANIFEST}")
-        if self.system.get_file_info(manifest).type == pa_fs.FileType.File:
-            self.system.delete_file(manifest)
-        self.system.delete_dir(self.path(folder))
+        self.storage.delete(f"{folder}/{MANIFEST}")
+        self.storage.remove(folder)
 
     def write(self, unit: Unit) -> None:
         """Write the manifest, whole or not at all; from now on the unit counts."""
-        path = self.path(f"{unit.folder}/{MANIFEST}")
-        with self.system.open_output_stream(f"{path}.tmp") as stream:
-            stream.write(unit.manifest().encode())
-        keep(self.system, f"{path}.tmp")
-        self.system.move(f"{path}.tmp", path)
-        keep(self.system, path)
+        self.storage.replace(f"{unit.folder}/{MANIFEST}", unit.manifest().encode())
 
     def rows(self, *units: Unit) -> ds.Dataset:
         """The rows of units, with every column that one of them has: Bronze got some after the first were archived."""
@@ -173,7 +171,7 @@ class Archive:
 
     def parquet_files(self, folder: str) -> list[str]:
         """Names of the Parquet files that lie in a unit's folder, whatever its manifest says."""
-        return sorted(name for at, name in self._files(self.path(folder)) if at == folder and name.endswith(".parquet"))
+        return sorted(name for at, name in self._files(folder) if at == folder and name.endswith(".parquet"))
 
     def problem(self, unit: Unit) -> str | None:
         """Read a unit's files back and say what differs from its manifest, naming the file; None where nothing does.
@@ -203,15 +201,12 @@ class Archive:
 
     def _files(self, folder: str) -> list[tuple[str, str]]:
         """All files below a folder, as their folder (below the archive) and their name. Raises UnreadableError."""
-        with told_apart(folder):
-            found = self.system.get_file_info(pa_fs.FileSelector(folder, recursive=True, allow_not_found=True))
-        paths = [info.path.removeprefix(f"{self.root}/") for info in found if info.type == pa_fs.FileType.File]
-        return [(folder, name) for folder, _, name in (path.rpartition("/") for path in paths)]
+        return [(folder, name) for folder, _, name in (path.rpartition("/") for path in self.storage.files(folder))]
 
-    def _read(self, path: str) -> Unit:
+    def _read(self, name: str) -> Unit:
+        path = self.path(name)
         try:
-            with told_apart(path), self.system.open_input_stream(path) as stream:
-                unit = _unit(json.loads(stream.read().decode()))
+            unit = _unit(json.loads(self.storage.read(name)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = (
                 f"The manifest {path} cannot be read ({type(error).__name__}); put it back from a backup of the archive "

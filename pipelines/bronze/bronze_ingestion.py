@@ -19,6 +19,8 @@ from pipelines.bronze.plain_client import read_ranges
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.lake import kafka
+from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
+from pipelines.lake.checkpoint.progress import planned_offsets
 from pipelines.lake.errors import DataLossError, UsageError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import Ledger
@@ -26,7 +28,6 @@ from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS, LEDGER
 from pipelines.runtime import delta, jobs
-from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint, planned_offsets
 from pipelines.runtime.contract_start import refuse_differences, work_around_damage
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.runtime.restores import refuse_old_copy, refuse_restored
@@ -55,7 +56,7 @@ def run(
     archived.ensure(settings)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
     refuse_old_copy(spark, checkpoint, Ledger(settings), {"": path})
-    sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(spark, checkpoint, batch_id))
+    sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
     if checkpoint.is_new and not starting_offsets:
         if checkpoint.starting:
             # Made from what the table holds, after the old one was lost.
@@ -107,7 +108,7 @@ def fill(
     path = BRONZE.path(settings)
     _ensure_bronze(spark, settings, topic)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, what)
-    plan = open_plan(spark, checkpoint, plan)
+    plan = open_plan(checkpoint, plan)
     spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
     sink = _sink(settings, path, checkpoint, lambda number: (spans[number][0], spans[number][1]))
 
@@ -124,7 +125,7 @@ def fill(
         )
         sink(batch, number)
 
-    run_plan(spark, checkpoint, plan, read_again, stop)
+    run_plan(checkpoint, plan, read_again, stop)
 
 
 def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
@@ -147,7 +148,6 @@ def _open_checkpoint(
 ) -> Checkpoint:
     bronze = BRONZE.path(settings)
     checkpoint = open_checkpoint(
-        spark,
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
         source=topic.topic_id,

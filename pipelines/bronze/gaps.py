@@ -11,13 +11,14 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from pipelines.archive import records as archived
+from pipelines.lake.delta_log.opening import existing_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.kafka import TopicState
 from pipelines.lake.ledger.ledger import merge_ranges, subtract
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table, open_table, told_apart
+from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS, Column, TableDef
-from pipelines.runtime import files
 from pipelines.runtime.replay import Ranges
 
 RETENTION = "retention"
@@ -74,7 +75,7 @@ def find_gaps(settings: Settings, topic: TopicState) -> list[Gap]:
 
     Reads two narrow columns of Bronze, without Spark. What lies after Bronze's last offset is lag, no hole.
     """
-    path = files.absolute(BRONZE.path(settings))
+    path = absolute(BRONZE.path(settings))
     bronze = rows_dataset(existing_table(path))
     with told_apart(path), duckdb.connect() as db:
         db.register("bronze", bronze)
@@ -157,7 +158,7 @@ def record_gaps(settings: Settings, topic: str, gaps: Mapping[Gap, str]) -> None
         for gap in _without({whole.partition: [(whole.first, whole.last + 1)]}, known)
     ]
     if rows:
-        write_deltalake(files.absolute(KNOWN_GAPS.path(settings)), pa.Table.from_pylist(rows, SCHEMA), mode="append")
+        write_deltalake(absolute(KNOWN_GAPS.path(settings)), pa.Table.from_pylist(rows, SCHEMA), mode="append")
 
 
 def _without(ranges: Mapping[int, list[tuple[int, int]]], known: Mapping[int, list[tuple[int, int]]]) -> list[Gap]:
@@ -185,7 +186,7 @@ def _accounted(settings: Settings, topic: str) -> pa.Table:
 
 
 def _known(settings: Settings, topic: str) -> pa.Table:
-    path = files.absolute(KNOWN_GAPS.path(settings))
+    path = absolute(KNOWN_GAPS.path(settings))
     found = open_table(path)
     if found is None:
         return SCHEMA.empty_table()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -19,18 +18,22 @@ from pipelines.gold.publish import day_of, days_of, hours_of, merge_daily, merge
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake import failpoints
+from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.contract.sentences import gap_sentence
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import ContractError, StoppedError, UsageError
 from pipelines.lake.lease.leases import Lease, lease_of, release_checkpoint
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import absolute
+from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
-from pipelines.runtime import delta, files, jobs
-from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
+from pipelines.runtime import delta, jobs
 from pipelines.runtime.contract_start import refuse_differences, refuse_gap, work_around_damage
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Selection, open_plan
 from pipelines.runtime.restores import refuse_lost_commits
@@ -56,17 +59,17 @@ def run(
     work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER))
     delta.require_table(spark, silver, "the Silver table")
     starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
-    if not files.list_names(spark, jobs.checkpoint_path(settings, JOB, checkpoint_path)):
-        _refuse_cleaned(spark, silver, int(starting))
+    if is_empty(open_storage(jobs.checkpoint_path(settings, JOB, checkpoint_path))):
+        _refuse_cleaned(silver, int(starting))
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
     refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE), (SILVER, LEDGER))
-    refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
+    refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
     if checkpoint.starting and not starting_offsets:
         # Made from what the tables hold, after the old one was lost.
         starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
-    if checkpoint.is_new and (gap := find_gap(existing_table(files.absolute(silver)), int(starting), change_feed=True)):
+    if checkpoint.is_new and (gap := find_gap(existing_table(absolute(silver)), int(starting), change_feed=True)):
         release_checkpoint(checkpoint.path)
         raise ContractError(gap_sentence(JOB, gap))
 
@@ -103,7 +106,7 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
         msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."
         raise UsageError(msg)
     if not days.is_bounded:
-        _refuse_cleaned(spark, silver, first)
+        _refuse_cleaned(silver, first)
     hours, versions, changes = _hours_again(spark, settings, first, last, days)
     if not hours:
         raise UsageError(NOTHING_THERE.format("Silver"))
@@ -118,7 +121,7 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     delta.ensure_table(spark, DAILY_TABLE, daily)
     what = json.dumps({"versions": [first, last if args.ending_offsets else None], "days": days.text()})
     checkpoint = _open_checkpoint(spark, settings, args.checkpoint_path, what)
-    begun_at = open_plan(spark, checkpoint, Plan([], changes, last)).version
+    begun_at = open_plan(checkpoint, Plan([], changes, last)).version
     if begun_at is not None and begun_at != last:
         hours, versions, changes = _hours_again(spark, settings, first, begun_at, days)
     _sink(settings, checkpoint).publish(spark, hours, versions, changes, 0)
@@ -151,10 +154,9 @@ def _gold_days(spark: SparkSession, settings: Settings, days: Selection) -> list
     return found
 
 
-def _refuse_cleaned(spark: SparkSession, silver: str, first: int) -> None:
+def _refuse_cleaned(silver: str, first: int) -> None:
     """Raise UsageError where Silver's log does not reach back to version `first`: its changes cannot be read."""
-    names = files.list_names(spark, f"{silver}/_delta_log")
-    begins = min((int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name)), default=0)
+    begins = log_begins(silver)
     if first < begins:
         msg = (
             f"Gold would begin at version {first} of Silver, but Silver's log has the versions from {begins} on alone; run "
@@ -166,7 +168,6 @@ def _refuse_cleaned(spark: SparkSession, silver: str, first: int) -> None:
 
 def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, starting: str) -> Checkpoint:
     checkpoint = open_checkpoint(
-        spark,
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
         source=delta.table_id(spark, SILVER.path(settings)),

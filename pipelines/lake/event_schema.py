@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipelines.lake.errors import SettingsError
 from pipelines.lake.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, LARGEST_SUMMED
-from pipelines.lake.storage.opening import files_in, read_text
+from pipelines.lake.storage.local_files import files_in, read_text
 
 PAGE = "playbooks/schema-change.md"
 SUMMED_FIELDS = ("request_bytes", "response_bytes")

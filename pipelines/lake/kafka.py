@@ -18,7 +18,7 @@ from pipelines.lake.errors import TransientError, UsageError
 from pipelines.lake.logging import Log
 from pipelines.lake.retries import is_worth_retrying
 from pipelines.lake.settings import EMBEDDED, Settings
-from pipelines.lake.storage.opening import read_text
+from pipelines.lake.storage.local_files import read_text
 
 _LOG = Log("kafka")
 _CALL_SECONDS = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.lake.errors import SettingsError
+from pipelines.lake.storage.places import local_path
 
 EMBEDDED = "embedded"
 ENV_PREFIX = "LAKEHOUSE__"
 """`LAKEHOUSE__KAFKA__TOPIC=x` overrides `kafka.topic`."""
-
-
-def local_path(path: str) -> str:
-    """A `file:` URI as the plain path that it is: only those are guarded by locks; all else as it stands."""
-    return re.sub(r"^file:(?://)?(?=/)", "", path)
 
 
 class _Section(BaseModel):

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.lake.errors import UsageError
-from pipelines.lake.settings import Settings, local_path
+from pipelines.lake.settings import Settings
+from pipelines.lake.storage.places import absolute, local_path
 
 NEEDED_HANDLES = 1024
 """Spark opens 330 for its jars alone, and one more for each file, socket and thread's selector."""
@@ -70,7 +71,7 @@ def jvm_locale(paths: Iterable[str]) -> str | None:
 def require_spelling(paths: Iterable[str], encoding: str) -> None:
     """Raise UsageError where one of `paths` has letters that file names in `encoding` cannot have."""
     for path in paths:
-        full = path if "://" in path else os.path.abspath(path)
+        full = absolute(path)
         try:
             full.encode(encoding)
         except (UnicodeEncodeError, LookupError):

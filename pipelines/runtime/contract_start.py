@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from pyspark.sql import SparkSession
 
+from pipelines.lake.checkpoint.progress import next_position
+from pipelines.lake.checkpoint.spark_files import DeltaPosition
 from pipelines.lake.contract.contract import WRITTEN_BY, lease_layer
 from pipelines.lake.contract.facts import differences_at
 from pipelines.lake.contract.sentences import damage_sentence, gap_sentence, sentence
 from pipelines.lake.delta_log.derived_files import find_damage, set_aside
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.lake.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import BRONZE, SILVER, TableDef, TableName
-from pipelines.runtime import delta, files
+from pipelines.runtime import delta
 
 _LOG = Log("contract")
 
@@ -52,7 +54,7 @@ def refuse_differences(
     for name in (*defined, *read):
         path = name.path(settings)
         try:
-            found = differences_at(name, files.absolute(path), defined.get(name))
+            found = differences_at(name, absolute(path), defined.get(name))
         except (DamagedError, UnknownFeatureError):  # what is wrong with its log, the job's own checks say
             continue
         for one in found:
@@ -65,37 +67,37 @@ def refuse_differences(
             _LOG.warning("property of a table set back", table=str(name), properties=", ".join(back))
 
 
-def refuse_gap(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -> None:
+def refuse_gap(settings: Settings, job: str, checkpoint: str) -> None:
     """Refuse to start the stream of `job` on `checkpoint` where its source has lost what it reads next.
 
     Raises ContractError with one sentence and the command that goes on without a loss.
     """
-    gap = gap_of(spark, settings, job, checkpoint)
+    gap = gap_of(settings, job, checkpoint)
     if gap is not None:
         raise ContractError(gap_sentence(job, gap))
 
 
-def gap_of(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -> Gap | None:
+def gap_of(settings: Settings, job: str, checkpoint: str) -> Gap | None:
     """What the source of `job` has lost of what the stream on `checkpoint` reads next; None where it can go on, or is new."""
-    position = _position(spark, checkpoint)
+    position = next_position(open_storage(checkpoint))
     source = {"silver": BRONZE, "gold": SILVER}.get(job)
-    if position is None or source is None:
+    if source is None or not isinstance(position, DeltaPosition):
         return None
-    table = existing_table(files.absolute(source.path(settings)))
-    if position.get("isStartingVersion"):
-        return find_snapshot_gap(table, int(position["reservoirVersion"]))
-    return find_gap(table, int(position["reservoirVersion"]), change_feed=job == "gold")
+    table = existing_table(absolute(source.path(settings)))
+    if position.is_snapshot:
+        return find_snapshot_gap(table, position.version)
+    return find_gap(table, position.version, change_feed=job == "gold")
 
 
-def cause_in_tables(spark: SparkSession, settings: Settings, job: str, checkpoint: str) -> LakehouseError | None:
+def cause_in_tables(settings: Settings, job: str, checkpoint: str) -> LakehouseError | None:
     """Why a stream failed, where somebody did something to its tables; None where that is not it, or cannot be told."""
     try:
-        refuse_gap(spark, settings, job, checkpoint)
+        refuse_gap(settings, job, checkpoint)
         for name in (*WRITTEN_BY.get(job, ()), *{"silver": (BRONZE,), "gold": (SILVER,)}.get(job, ())):
             damage = find_damage(name.path(settings))
             if damage is not None:
                 return ContractError(damage_sentence(name, damage))
-            for one in differences_at(name, files.absolute(name.path(settings))):
+            for one in differences_at(name, absolute(name.path(settings))):
                 if one.kind in ("wrong", "feature"):
                     return ContractError(sentence(one))
     except ContractError as error:
@@ -103,16 +105,3 @@ def cause_in_tables(spark: SparkSession, settings: Settings, job: str, checkpoin
     except Exception:  # a table that cannot be read, or files: the failure itself says more
         return None
     return None
-
-
-def _position(spark: SparkSession, checkpoint: str) -> Mapping[str, Any] | None:
-    """Where the next batch of a stream over a Delta table begins; None where none was committed, or its file is damaged."""
-    committed = [int(name) for name in files.list_names(spark, f"{checkpoint}/commits") if name.isdigit()]
-    if not committed:
-        return None
-    try:
-        last_line = files.read_text(spark, f"{checkpoint}/offsets/{max(committed)}").strip().splitlines()[-1]
-        found = json.loads(last_line)
-    except Exception:  # a file that is missing or cut: Spark and the checkpoint's own checks say it
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("reservoirVersion"), int) else None

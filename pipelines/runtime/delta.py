@@ -12,11 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.lake.contract.contract import COMMON_PROPERTIES
 from pipelines.lake.delta_log.commits import MARK
+from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import has_table
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import absolute, is_local
+from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import ALL_TABLES, Column, TableDef, TableName
-from pipelines.runtime import files
 
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -26,7 +28,7 @@ def is_delta_table(spark: SparkSession, path: str) -> bool:
     if bool(DeltaTable.isDeltaTable(spark, path)):
         return True
     # Spark calls absent what this user may not see, and a table would be made on top.
-    return "://" not in path and has_table(files.absolute(path))
+    return is_local(path) and has_table(absolute(path))
 
 
 def require_table(spark: SparkSession, path: str, what: str) -> None:
@@ -43,10 +45,10 @@ def ensure_table(spark: SparkSession, table: TableDef, path: str, properties: Ma
     """
     if is_delta_table(spark, path):
         return
-    if files.list_names(spark, path):
+    if not is_empty(open_storage(path)):
         msg = f"The folder {path} holds files but no Delta table, expected {table.name} or nothing; choose another path."
         raise UsageError(msg)
-    builder = DeltaTable.createIfNotExists(spark).location(files.absolute(path)).comment(table.comment)
+    builder = DeltaTable.createIfNotExists(spark).location(absolute(path)).comment(table.comment)
     for column in table.columns:
         builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.doc)
     for key, value in {**COMMON_PROPERTIES, **table.properties, **(properties or {})}.items():
@@ -69,7 +71,7 @@ def ensure_columns(spark: SparkSession, table: TableDef, path: str) -> None:
     missing = _missing(spark, table, path)
     if missing:
         columns = ", ".join(f"`{column.name}` {column.type}" for column in missing)
-        spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` ADD COLUMNS ({columns})")
+        spark.sql(f"ALTER TABLE delta.`{absolute(path)}` ADD COLUMNS ({columns})")
 
 
 def ensure_properties(spark: SparkSession, path: str, wanted: Mapping[str, str]) -> dict[str, str | None]:
@@ -84,7 +86,7 @@ def ensure_properties(spark: SparkSession, path: str, wanted: Mapping[str, str])
     if differing:
         pairs = ", ".join(f"'{key}' = '{wanted[key]}'" for key in differing)
         with commits_are_ours(spark, "properties"):
-            spark.sql(f"ALTER TABLE delta.`{files.absolute(path)}` SET TBLPROPERTIES ({pairs})")
+            spark.sql(f"ALTER TABLE delta.`{absolute(path)}` SET TBLPROPERTIES ({pairs})")
     return differing
 
 
@@ -95,7 +97,7 @@ def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
         path = name.path(settings)
         if not is_delta_table(spark, path):
             continue
-        location = files.absolute(path)
+        location = absolute(path)
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {name.layer}")
         if not spark.catalog.tableExists(str(name)):
             spark.sql(f"CREATE TABLE {name} USING DELTA LOCATION '{location}'")

@@ -22,17 +22,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from pipelines.lake.checkpoint.failures import BatchFailures
+from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
 from pipelines.lake.lease.leases import release_checkpoint
 from pipelines.lake.logging import Log, setup_logging
 from pipelines.lake.process import on_stop_signals, say_last
 from pipelines.lake.retries import Kind, classify, may_hold_values, own_error_of, text_of
-from pipelines.lake.settings import Settings, local_path, process_settings
+from pipelines.lake.settings import Settings, process_settings
 from pipelines.lake.storage.access import require_access
-from pipelines.lake.storage.opening import as_unreadable, names_in
+from pipelines.lake.storage.local_files import as_unreadable
+from pipelines.lake.storage.places import local_path
 from pipelines.lake.traces import keep_traces_in, save_trace
 from pipelines.runtime.contract_start import cause_in_tables
-from pipelines.runtime.failures import BatchFailures
 from pipelines.runtime.session import build_session
 
 AVAILABLE_NOW = "available-now"
@@ -105,15 +107,9 @@ def parse_offsets(text: str | None, flag: str = "--starting-offsets") -> dict[in
 def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
     """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings.
 
-    The first one where there is none, and on an object store, where a newer one is named by hand. Raises UnreadableError where
-    nobody can tell: a first one beside others would read everything again.
+    Raises UnreadableError where nobody can tell which there are.
     """
-    if given:
-        return local_path(given).rstrip("/")
-    root = f"{settings.lake.checkpoints.rstrip('/')}/{job}"
-    names = [] if "://" in root else names_in(root)
-    found = [int(name[1:]) for name in names if re.fullmatch(r"g\d+", name)]
-    return f"{root}/g{max(found, default=1)}"
+    return local_path(given).rstrip("/") if given else newest_generation_path(settings, job)
 
 
 BatchFunction = Callable[[DataFrame, int], None]
@@ -252,8 +248,8 @@ def run_stream(
             await_query(query, stop)
         except PySparkException as error:
             path = checkpoint_path(settings, name, args.checkpoint_path)
-            failure = BatchFailures(spark, name, path).note(error)
-            said = None if failure.own is not None else cause_in_tables(spark, settings, name, path)
+            failure = BatchFailures(name, path).note(error)
+            said = None if failure.own is not None else cause_in_tables(settings, name, path)
             raise (said or failure.error()) from error
 
     return run_job(job, parser, argv)

@@ -11,14 +11,17 @@ from datetime import date
 from functools import reduce
 from typing import Literal
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from pipelines.lake.checkpoint.checked_files import create_checked
+from pipelines.lake.checkpoint.identity import Checkpoint, read_object
 from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
 from pipelines.lake.lease.leases import release_checkpoint
 from pipelines.lake.logging import Log
-from pipelines.runtime import files, jobs
-from pipelines.runtime.checkpoints import Checkpoint, read_object
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.protocol import read_if_there
+from pipelines.runtime import jobs
 
 Ranges = Mapping[int, tuple[int, int]]
 """For each partition [start, end) of Kafka offsets."""
@@ -150,14 +153,14 @@ def cut(ranges: Ranges, records: int, per_batch: int = ROWS_PER_BATCH) -> list[R
     return batches
 
 
-def open_plan(spark: SparkSession, checkpoint: Checkpoint, plan: Plan) -> Plan:
+def open_plan(checkpoint: Checkpoint, plan: Plan) -> Plan:
     """Keep `plan` in a new checkpoint; give the kept one where the replay was begun before."""
-    path = f"{checkpoint.path}/{_PLAN}"
-    if not files.exists(spark, path):
+    storage = open_storage(checkpoint.path)
+    if read_if_there(storage, _PLAN) is None:
         tree = {"batches": [dict(batch) for batch in plan.batches], "records": plan.records, "version": plan.version}
-        files.write_text(spark, path, json.dumps(tree))
+        create_checked(storage, _PLAN, json.dumps(tree).encode())
         return plan
-    kept = read_object(spark, checkpoint.path, _PLAN)
+    kept = read_object(checkpoint.path, _PLAN)
     try:
         batches: list[Ranges] = [{int(part): (first, end) for part, (first, end) in batch.items()} for batch in kept["batches"]]
         return Plan(batches, kept["records"], kept["version"])
@@ -169,23 +172,20 @@ def open_plan(spark: SparkSession, checkpoint: Checkpoint, plan: Plan) -> Plan:
         raise CheckpointError(msg) from None
 
 
-def run_plan(
-    spark: SparkSession, checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event
-) -> None:
+def run_plan(checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event) -> None:
     """Do the batches that are not done yet; a batch that a crash cut is done again.
 
     Raises StoppedError where `stop` is set before all of them are done.
     """
     try:
-        _run_plan(spark, checkpoint, plan, work, stop)
+        _run_plan(checkpoint, plan, work, stop)
     finally:
         release_checkpoint(checkpoint.path)
 
 
-def _run_plan(
-    spark: SparkSession, checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event
-) -> None:
-    done = set(files.list_names(spark, f"{checkpoint.path}/{_DONE}"))
+def _run_plan(checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event) -> None:
+    storage = open_storage(checkpoint.path)
+    done = set(storage.names(_DONE))
     for number, ranges in enumerate(plan.batches):
         if str(number) in done:
             continue
@@ -193,7 +193,7 @@ def _run_plan(
             msg = f"The replay was stopped after {number} of {len(plan.batches)} batches; the same command goes on with it."
             raise StoppedError(msg)
         work(ranges, number)
-        files.write_text(spark, f"{checkpoint.path}/{_DONE}/{number}", "")
+        storage.create(f"{_DONE}/{number}", b"")
     _LOG.info("replay done", batches=len(plan.batches), records=plan.records)
 
 

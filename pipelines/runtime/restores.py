@@ -15,12 +15,16 @@ from collections.abc import Mapping
 
 from pyspark.sql import SparkSession
 
+from pipelines.lake.checkpoint.identity import Checkpoint
+from pipelines.lake.checkpoint.progress import last_planned
 from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import Ledger
-from pipelines.lake.storage.opening import existing_table, look
-from pipelines.runtime import delta, files
-from pipelines.runtime.checkpoints import Checkpoint, last_planned
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.local_files import look
+from pipelines.lake.storage.places import absolute, is_local
+from pipelines.runtime import delta
 
 
 def restored_since(path: str, version: int) -> int | None:
@@ -28,11 +32,11 @@ def restored_since(path: str, version: int) -> int | None:
 
     Raises CheckpointError where the log no longer reaches back to `version`.
     """
-    table = existing_table(files.absolute(path))
+    table = existing_table(absolute(path))
     newer = table.version() - version
     if newer <= 0:
         return None
-    commits = list(newest_commits(files.absolute(path), table.version(), after=version))
+    commits = list(newest_commits(absolute(path), table.version(), after=version))
     if len(commits) < newer:
         msg = (
             f"The log of {path} reaches back over {len(commits)} of the {newer} commits since version {version}, so whether the "
@@ -96,7 +100,8 @@ def refuse_old_copy(spark: SparkSession, checkpoint: Checkpoint, ledger: Ledger,
     one; where the table is ahead, Spark would plan its batches' numbers anew for other records, and Delta would skip these
     silently. Raises CheckpointError with one sentence; nothing is written.
     """
-    planned, written = last_planned(spark, checkpoint.path), last_written(spark, checkpoint, ledger, tables)
+    planned = last_planned(open_storage(checkpoint.path))
+    written = last_written(spark, checkpoint, ledger, tables)
     if written > (-1 if planned is None else planned):
         ends = "before its first batch" if planned is None else f"at batch {planned}"
         msg = (
@@ -109,7 +114,7 @@ def refuse_old_copy(spark: SparkSession, checkpoint: Checkpoint, ledger: Ledger,
 
 def _refuse_lost(checkpoint: Checkpoint, tables: Mapping[str, str], reached: Mapping[str, int]) -> None:
     for name, path in tables.items():
-        version, last = existing_table(files.absolute(path)).version(), reached.get(name, 0)
+        version, last = existing_table(absolute(path)).version(), reached.get(name, 0)
         if version < last or _is_empty(f"{path}/_delta_log/{last:020d}.json"):
             found = f"ends with version {version}" if version < last else f"has nothing in the commit of version {last}"
             msg = (
@@ -122,7 +127,7 @@ def _refuse_lost(checkpoint: Checkpoint, tables: Mapping[str, str], reached: Map
 
 def _is_empty(path: str) -> bool:
     """Whether a file is there without a byte in it, which readers take for a commit of nothing; never on an object store."""
-    found = None if "://" in path else look(path)
+    found = look(path) if is_local(path) else None
     return found is not None and not found.st_size
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
+from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.event_schema import EventSchemas, read_schemas
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.runtime import delta, jobs
-from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
 from pipelines.runtime.contract_start import refuse_differences, work_around_damage
 from pipelines.runtime.replay import OnConflict
 from pipelines.runtime.restores import refuse_restored
@@ -78,7 +78,6 @@ def open_silver_checkpoint(
     """Open the checkpoint of a run over these tables; see `open_checkpoint` for what it refuses."""
     written = {str(SILVER): tables.silver, str(DLQ): tables.dlq}
     checkpoint = open_checkpoint(
-        spark,
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
         source=delta.table_id(spark, tables.bronze),

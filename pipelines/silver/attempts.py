@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pipelines.lake.ledger.attempts import BatchCommit, batch_commits
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import DLQ, SILVER
-from pipelines.runtime.attempts import BatchCommit, batch_commits
 
 PART = "part:"
 """Prefix of the generation of a ledger row that counts only what a batch left in the tables when it died."""

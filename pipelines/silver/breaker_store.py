@@ -6,18 +6,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import files_dataset
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import open_table, told_apart
+from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import make_folder
 from pipelines.lake.tables import CIRCUIT_BREAKER
 from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
 
@@ -150,8 +151,7 @@ class BreakerStore:
             "accepted": json.dumps({str(partition): end for partition, end in sorted(transition.accepted.items())}),
             "reason": transition.reason,
         }
-        if "://" not in self.path:
-            Path(self.path).mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_deltalake(self.path, pa.Table.from_pylist([row], SCHEMA), mode="append")
 
 

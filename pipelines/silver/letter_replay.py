@@ -10,13 +10,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.lake import failpoints
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.runtime import delta
-from pipelines.runtime.checkpoints import Checkpoint
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver.assembly import RECORD, ensure_written
 from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release

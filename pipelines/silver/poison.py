@@ -9,11 +9,11 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import BreakerOpenError, PoisonBatchError
 from pipelines.lake.logging import Log
 from pipelines.lake.retries import POISON_PLAYBOOK, Kind, classify
 from pipelines.lake.settings import RetrySettings
-from pipelines.runtime.failures import BatchFailures
 from pipelines.silver.fates import Longs
 from pipelines.silver.transforms import coordinate
 

@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 
 from pipelines.lake.contract.contract import ALLOWED_FEATURES
 from pipelines.lake.contract.facts import table_facts
-from pipelines.lake.storage.opening import existing_table
-from pipelines.runtime import delta, files
+from pipelines.lake.delta_log.opening import existing_table
+from pipelines.lake.storage.places import absolute, is_local
+from pipelines.runtime import delta
 from pipelines.silver.fates import Facts
 from pipelines.silver.lookup import kafka_moment
 
@@ -34,8 +35,8 @@ def replace_rows(spark: SparkSession, path: str, rows: DataFrame, replaced: Fact
 
     Idempotent: a row that is earlier than its copy stays. `metadata` goes into the commit, as that of an append.
     """
-    if len(replaced) <= FEW and "://" not in path:
-        table = existing_table(files.absolute(path))
+    if len(replaced) <= FEW and is_local(path):
+        table = existing_table(absolute(path))
         # A table feature that somebody had switched on may have left another behind, with which deltalake cannot write.
         if table_facts(table).features <= ALLOWED_FEATURES:
             return _merge_here(table, rows, replaced, metadata)

@@ -11,12 +11,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.archive.guard import refuse_archived
+from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
-from pipelines.runtime.failures import BatchFailures
 from pipelines.runtime.kafka_columns import in_ranges, with_kafka_ms
 from pipelines.runtime.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
@@ -50,16 +50,16 @@ def replay(
         return
     tables = open_tables(spark, settings)
     checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, _flags(selection, on_conflict))
-    plan = open_plan(spark, checkpoint, plan)
+    plan = open_plan(checkpoint, plan)
     sink = make_sink(settings, tables, checkpoint, on_conflict, bounded=True)
-    sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
+    sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
     rows = spark.read.format("delta").option("versionAsOf", plan.version).load(bronze).where(selection.condition())
 
     def read_again(ranges: Ranges, number: int) -> None:
         start, end = ({part: span[side] for part, span in ranges.items()} for side in (0, 1))
         sink(with_kafka_ms(rows.where(in_ranges(start, end))).select(*RECORD), number)
 
-    run_plan(spark, checkpoint, plan, read_again, stop)
+    run_plan(checkpoint, plan, read_again, stop)
 
 
 def _flags(selection: Selection, on_conflict: OnConflict) -> str:

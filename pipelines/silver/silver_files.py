@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import files_dataset
-from pipelines.lake.storage.opening import existing_table
-from pipelines.runtime import files
+from pipelines.lake.storage.places import absolute
 from pipelines.silver.fates import Flags, Longs
 from pipelines.silver.recent_keys import units_of
 
@@ -63,7 +63,7 @@ class SilverFiles:
 
     def _newest(self) -> DeltaTable:
         if self._table is None:
-            self._table = existing_table(files.absolute(self.path))
+            self._table = existing_table(absolute(self.path))
         else:
             self._table.update_incremental()
         return self._table

@@ -11,17 +11,19 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive.guard import refuse_unread
+from pipelines.lake.checkpoint.failures import BatchFailures
+from pipelines.lake.checkpoint.progress import source_version
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.delta_log.versions import has_commit
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import existing_table
+from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import BRONZE
-from pipelines.runtime import delta, files, jobs
-from pipelines.runtime.checkpoints import source_version
+from pipelines.runtime import delta, jobs
 from pipelines.runtime.contract_start import refuse_gap, work_around_damage
-from pipelines.runtime.failures import BatchFailures
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.runtime.replay import OnConflict, Selection
 from pipelines.runtime.restores import refuse_old_copy
@@ -51,7 +53,7 @@ def run(
     _refuse_unknown(spark, settings, *_starting(starting_offsets))
     tables = open_tables(spark, settings)
     refuse_unread(settings)
-    refuse_gap(spark, settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
+    refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
     refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
@@ -59,7 +61,7 @@ def run(
     if version is None and starting:
         version = _first_version(settings, starting)
     records = spark.readStream.format("delta").option("maxBytesPerTrigger", settings.silver.max_bytes_per_trigger)
-    if version and _is_readable(spark, tables.bronze, version, is_new=checkpoint.is_new):
+    if version and _is_readable(tables.bronze, version, is_new=checkpoint.is_new):
         records = records.option("startingVersion", str(version))
     read = records.load(tables.bronze)
     for partition, offset in starting.items():
@@ -74,21 +76,21 @@ def run(
         .drop("_watermark_time")
     )
     sink = make_sink(settings, tables, checkpoint, on_conflict)
-    sink.source_version = lambda batch_id: source_version(spark, checkpoint, batch_id)
+    sink.source_version = lambda batch_id: source_version(checkpoint.path, batch_id)
     sink.breaker = BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings))
-    sink.search = PoisonSearch(BatchFailures(spark, JOB, checkpoint.path), settings.retries)
+    sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
     writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
     return jobs.start_stream(writer, sink, trigger or settings.silver.trigger, checkpoint.path)
 
 
-def _is_readable(spark: SparkSession, bronze: str, version: int, *, is_new: bool) -> bool:
+def _is_readable(bronze: str, version: int, *, is_new: bool) -> bool:
     """Whether all that was added since `version` can be read as it was added; otherwise the table is read as it stands.
 
     A stream that has begun goes on from its own position, whatever became of the versions before.
     """
-    if not files.exists(spark, f"{bronze}/_delta_log/{version:020d}.json"):
+    if not has_commit(bronze, version):
         return False
-    return not is_new or find_gap(existing_table(files.absolute(bronze)), version, change_feed=False) is None
+    return not is_new or find_gap(existing_table(absolute(bronze)), version, change_feed=False) is None
 
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:

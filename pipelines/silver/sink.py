@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.lake import failpoints
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.lease.leases import Lease
@@ -22,7 +23,6 @@ from pipelines.lake.logging import Log
 from pipelines.lake.settings import SilverSettings
 from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 from pipelines.runtime import delta
-from pipelines.runtime.checkpoints import Checkpoint
 from pipelines.runtime.kept_rows import kept
 from pipelines.runtime.restores import last_written, refuse_restored_after
 from pipelines.runtime.session import instant

@@ -25,12 +25,12 @@ from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.checkpoints.copying import write_copy
-from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.rewind import plan_rewind
 from pipelines.lake import failpoints
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.lease import leases
 from pipelines.lake.resources import PROJECT
+from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import jobs
 from pipelines.silver import replay as silver_replay
@@ -162,7 +162,7 @@ class LakeMachine(RuleBasedStateMachine):
             return
         new = old.with_name(f"g{self.generations[job] + 1}")
         plan = plan_rewind(
-            self.lake.settings, open_folder(str(old)), open_folder(str(new)), commits[-1 - min(back, len(commits) - 1)]
+            self.lake.settings, open_storage(str(old)), open_storage(str(new)), commits[-1 - min(back, len(commits) - 1)]
         )
         write_copy(plan.copy)
         self.generations[job] += 1

@@ -16,11 +16,11 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.streams import STREAMS, run_to_end
+from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import EXIT_USAGE, CheckpointError, StreamFailedError
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.lake.tables import ALL_TABLES, LEDGER, SILVER
-from pipelines.runtime.checkpoints import MARKER
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence
 from tests.faults.live import Driver, await_no_lag, produce, read_so_far, until, up

@@ -17,11 +17,11 @@ from pyspark.sql.streaming import StreamingQuery
 
 from lakehouse import streams
 from lakehouse.streams import run_live, run_to_end
+from pipelines.lake.checkpoint.failures import NAME
+from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.runtime import jobs
-from pipelines.runtime.checkpoints import open_checkpoint
-from pipelines.runtime.failures import NAME
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
 
@@ -52,7 +52,7 @@ class Stream:
         if self.starts in self.start_fails:
             raise self.start_fails[self.starts]
         path = jobs.checkpoint_path(settings, self.name, None)
-        open_checkpoint(spark, path, job=self.name, source="files", target="none")
+        open_checkpoint(path, job=self.name, source="files", target="none")
         rows = spark.readStream.schema("value string").option("maxFilesPerTrigger", 1).text(str(self.folder))
         writer = rows.writeStream.option("checkpointLocation", path).foreachBatch(self.write)
         return jobs.set_trigger(writer, trigger).start()

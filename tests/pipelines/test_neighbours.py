@@ -138,7 +138,7 @@ def test_table_that_was_made_append_only_stops_gold_by_name(filled: Lake) -> Non
         filled.run_gold()
     assert str(stopped.value).startswith(sentence)
     # What a stream that was running meets is explained by the same sentence.
-    cause = cause_in_tables(filled.spark, filled.settings, "gold", str(filled.folder / "checkpoints/gold/g1"))
+    cause = cause_in_tables(filled.settings, "gold", str(filled.folder / "checkpoints/gold/g1"))
     assert str(cause).startswith(sentence)
     assert _finding(filled, "contract-wrong", str(GOLD_DAILY)).commands == (
         f"lakehouse contract restore {GOLD_DAILY} --config c.yaml",

@@ -75,7 +75,7 @@ def _rebuild(lake: Lake, layer: str) -> tuple[dict[str, Difference], Callable[[]
 
     def take_over() -> Swapped:
         done = swap(lake.spark, lake.settings, plan, found, run_id="r1", now=datetime.now(UTC))
-        remove(lake.spark, plan.folder)
+        remove(plan.folder)
         return done
 
     return {str(one.table): one for one in found}, take_over

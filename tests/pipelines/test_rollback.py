@@ -17,12 +17,12 @@ from batch.dlq_retention import strip_closed
 from lakehouse.cli import main
 from lakehouse.rollback import roll_back
 from lakehouse.rollback_plan import bronze_start, plan_rollback
+from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.errors import CheckpointError, UsageError
 from pipelines.lake.lease.leases import Lease
 from pipelines.lake.ledger.ledger import BatchRow, Ledger, subtract
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta
-from pipelines.runtime.checkpoints import Checkpoint, open_checkpoint
 from pipelines.runtime.restores import refuse_restored
 from pipelines.silver import silver_processing
 from tests.failing import dies_at
@@ -71,7 +71,7 @@ def _roll_back(lake: Lake, table: Any, to: int, **options: Any) -> Any:
 def _open(lake: Lake, name: str) -> Checkpoint:
     spark, (bronze, silver) = lake.spark, (lake.path(table) for table in (BRONZE, SILVER))
     ids: dict[str, Any] = {"source": delta.table_id(spark, bronze), "target": delta.table_id(spark, silver)}
-    checkpoint = open_checkpoint(spark, f"{lake.settings.lake.checkpoints}/silver/{name}", job="silver", **ids)
+    checkpoint = open_checkpoint(f"{lake.settings.lake.checkpoints}/silver/{name}", job="silver", **ids)
     refuse_restored(checkpoint, Ledger(lake.settings), {str(table): lake.path(table) for table in (SILVER, DLQ)})
     return checkpoint
 

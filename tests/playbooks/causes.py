@@ -21,12 +21,12 @@ from lakehouse.doctor.findings import Finding
 from lakehouse.doctor.reading import read_facts
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.streams import STREAMS
+from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.tables import BRONZE, GOLD_HOURLY, SILVER, TableName
 from pipelines.lake.traces import keep_traces_in
 from pipelines.runtime import jobs
-from pipelines.runtime.failures import BatchFailures
 from tests.pipelines.conftest import Lake, event, record
 from tests.playbooks.pages import FOLDER, read_page
 from tests.playbooks.runner import run_shell
@@ -74,7 +74,7 @@ class Case:
             query = STREAMS[job](self.lake.spark, self.lake.settings, checkpoint_path=path, trigger=jobs.AVAILABLE_NOW)
             jobs.await_query(query, threading.Event())
         except Exception as error:
-            return BatchFailures(self.lake.spark, job, path).note(error).error()
+            return BatchFailures(job, path).note(error).error()
         return None
 
     def doctor(self) -> list[Finding]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipelines.lake.storage.opening import COLUMN_MAPPING, maps_columns
+from pipelines.lake.delta_log.opening import COLUMN_MAPPING, maps_columns
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,

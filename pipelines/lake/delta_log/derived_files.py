@@ -19,7 +19,7 @@ import pyarrow.fs as pa_fs
 
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.storage.arrow_storage import open_folder
-from pipelines.lake.storage.opening import names_in
+from pipelines.lake.storage.local_files import names_in
 
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.[\w-]+)*\.parquet")
 _COMMIT = re.compile(r"(\d{20})\.json")

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from pipelines.lake.delta_log.opening import require_plain
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.opening import require_plain
 
 PARQUET = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 """Files of an older version have times as INT96, which Arrow takes for nanoseconds: those end in 2262, and begin in 1677."""

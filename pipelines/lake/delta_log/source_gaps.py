@@ -17,9 +17,9 @@ from deltalake import DeltaTable
 
 from pipelines.lake.contract.contract import CHANGE_FEED
 from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.opening import existing_table
 
 _LOOKED_AT = 500
 """Commits from the reader's position on: of those that come later it is said when the reader comes to them."""

@@ -21,7 +21,8 @@ from typing import IO
 
 from pipelines.lake.errors import LeaseHeldError, UnreadableError, UsageError
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import files_in, unreadable
+from pipelines.lake.storage.local_files import files_in, unreadable
+from pipelines.lake.storage.places import is_local, local_place
 
 FOLDER = "_leases"
 CHECKPOINT_LOCK = "lakehouse.lock"
@@ -143,7 +144,7 @@ def take_checkpoint(path: str, *, job: str, run: str) -> None:
 
     Raises UsageError where another process has it. A checkpoint on an object store is not guarded.
     """
-    if "://" in path:
+    if not is_local(path):
         return
     if path in _locks:
         file, runs = _locks[path]
@@ -191,7 +192,8 @@ def _open_to_lock(path: Path) -> IO[str]:
 
 
 def _path(settings: Settings, layer: str) -> Path | None:
-    return None if "://" in settings.lake.root else Path(settings.lake.root) / FOLDER / f"{layer}.json"
+    root = local_place(settings.lake.root)
+    return None if root is None else root / FOLDER / f"{layer}.json"
 
 
 def _lock(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:

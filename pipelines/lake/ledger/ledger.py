@@ -6,17 +6,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import write_deltalake
 
+from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.ledger.voids import LETTERS, Voided, standing
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import open_table, told_apart
+from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import make_folder
 from pipelines.lake.tables import LEDGER, TableName
 
 COUNTS = (
@@ -120,8 +121,7 @@ class Ledger:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows as they are, in one commit."""
-        if "://" not in self.path:
-            Path(self.path).mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         table = pa.Table.from_pylist([dict(row) for row in rows], SCHEMA)
         write_deltalake(self.path, table, mode="append", schema_mode="merge")
 

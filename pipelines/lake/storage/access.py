@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.leases import CHECKPOINT_LOCK, FOLDER
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.opening import has_table, look, names_in, unreadable
+from pipelines.lake.storage.local_files import look, names_in, unreadable
+from pipelines.lake.storage.places import is_local
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
@@ -66,19 +68,19 @@ def require_access(settings: Settings, job: str, checkpoint: str | None = None) 
     for name in WRITES[job]:
         _require_table(name.path(settings), _WRITE)
     _require_file(Path(settings.lake.root) / FOLDER / f"{_LEASES[job]}.json", settings.lake.root)
-    if checkpoint is not None and "://" not in checkpoint:
+    if checkpoint is not None and is_local(checkpoint):
         _require_checkpoint(Path(checkpoint))
 
 
 def _require_table(path: str, how: int) -> None:
-    if "://" in path:
+    if not is_local(path):
         return
     for place in (Path(path), Path(path) / "_delta_log"):
         _require(place, how)
 
 
 def _require_file(path: Path, root: str) -> None:
-    if "://" in root:
+    if not is_local(root):
         return
     _require(path.parent, _WRITE)
     if look(path) is not None:

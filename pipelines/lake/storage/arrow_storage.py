@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
+
+from pipelines.lake.storage.places import local_place
 
 
 def open_folder(path: str) -> tuple[pa_fs.FileSystem, str]:
     """Give the file system of `path` (local, or a URI such as s3://) and the folder's path on it."""
-    if "://" not in path:
-        return pa_fs.LocalFileSystem(), str(Path(path).absolute())
+    place = local_place(path)
+    if place is not None:
+        return pa_fs.LocalFileSystem(), str(place.absolute())
     system, root = pa_fs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
     return system, root.rstrip("/")
 

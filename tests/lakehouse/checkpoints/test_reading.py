@@ -9,27 +9,20 @@ from typing import Any
 
 import pytest
 
-from lakehouse.checkpoints import lake_tables, reading
-from lakehouse.checkpoints.folder import open_folder
-from lakehouse.checkpoints.reading import CheckpointState, Marker, read_checkpoint
-from lakehouse.checkpoints.spark_files import DeltaPosition, KafkaPosition
+from lakehouse.checkpoints import lake_tables
+from lakehouse.checkpoints.reading import CheckpointState, read_checkpoint
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
+from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.errors import CheckpointError
-from pipelines.runtime import checkpoints
-from pipelines.runtime.checkpoints import Checkpoint
+from pipelines.lake.storage.backends import open_storage
 
 
 def read(path: Path) -> CheckpointState:
-    return read_checkpoint(open_folder(str(path)), checksums=True)
+    return read_checkpoint(open_storage(str(path)), checksums=True)
 
 
 def test_names_are_those_that_the_jobs_use() -> None:
-    assert reading.MARKER == checkpoints.MARKER
     assert lake_tables.TOPIC_ID_PROPERTY == TOPIC_ID_PROPERTY
-    ids = {"job": "silver", "generation": "g", "source": "s", "target": "t", "starting": ""}
-    job = Checkpoint(path="p", is_new=False, **ids)  # type: ignore[arg-type]  # texts by their names
-    marker = Marker(**ids)  # type: ignore[arg-type]
-    assert [marker.app_id(part) for part in ("", "dlq")] == [job.app_id(part) for part in ("", "dlq")]
 
 
 def test_kafka_offsets_are_those_of_each_batch(lake: Any) -> None:
@@ -60,7 +53,7 @@ def reading_table(job: str) -> Any:
 def test_only_the_last_batches_are_read_but_all_are_known(lake: Any) -> None:
     path = lake.checkpoint("bronze", [{0: number} for number in range(1, 12)])
     (path / "offsets/3").write_text("")
-    state = read_checkpoint(open_folder(str(path)), last=2)
+    state = read_checkpoint(open_storage(str(path)), last=2)
     assert sorted(state.planned) == [8, 9, 10]
     assert len(state.planned_ids) == 11
     assert state.broken == []
@@ -84,7 +77,12 @@ def test_only_the_last_batches_are_read_but_all_are_known(lake: Any) -> None:
         ("metadata", "{", "is no JSON object"),
         ("metadata", "{}", "no query id"),
         ("lakehouse.json", "", "is empty"),
-        ("lakehouse.json", '{"job":"bronze"}', "is cut or damaged"),
+        ("lakehouse.json", '{"job":"bronze"}', "has no generation, source, starting, target"),
+        (
+            "lakehouse.json",
+            '{"job":"bronze","generation":"g","source":"s","target":"t","starting":"","epoch":1}',
+            "was made by a newer version of this project (lakehouse.json has epoch",
+        ),
         ("lakehouse.json", "[]", "is cut or damaged"),
     ],
 )

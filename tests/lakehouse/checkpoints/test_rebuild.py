@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from lakehouse.checkpoints.folder import open_folder
-from lakehouse.checkpoints.reading import Marker
 from lakehouse.checkpoints.rebuild import RebuildPlan, plan_rebuild, write_rebuild
 from lakehouse.checkpoints.starting import subtract
+from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 from tests.lakehouse.checkpoints.conftest import GENERATION
 
@@ -46,7 +47,7 @@ def test_bronze_goes_on_after_its_last_row_in_each_partition(lake: Any, on_topic
     assert plan.to_read == 2 + 0 + 1 + 0
     assert (plan.marker.source, plan.marker.target) == (lake.topic_id, lake.table(BRONZE).metadata().id)
     assert plan.lost == ()
-    assert plan.target.is_empty()
+    assert is_empty(plan.target)
     write_rebuild(plan)
     path = Path(plan.target.path)
     assert path == lake.folder / "checkpoints/bronze/g1"
@@ -257,7 +258,7 @@ def test_next_generation_comes_after_the_highest(lake: Any) -> None:
 
 def test_rebuild_writes_to_s3(lake: Any, bucket: str) -> None:
     silver_lake(lake)
-    target = open_folder(f"{bucket}/silver/g2")
+    target = open_storage(f"{bucket}/silver/g2")
     plan = plan_rebuild(lake.settings, "silver", target)
     write_rebuild(plan)
     assert json.loads(target.read("lakehouse.json"))["generation"] == plan.marker.generation

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from lakehouse.checkpoints.copying import write_copy
-from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.rewind import RewindPlan, plan_rewind
 from lakehouse.checkpoints.verify import verify_checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
+from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import BRONZE, SILVER
 
 _ENDS = [{0: 2}, {0: 4, 1: 1}, {0: 4, 1: 3}, {0: 6, 1: 3}]
 
 
 def plan(lake: Any, path: Path, to_batch: int) -> RewindPlan:
-    return plan_rewind(lake.settings, open_folder(str(path)), open_folder(str(path.parent / "g2")), to_batch)
+    return plan_rewind(lake.settings, open_storage(str(path)), open_storage(str(path.parent / "g2")), to_batch)
 
 
 def test_new_generation_ends_with_the_batch_and_knows_what_comes_again(lake: Any, on_topic: Any) -> None:
@@ -34,7 +34,7 @@ def test_new_generation_ends_with_the_batch_and_knows_what_comes_again(lake: Any
     assert (found.batches_again, found.records_again) == ([2, 3], 4)
     assert not (path.parent / "g2").exists()
     write_copy(found.copy)
-    before, after = (read_checkpoint(open_folder(str(path.parent / name))) for name in ("g1", "g2"))
+    before, after = (read_checkpoint(open_storage(str(path.parent / name))) for name in ("g1", "g2"))
     assert set(after.entries) == {
         *("lakehouse.json", "metadata", "sources/0/0"),
         *(f"{folder}/{batch}" for folder in ("offsets", "commits") for batch in (0, 1)),
@@ -44,7 +44,7 @@ def test_new_generation_ends_with_the_batch_and_knows_what_comes_again(lake: Any
     assert after.marker is not None
     assert after.marker.generation == found.copy.generation != before.marker.generation
     assert after.query_id != before.query_id
-    verdict = verify_checkpoint(lake.settings, open_folder(str(path.parent / "g2")))
+    verdict = verify_checkpoint(lake.settings, open_storage(str(path.parent / "g2")))
     assert [finding.id for finding in verdict.findings] == ["not-run"]
 
 

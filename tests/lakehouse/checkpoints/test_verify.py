@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from lakehouse.checkpoints.folder import open_folder
 from lakehouse.checkpoints.verify import Verdict, verify_checkpoint
+from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 
 
 def verify(lake: Any, path: Path) -> Verdict:
-    return verify_checkpoint(lake.settings, open_folder(str(path)))
+    return verify_checkpoint(lake.settings, open_storage(str(path)))
 
 
 def found(lake: Any, path: Path) -> list[tuple[str, str]]:

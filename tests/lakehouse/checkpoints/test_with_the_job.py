@@ -10,7 +10,6 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.checkpoints.copying import plan_copy, write_copy
-from lakehouse.checkpoints.folder import Folder, open_folder
 from lakehouse.checkpoints.reading import read_checkpoint
 from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild
 from lakehouse.checkpoints.rewind import plan_rewind
@@ -19,10 +18,12 @@ from pipelines.bronze import bronze_ingestion
 from pipelines.bronze.gaps import RETENTION, Gap, record_gaps
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE, LEDGER
 
 
-def ingest(spark: SparkSession, lake: Any, folder: Folder, starting: str | None = None) -> None:
+def ingest(spark: SparkSession, lake: Any, folder: Storage, starting: str | None = None) -> None:
     """Run Bronze to the end of the topic."""
     query = bronze_ingestion.run(
         spark, lake.settings, checkpoint_path=folder.path, trigger="available-now", starting_offsets=starting
@@ -38,7 +39,7 @@ def coordinates(lake: Any) -> list[tuple[int, int]]:
     return sorted((row["_kafka_partition"], row["_kafka_offset"]) for row in rows)
 
 
-def counts(lake: Any, folder: Folder) -> list[tuple[int, int, int]]:
+def counts(lake: Any, folder: Storage) -> list[tuple[int, int, int]]:
     """Batch, inserted and already present of the checkpoint's generation."""
     marker = read_checkpoint(folder).marker
     assert marker is not None
@@ -47,7 +48,7 @@ def counts(lake: Any, folder: Folder) -> list[tuple[int, int, int]]:
     return sorted((row["batch_id"], row["inserted"], row["already_present"]) for row in mine)
 
 
-def findings(lake: Any, folder: Folder) -> list[str]:
+def findings(lake: Any, folder: Storage) -> list[str]:
     return [finding.id for finding in verify_checkpoint(lake.settings, folder).findings]
 
 
@@ -55,7 +56,7 @@ def test_no_record_is_lost_or_doubled_whatever_is_done_to_the_checkpoint(spark: 
     topic = on_topic(lake)
     lake.more = {"bronze": {"max_offsets_per_trigger": 3}}
     root = Path(lake.settings.lake.checkpoints) / "bronze"
-    g1, g2 = (open_folder(str(root / name)) for name in ("g1", "g2"))
+    g1, g2 = (open_storage(str(root / name)) for name in ("g1", "g2"))
     topic.send(0, 6)
     topic.send(1, 3)
     ingest(spark, lake, g1)
@@ -98,7 +99,7 @@ def test_restored_backup_of_a_checkpoint_is_refused_before_anything_is_read(
 ) -> None:
     topic = on_topic(lake)
     lake.more = {"bronze": {"max_offsets_per_trigger": 3}}
-    g1, backup = (open_folder(f"{lake.folder}/{name}") for name in ("g1", "backup"))
+    g1, backup = (open_storage(f"{lake.folder}/{name}") for name in ("g1", "backup"))
     topic.send(0, 6)
     ingest(spark, lake, g1)
     write_copy(plan_copy(lake.settings, g1, backup))
@@ -128,7 +129,7 @@ def test_restored_backup_of_a_checkpoint_is_refused_before_anything_is_read(
 
 def test_new_checkpoint_does_not_begin_behind_what_retention_took(spark: SparkSession, lake: Any, on_topic: Any) -> None:
     topic = on_topic(lake)
-    g1, g2 = (open_folder(f"{lake.folder}/{name}") for name in ("g1", "g2"))
+    g1, g2 = (open_storage(f"{lake.folder}/{name}") for name in ("g1", "g2"))
     topic.send(0, 4)
     topic.forget(0, 2)
     ingest(spark, lake, g1)  # a new lake begins with what is there

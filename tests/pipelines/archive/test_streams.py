@@ -140,7 +140,7 @@ def test_rebuild_and_replay_of_archived_days_are_refused_then_exact_after_the_re
     plan = plan_rebuild(filled.settings, "silver", None, swap=False)
     build(filled.spark, filled.settings, plan, lambda _: None, threading.Event())
     assert [one.is_none for one in compare(filled.spark, filled.settings, plan, lambda _: None)] == [True, True]
-    remove(filled.spark, plan.folder)
+    remove(plan.folder)
 
 
 def test_rollback_of_dead_letters_whose_records_are_archived_is_refused_until_the_restore(filled: Lake) -> None:

@@ -12,12 +12,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.bronze.schema import TABLE
 from pipelines.bronze.sink import BronzeSink
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
-from pipelines.runtime.checkpoints import Checkpoint
 from tests.failing import dies_at
 
 _KAFKA = (
@@ -45,7 +45,7 @@ def test_metadata_of_others_does_not_stop_a_batch_that_runs_again(
     settings = load_settings(None, environ={}, overrides={"lake.root": str(tmp_path / "lake"), "lake.state_dir": str(tmp_path)})
     path, ledger = BRONZE.path(settings), Ledger(settings)
     delta.ensure_table(spark, TABLE, path)
-    checkpoint = Checkpoint("c", "g", "bronze", "t", "b", "", is_new=True)
+    checkpoint = Checkpoint(path="c", generation="g", job="bronze", source="t", target="b", starting="", is_new=True)
 
     def sink() -> BronzeSink:
         lease = lease_of(settings, "bronze", job="bronze", run="g")

@@ -20,6 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.lake.checkpoint.failures import Failure
 from pipelines.lake.errors import (
     BreakerOpenError,
     CheckpointError,
@@ -31,7 +32,6 @@ from pipelines.lake.errors import (
 )
 from pipelines.lake.retries import Kind, backoff_seconds, classify
 from pipelines.lake.settings import RetrySettings
-from pipelines.runtime.failures import Failure
 
 STREAM_FAILED = """[STREAM_FAILED] Query [id = 1] terminated with exception: {first} SQLSTATE: XXKST
 === Streaming Query ===

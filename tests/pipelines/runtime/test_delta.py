@@ -17,12 +17,12 @@ from pyspark.sql import functions as F
 
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
+from pipelines.lake.checkpoint.identity import open_checkpoint
+from pipelines.lake.delta_log.opening import deleted_rows, existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import UnknownFeatureError, UsageError
-from pipelines.lake.storage.opening import deleted_rows, existing_table
 from pipelines.lake.tables import BRONZE, Column, TableDef
 from pipelines.runtime import delta
-from pipelines.runtime.checkpoints import open_checkpoint
 
 SMALL = TableDef(BRONZE, "A table.", (Column("id", "bigint", "An id."), Column("name", "string", "A name.")))
 
@@ -129,7 +129,7 @@ def test_rows_of_another_schema_are_refused(spark: SparkSession, table: str) -> 
 
 
 def test_new_checkpoint_that_counts_from_0_again_loses_nothing(spark: SparkSession, table: str, tmp_path: Path) -> None:
-    checkpoints = [open_checkpoint(spark, str(tmp_path / name), job="silver", source="s", target="t") for name in ("g1", "g2")]
+    checkpoints = [open_checkpoint(str(tmp_path / name), job="silver", source="s", target="t") for name in ("g1", "g2")]
     ids = [checkpoint.app_id() for checkpoint in checkpoints]
     _append(spark, table, [1], ids[0], 0)
     _append(spark, table, [2], ids[0], 1)

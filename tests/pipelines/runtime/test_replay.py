@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError
 from pipelines.lake.tables import BRONZE
-from pipelines.runtime.checkpoints import open_checkpoint
 from pipelines.runtime.replay import Plan, Selection, open_plan
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def test_rows_of_the_part_alone_are_read_from_their_files_alone(
 
 @pytest.mark.parametrize("text", ["", '{"batches": [', "[]", "{}", '{"batches": 5, "records": 1, "version": 1}'])
 def test_cut_plan_is_one_sentence(spark: SparkSession, tmp_path: Path, text: str) -> None:
-    checkpoint = open_checkpoint(spark, str(tmp_path), job="silver", source="a", target="b")
+    checkpoint = open_checkpoint(str(tmp_path), job="silver", source="a", target="b")
     plan = Plan([{0: (0, 5)}], 5, 3)
-    assert open_plan(spark, checkpoint, plan) == plan
-    assert open_plan(spark, checkpoint, Plan([], 0)) == plan
+    assert open_plan(checkpoint, plan) == plan
+    assert open_plan(checkpoint, Plan([], 0)) == plan
     (tmp_path / "replay/plan.json").write_text(text)
     (tmp_path / "replay/.plan.json.crc").unlink()
 
     with pytest.raises(CheckpointError, match=r"replay/plan\.json of the checkpoint .*checkpoint-lost\.md") as caught:
-        open_plan(spark, checkpoint, plan)
+        open_plan(checkpoint, plan)
     assert "\n" not in str(caught.value)

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.settings import load_settings
-from pipelines.runtime.checkpoints import Checkpoint
 from pipelines.runtime.restores import refuse_lost_commits, refuse_restored, refuse_restored_after
 
 NAME = "bronze.api_usage_events"

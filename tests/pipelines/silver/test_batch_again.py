@@ -11,13 +11,13 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from lakehouse.verify.runner import VerifyOptions, verify
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.ledger import attempts
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER, TableName
-from pipelines.runtime import attempts
-from pipelines.runtime.checkpoints import Checkpoint
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver import assembly, sink
 
@@ -70,7 +70,9 @@ def few_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lake], None]:
 
 def _sink(lake: Lake, generation: str = "g") -> sink.SilverSink:
     """The sink of a checkpoint, as a start makes it."""
-    checkpoint = Checkpoint("checkpoints/x", generation, "silver", source="s", target="t", starting="", is_new=False)
+    checkpoint = Checkpoint(
+        path="checkpoints/x", generation=generation, job="silver", source="s", target="t", starting="", is_new=False
+    )
     return assembly.make_sink(lake.settings, assembly.open_tables(lake.spark, lake.settings), checkpoint, "skip")
 
 

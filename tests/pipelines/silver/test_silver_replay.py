@@ -104,12 +104,12 @@ def test_stopped_replay_goes_on_where_it_was(filled: Lake, tmp_path: Path, monke
     stop, read = threading.Event(), filled.counts()["rows_read"]
     original = run_plan
 
-    def stop_after_one(spark: Any, checkpoint: Any, plan: Any, work: Callable[[Any, int], None], stop: threading.Event) -> None:
+    def stop_after_one(checkpoint: Any, plan: Any, work: Callable[[Any, int], None], stop: threading.Event) -> None:
         def once(ranges: Any, number: int) -> None:
             work(ranges, number)
             stop.set()
 
-        original(spark, checkpoint, plan, once, stop)
+        original(checkpoint, plan, once, stop)
 
     monkeypatch.setattr(silver_replay, "run_plan", stop_after_one)
     with pytest.raises(StoppedError, match="stopped after 1 of 2 batches; the same command goes on") as caught:

@@ -14,8 +14,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from lakehouse.checkpoints.lake_tables import restores
 from pipelines.lake.delta_log.commits import newest_commits, said
+from pipelines.lake.ledger.attempts import batch_commits, find_batch
 from pipelines.lake.ledger.ledger import BatchRow
-from pipelines.runtime.attempts import batch_commits, find_batch
 from pipelines.runtime.restores import restored_since
 
 ROW = BatchRow("bronze", "abc", 3, {"0": [5, 9]}, holes={"0": [[6, 7]]}, started_at=datetime(2026, 1, 28, tzinfo=UTC))

@@ -11,8 +11,9 @@ from typing import Any
 
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.settings import load_settings
+from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import Column, TableDef, TableName
-from pipelines.runtime import delta, files, jobs
+from pipelines.runtime import delta, jobs
 from pipelines.runtime.session import build_session
 
 _TABLE = TableDef(TableName("silver", "t"), "A table.", (Column("n", "bigint", "A number."),))
@@ -30,8 +31,8 @@ def main(folder: Path) -> None:
     questions: dict[str, Callable[[], Any]] = {
         "is_delta_table": lambda: delta.is_delta_table(spark, str(path)),
         "ensure_table": lambda: delta.ensure_table(spark, _TABLE, str(path)),
-        "exists": lambda: files.exists(spark, f"{checkpoint}/lakehouse.json"),
-        "list_names": lambda: files.list_names(spark, str(checkpoint)),
+        "read": lambda: open_storage(str(checkpoint)).read("lakehouse.json"),
+        "names": lambda: open_storage(str(checkpoint)).names(),
         "checkpoint_path": lambda: jobs.checkpoint_path(settings, "silver", None),
     }
 

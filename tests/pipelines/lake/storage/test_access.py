@@ -86,11 +86,11 @@ def test_spark_that_sees_no_table_makes_none_on_top(tmp_path: Path) -> None:
     answers, log = json.loads(_run("tests.pipelines.lake.storage.spark_without_rights", tmp_path)).values()
     sound, table = answers.pop(""), tmp_path / "lake" / "silver" / "t"
     assert sound["is_delta_table"] == "True"
-    assert sound["list_names"] == "['lakehouse.json']"
+    assert sound["names"] == "['lakehouse.json']"
     assert sound["checkpoint_path"].endswith("/silver/g3")
     for path, said in answers.items():
         of_table = table.is_relative_to(path) or Path(path).is_relative_to(table)
-        for question in ("is_delta_table", "ensure_table") if of_table else ("exists", "list_names"):
+        for question in ("is_delta_table", "ensure_table") if of_table else ("read", "names"):
             assert said[question].startswith(f"UnreadableError: {path} is not readable: permission denied"), (
                 path,
                 question,

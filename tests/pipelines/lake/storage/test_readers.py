@@ -8,14 +8,9 @@ from collections.abc import Iterator
 from pipelines.lake.resources import PROJECT
 
 BELIEVES = {"exists", "glob", "rglob", "iterdir", "is_file", "isfile", "isdir", "listdir", "scandir", "is_deltatable"}
-"""They give False or nothing for what is not readable, or an error that no command expects; `opening` tells the two apart."""
+"""They give False or nothing for what is not readable, or an error that no command expects; `local_files` tells the two apart."""
 ALLOWED = {
-    ("pipelines/lake/storage/opening.py", "listdir"): "it tells apart",
-    ("pipelines/runtime/files.py", "exists"): "Hadoop's, asked once more where it says no",
-    ("pipelines/runtime/failures.py", "exists"): "of pipelines.runtime.files",
-    ("pipelines/runtime/replay.py", "exists"): "of pipelines.runtime.files",
-    ("pipelines/silver/silver_processing.py", "exists"): "of pipelines.runtime.files",
-    ("batch/adjustments.py", "exists"): "of pipelines.runtime.files",
+    ("pipelines/lake/storage/local_files.py", "listdir"): "it tells apart",
     ("lakehouse/rebuild_plan.py", "glob"): "the project's own code",
     ("lakehouse/local/demo_process.py", "glob"): "/proc",
     ("lakehouse/local/demo_report.py", "exists"): "how to write a command",
@@ -36,14 +31,26 @@ def _calls() -> Iterator[tuple[str, str, int]]:
 
 def test_only_one_module_asks_whether_something_is_there() -> None:
     found = [f"{name}:{line} {called}" for name, called, line in _calls() if called in BELIEVES and (name, called) not in ALLOWED]
-    assert not found, "use pipelines.lake.storage.opening: " + ", ".join(found)
+    assert not found, "use pipelines.lake.storage.local_files: " + ", ".join(found)
 
 
 def test_only_one_module_opens_the_log_of_a_table() -> None:
-    opening = "pipelines/lake/storage/opening.py"
+    opening = "pipelines/lake/delta_log/opening.py"
     found = [
         f"{name}:{line} {called}"
         for name, called, line in _calls()
         if called in {"DeltaTable", "except TableNotFoundError"} and name != opening
     ]
     assert not found, f"use {opening}: " + ", ".join(found)
+
+
+def test_only_one_module_asks_a_path_for_its_scheme() -> None:
+    places = "pipelines/lake/storage/places.py"
+    found = [
+        f"{path.relative_to(PROJECT)}:{number}"
+        for folder in ("pipelines", "lakehouse", "batch")
+        for path in sorted((PROJECT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if '"://"' in line and path.relative_to(PROJECT).as_posix() != places
+    ]
+    assert not found, f"use {places}: " + ", ".join(found)

@@ -7,8 +7,6 @@ is `v1` and a line of JSON; `sources/0/0` of Kafka is a zero byte, `v1` and the 
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -102,18 +100,6 @@ def read_query_id(content: bytes) -> str:
 def write_query_id(query_id: str) -> bytes:
     """Encode `metadata`."""
     return json.dumps({"id": query_id}, separators=(",", ":")).encode()
-
-
-def fits_checksum(content: bytes, checksum: bytes) -> bool:
-    """Tell whether `content` is what Hadoop's local file system wrote beside its `.<name>.crc`.
-
-    Spark compares them at each read. Format: `crc`, a zero byte, bytes for each sum, then the CRC-32 of each part.
-    """
-    if len(checksum) < 8 or not checksum.startswith(b"crc\0"):
-        return False
-    (size,) = struct.unpack(">i", checksum[4:8])
-    parts = [content[start : start + size] for start in range(0, len(content), max(size, 1))]
-    return checksum[8:] == b"".join(struct.pack(">I", zlib.crc32(part)) for part in parts)
 
 
 def _lines(content: bytes) -> list[str]:

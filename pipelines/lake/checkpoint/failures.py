@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pyspark.sql import SparkSession
-
+from pipelines.lake.checkpoint.identity import MARKER
+from pipelines.lake.checkpoint.progress import last_committed
 from pipelines.lake.errors import LakehouseError, StreamFailedError, own_error
 from pipelines.lake.logging import Log
 from pipelines.lake.retries import Cause, Kind, classify, own_error_of, text_of
+from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.protocol import Storage, read_if_there
 from pipelines.lake.traces import save_trace
-from pipelines.runtime import files
-from pipelines.runtime.checkpoints import MARKER
 
 NAME = "lakehouse-failures.json"
 """Beside the checkpoint's own files: a process that Kubernetes starts again knows that it is not the first to fail."""
@@ -62,7 +62,6 @@ class BatchFailures:
     The count is kept in a file of the checkpoint. Where that cannot be written, this process counts alone.
     """
 
-    spark: SparkSession
     stream: str
     checkpoint: str
     _known: tuple[int, int] = field(default=(-1, 0))
@@ -81,8 +80,8 @@ class BatchFailures:
             count = self.count(batch) + 1
             record = {"batch": batch, "count": count, "cause": cause.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}
             # A folder that is no checkpoint yet would be taken for something else's.
-            if files.exists(self.spark, f"{self.checkpoint}/{MARKER}"):
-                files.replace_text(self.spark, self._path(), json.dumps(record))
+            if MARKER in self._storage.names():
+                self._storage.replace(NAME, json.dumps(record).encode())
         except Exception as problem:  # a full disk, a dead JVM: it must not hide the failure itself
             _LOG.warning("failure cannot be recorded", stream=self.stream, cause=classify(problem).name)
         self._known = (batch, count)
@@ -96,20 +95,21 @@ class BatchFailures:
 
     def forget(self) -> None:
         """Begin to count anew: the operator has started the process by hand."""
-        files.delete(self.spark, self._path())
+        self._storage.delete(NAME)
         self._known = (-1, 0)
 
     def _read(self, batch_id: int) -> int:
         try:
-            record = json.loads(files.read_text(self.spark, self._path())) if files.exists(self.spark, self._path()) else {}
+            record = json.loads(read_if_there(self._storage, NAME) or b"{}")
         except ValueError:  # cut by a crash: the count begins anew
             return 0
         return int(record.get("count", 0)) if record.get("batch") == batch_id else 0
 
     def _next_batch(self) -> int:
         """The batch after the last one that Spark committed."""
-        names = files.list_names(self.spark, f"{self.checkpoint}/commits")
-        return max((int(name) for name in names if name.isdigit()), default=-1) + 1
+        committed = last_committed(self._storage)
+        return 0 if committed is None else committed + 1
 
-    def _path(self) -> str:
-        return f"{self.checkpoint}/{NAME}"
+    @property
+    def _storage(self) -> Storage:
+        return open_storage(self.checkpoint)

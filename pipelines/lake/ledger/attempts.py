@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.lake.delta_log.commits import Commit, newest_commits
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.ledger.ledger import BatchRow
-from pipelines.lake.storage.opening import existing_table
-from pipelines.runtime import files
+from pipelines.lake.storage.places import absolute
 
 _NEWEST = 50
 """Commits of the job's own that are looked through: one that died is among the last."""
@@ -36,7 +36,7 @@ def batch_commits(path: str, job: str) -> list[BatchCommit]:
     """
     found: list[BatchCommit] = []
     kept: int | None = None
-    for commit in newest_commits(files.absolute(path), _version(path), at_most=_AT_MOST):
+    for commit in newest_commits(absolute(path), _version(path), at_most=_AT_MOST):
         if commit.restored_to is not None and (kept is None or commit.version <= kept):
             kept = commit.restored_to
         elif (kept is None or commit.version <= kept) and (one := _of_batch(commit, job)) is not None:
@@ -48,7 +48,7 @@ def batch_commits(path: str, job: str) -> list[BatchCommit]:
 
 def find_batch(path: str, job: str, generation: str, batch_id: int) -> BatchCommit | None:
     """The newest commit of one batch in the table at `path`, as far back as the log reaches; None where there is none."""
-    commits = newest_commits(files.absolute(path), _version(path))
+    commits = newest_commits(absolute(path), _version(path))
     mine = (one for commit in commits if (one := _of_batch(commit, job)) is not None)
     return next((one for one in mine if one.batch == (generation, batch_id)), None)
 
@@ -59,4 +59,4 @@ def _of_batch(commit: Commit, job: str) -> BatchCommit | None:
 
 
 def _version(path: str) -> int:
-    return existing_table(files.absolute(path)).version()
+    return existing_table(absolute(path)).version()

@@ -1,0 +1,1 @@
+"""Checkpoints: whose one is, its generation, how far it is, how often its batch failed."""
