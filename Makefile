@@ -41,7 +41,7 @@ check: lint types schemas test ## Do what CI does: lint, types, event schemas, t
 lint: setup ## Check style, formatting, and which room imports which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache
 
 types: setup ## Check types
 	@$(BIN)/mypy

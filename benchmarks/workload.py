@@ -13,8 +13,8 @@ import yaml
 from deltalake import DeltaTable
 
 from lakehouse.local.event_plan import ProducePlan
-from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import ProduceSummary, produce_events
+from lakehouse.proof.op_ledger import fates_sql
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings

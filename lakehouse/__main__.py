@@ -1,5 +1,5 @@
 """`python -m lakehouse` is the `lakehouse` command."""
 
-from lakehouse.cli import run
+from lakehouse.commands.cli import run
 
 run()

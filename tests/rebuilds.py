@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 
-from lakehouse.rebuild import build, compare, remove
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rebuild_swap import Swapped, swap
+from lakehouse.operations.rebuild.plan import plan_rebuild
+from lakehouse.operations.rebuild.rebuild import build, compare, remove
+from lakehouse.operations.rebuild.swap import Swapped, swap
 from pipelines.lake.settings import Settings
 
 

@@ -34,13 +34,13 @@ BROKEN = {
     ),
     "a command in a layer": (
         "pipelines/silver/intruder.py",
-        "from lakehouse.status import read_status\n",
-        ("pipelines.silver.intruder -> lakehouse.status", "imports only rooms below it"),
+        "from lakehouse.operations.status import read_status\n",
+        ("pipelines.silver.intruder -> lakehouse.operations.status", "imports only rooms below it"),
     ),
     "the ledger in the proof": (
-        "lakehouse/verify/intruder.py",
+        "lakehouse/proof/intruder.py",
         "from pipelines.lake.ledger.ledger import Ledger\n",
-        ("lakehouse.verify.intruder -> pipelines.lake.ledger.ledger", "The proof shares no logic"),
+        ("lakehouse.proof.intruder -> pipelines.lake.ledger.ledger", "The proof shares no logic"),
     ),
 }
 WITHOUT_JVM = """

@@ -11,16 +11,16 @@ from threading import Event
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Outcome, Paths, reconcile
-from lakehouse.checks import CheckResult, check_parameters, load_checks, run_checks
 from lakehouse.local.demo_figures import Conservation, busiest_day, count_acknowledged, count_batches, read_conservation
 from lakehouse.local.demo_folder import DemoFolder
 from lakehouse.local.demo_process import Work
 from lakehouse.local.demo_screen import Screen
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
-from lakehouse.streams import STREAMS
-from lakehouse.verify.result import Invariant
-from lakehouse.verify.runner import VerifyOptions, verify
+from lakehouse.operations.streams import STREAMS
+from lakehouse.proof.checks import CheckResult, check_parameters, load_checks, run_checks
+from lakehouse.proof.result import Invariant
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import files_below
 from pipelines.runtime import jobs

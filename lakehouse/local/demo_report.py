@@ -18,8 +18,8 @@ from lakehouse.local.demo_folder import DemoFolder, shown
 
 if TYPE_CHECKING:
     from batch.reconcile_gold import Outcome
-    from lakehouse.checks import CheckResult
-    from lakehouse.verify.result import Invariant
+    from lakehouse.proof.checks import CheckResult
+    from lakehouse.proof.result import Invariant
 
 _TOP = 5
 _RULES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 
-from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import encode, message
+from lakehouse.proof.event_rows import Rows
 
 _NEAR = 64
 """A near copy is at most this many records behind its original."""

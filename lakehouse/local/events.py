@@ -15,10 +15,10 @@ from lakehouse.local.event_catalog import REGIONS, Catalog, build_catalog
 from lakehouse.local.event_copies import Copies
 from lakehouse.local.event_draws import BLOCK, Draws, Family, draw_block, event_ids
 from lakehouse.local.event_plan import Limits, ProducePlan
-from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import TEMPLATE, iso_instants
 from lakehouse.local.malformed import break_event
 from lakehouse.local.unusual import rewrite_event
+from lakehouse.proof.event_rows import Rows
 
 TEN_YEARS_MS = 3653 * 86_400_000
 _SLICE = 5000

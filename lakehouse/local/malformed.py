@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lakehouse.local.event_rows import Rows
 from lakehouse.local.event_text import encode, message
+from lakehouse.proof.event_rows import Rows
 
 Fields = dict[str, Any]
 

@@ -18,9 +18,9 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaExceptio
 
 from lakehouse.local.access_log import access_log_rows, count_lines, load_pseudonym_key
 from lakehouse.local.event_plan import Limits, ProducePlan
-from lakehouse.local.event_rows import Rows
 from lakehouse.local.events import live_rows, paced, scheduled_rows
-from lakehouse.local.op_ledger import LedgerPart, OpLedger, body_writer
+from lakehouse.proof.event_rows import Rows
+from lakehouse.proof.op_ledger import LedgerPart, OpLedger, body_writer
 from pipelines.lake.errors import LakehouseError, TransientError, UsageError
 from pipelines.lake.kafka import bootstrap_servers, client_config, wait_for_topic
 from pipelines.lake.logging import Log

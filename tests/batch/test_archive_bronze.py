@@ -24,7 +24,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
 from batch import archive_bronze
-from lakehouse.cli import main as lakehouse
+from lakehouse.commands.cli import main as lakehouse
 from pipelines.archive import records
 from pipelines.archive.guard import refuse_archived, refuse_unread
 from pipelines.archive.hot import HotTable

@@ -16,8 +16,8 @@ from benchmarks.peer_parse import RejectedError, read_strictly
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import produce_events
+from lakehouse.proof.op_ledger import fates_sql
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.cli import _COMMANDS
+from lakehouse.commands.cli import _COMMANDS
 from pipelines.lake.resources import PROJECT
 
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("playbooks/*.md"), *PROJECT.glob("sql/*.md")]

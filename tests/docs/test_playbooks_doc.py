@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from lakehouse.checkpoints import findings
-from lakehouse.checks import load_checks
+from lakehouse.operations.checkpoints import findings
+from lakehouse.proof.checks import load_checks
 from pipelines.lake import families, playbooks
 from pipelines.lake.resources import PROJECT
 from tests.playbooks.commands import commands_of, complaint

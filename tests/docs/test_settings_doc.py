@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lakehouse.docs_settings import PAGE, settings_page
 from pipelines.lake.settings import Settings
+from scripts.docs_settings import PAGE, settings_page
 
 
 def test_page_is_what_the_schema_gives() -> None:
-    assert PAGE.read_text(encoding="utf-8") == settings_page(), "run `python -m lakehouse.docs_settings`"
+    assert PAGE.read_text(encoding="utf-8") == settings_page(), "run `python -m scripts.docs_settings`"
 
 
 def test_page_names_every_key() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from lakehouse.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
 from pipelines.archive import records
 from pipelines.lake.ledger.ledger import SCHEMA
 from pipelines.lake.tables import ALL_TABLES
 from pipelines.silver import breaker_store
+from scripts.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
 
 TYPES = {"string": "string", "int64": "bigint", "double": "double", "timestamp[us, tz=UTC]": "timestamp"}
 TYPES |= {"int32": "int", "date32[day]": "date"}
 
 
 def test_page_is_what_the_definitions_give() -> None:
-    assert PAGE.read_text(encoding="utf-8") == tables_page(), "run `python -m lakehouse.docs_tables`"
+    assert PAGE.read_text(encoding="utf-8") == tables_page(), "run `python -m scripts.docs_tables`"
 
 
 def test_page_names_every_table() -> None:

@@ -10,8 +10,8 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from lakehouse.cli import main
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.commands.cli import main
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
 from pipelines.lake.lease import leases

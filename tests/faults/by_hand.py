@@ -12,9 +12,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from lakehouse.local.event_rows import Expected, Rows
 from lakehouse.local.event_text import encode, message
-from lakehouse.local.op_ledger import LedgerPart, OpLedger, body_writer
+from lakehouse.proof.event_rows import Expected, Rows
+from lakehouse.proof.op_ledger import LedgerPart, OpLedger, body_writer
 from tests.faults.conftest import LakeCase
 
 Place = tuple[int, int]

@@ -21,7 +21,7 @@ from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
-from lakehouse.verify.runner import VerifyOptions, verify
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.lake.failpoints import VARIABLE
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
@@ -31,7 +31,7 @@ from pipelines.runtime.jobs import AVAILABLE_NOW
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
 PATIENCE = 4 if os.environ.get("SPARK_SUBMIT_OPTS") else 1
 """How many times as long to wait with the quick JVM, where tests run beside each other and no times are taken."""
-COMMAND = [sys.executable, "-c", "from lakehouse.cli import run; run()"]
+COMMAND = [sys.executable, "-c", "from lakehouse.commands.cli import run; run()"]
 
 
 def _run(words: list[str], environ: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:

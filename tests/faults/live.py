@@ -18,10 +18,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pyspark.sql import SparkSession
 
-from lakehouse.checkpoints.topic import ask_kafka
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import ProduceSummary, produce_events
-from lakehouse.streams import STREAMS, run_live
+from lakehouse.operations.checkpoints.topic import ask_kafka
+from lakehouse.operations.streams import STREAMS, run_live
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, SILVER, TableName
 from tests.faults.conftest import LakeCase

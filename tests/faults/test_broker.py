@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_admin import admin_client
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.streams import run_to_end
+from lakehouse.operations.streams import run_to_end
 from pipelines.lake.errors import EXIT_FAILURE, StreamFailedError
 from pipelines.lake.kafka import wait_for_topic
 from pipelines.lake.tables import BRONZE

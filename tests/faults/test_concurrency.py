@@ -23,7 +23,7 @@ from batch.reconcile_gold import EXIT_WAS_OFF, Outcome, Paths, reconcile
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.errors import StreamFailedError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import load_settings

@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.errors import EXIT_FAILURE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.disks import Disk

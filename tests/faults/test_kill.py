@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from pyspark.sql import SparkSession
 
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from tests.faults.conftest import LakeCase
 from tests.faults.evidence import Evidence
 

@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.bronze.sink import BronzeSink
 from pipelines.lake import kafka
 from pipelines.lake.settings import Settings

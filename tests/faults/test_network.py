@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_node import choose_ports
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.kafka import wait_for_topic
 from pipelines.lake.tables import BRONZE, SILVER
 from tests.faults.by_hand import Place, note, producer_of, put, valid

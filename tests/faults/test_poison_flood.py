@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
-from lakehouse.streams import run_live, run_to_end
+from lakehouse.operations.streams import run_live, run_to_end
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import BreakerSettings
 from pipelines.silver.breaker_store import BreakerStore

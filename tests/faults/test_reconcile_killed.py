@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Outcome, Paths, reconcile
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, TableName
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence

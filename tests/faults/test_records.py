@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from batch.reconcile_gold import Outcome, Paths, reconcile
 from lakehouse.local.event_text import encode, message
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.streams import run_to_end
+from lakehouse.operations.streams import run_to_end
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
 from tests.faults.by_hand import Place, Record, columns, milliseconds, note, producer_of, rejected, send, valid
 from tests.faults.conftest import DAY, LakeCase, make_case

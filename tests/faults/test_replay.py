@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.silver import sink
 from pipelines.silver.fates import BatchSurvivors, Copies, Facts

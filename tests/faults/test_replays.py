@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
 from pipelines.lake import kafka

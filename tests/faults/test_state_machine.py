@@ -24,8 +24,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Paths, reconcile
-from lakehouse.checkpoints.copying import write_copy
-from lakehouse.checkpoints.rewind import plan_rewind
+from lakehouse.operations.checkpoints.copying import write_copy
+from lakehouse.operations.checkpoints.rewind import plan_rewind
 from pipelines.lake import failpoints
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.lease import leases

@@ -13,10 +13,10 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from lakehouse.checks import check_parameters, choose_checks, load_checks, run_checks
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
+from lakehouse.proof.checks import check_parameters, choose_checks, load_checks, run_checks
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.kafka import wait_for_topic
 from pipelines.lake.tables import BRONZE

@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import EXIT_USAGE, CheckpointError, StreamFailedError
 from pipelines.lake.resources import PROJECT

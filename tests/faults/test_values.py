@@ -16,10 +16,10 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Paths, reconcile
-from lakehouse import cli
-from lakehouse.rebuild import build, compare
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.streams import run_to_end
+from lakehouse.commands import cli
+from lakehouse.operations.rebuild.plan import plan_rebuild
+from lakehouse.operations.rebuild.rebuild import build, compare
+from lakehouse.operations.streams import run_to_end
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
 from pipelines.lake.tables import LEDGER, TableName

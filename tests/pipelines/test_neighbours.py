@@ -14,14 +14,14 @@ from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
-from lakehouse.checkpoints.rebuild import plan_rebuild as plan_checkpoint
-from lakehouse.checkpoints.rebuild import write_rebuild as write_checkpoint
-from lakehouse.cli import main
-from lakehouse.doctor.diagnosis import diagnose
-from lakehouse.doctor.reading import read_facts
-from lakehouse.doctor.reading_neighbours import read_neighbours
-from lakehouse.rollback import roll_back
-from lakehouse.rollback_plan import plan_rollback
+from lakehouse.commands.cli import main
+from lakehouse.operations.checkpoints.rebuild import plan_rebuild as plan_checkpoint
+from lakehouse.operations.checkpoints.rebuild import write_rebuild as write_checkpoint
+from lakehouse.operations.doctor.diagnosis import diagnose
+from lakehouse.operations.doctor.reading import read_facts
+from lakehouse.operations.doctor.reading_neighbours import read_neighbours
+from lakehouse.operations.rollback.plan import plan_rollback
+from lakehouse.operations.rollback.rollback import roll_back
 from pipelines.lake.errors import ContractError, DataLossError
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.runtime.contract_start import cause_in_tables

@@ -17,8 +17,8 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from batch.reconcile_gold import Paths, reconcile
-from lakehouse import cli
-from lakehouse.verify.runner import VerifyOptions, verify
+from lakehouse.commands import cli
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
 from pipelines.lake.ledger.ledger import BatchRow, Ledger

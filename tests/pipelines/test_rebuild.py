@@ -17,14 +17,14 @@ from deltalake import DeltaTable
 from rich.console import Console
 
 from batch.reconcile_gold import Paths, parse_day, reconcile
-from lakehouse import rebuild_plan
-from lakehouse.checkpoints.rebuild import plan_rebuild as plan_checkpoint
-from lakehouse.checkpoints.rebuild import write_rebuild as write_checkpoint
-from lakehouse.cli import main
-from lakehouse.rebuild import Difference, build, compare, remove
-from lakehouse.rebuild_cli import show_result
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rebuild_swap import Swapped, swap
+from lakehouse.commands.cli import main
+from lakehouse.commands.rebuild import show_result
+from lakehouse.operations.checkpoints.rebuild import plan_rebuild as plan_checkpoint
+from lakehouse.operations.checkpoints.rebuild import write_rebuild as write_checkpoint
+from lakehouse.operations.rebuild import plan as rebuild_plan
+from lakehouse.operations.rebuild.plan import plan_rebuild
+from lakehouse.operations.rebuild.rebuild import Difference, build, compare, remove
+from lakehouse.operations.rebuild.swap import Swapped, swap
 from pipelines.lake.errors import UsageError
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER

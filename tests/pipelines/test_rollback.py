@@ -14,9 +14,9 @@ from deltalake import DeltaTable
 from pyspark.errors import StreamingQueryException
 
 from batch.dlq_retention import strip_closed
-from lakehouse.cli import main
-from lakehouse.rollback import roll_back
-from lakehouse.rollback_plan import bronze_start, plan_rollback
+from lakehouse.commands.cli import main
+from lakehouse.operations.rollback.plan import bronze_start, plan_rollback
+from lakehouse.operations.rollback.rollback import roll_back
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.errors import CheckpointError, UsageError
 from pipelines.lake.lease.leases import Lease

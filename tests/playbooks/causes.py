@@ -16,11 +16,11 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from lakehouse.doctor.diagnosis import diagnose
-from lakehouse.doctor.findings import Finding
-from lakehouse.doctor.reading import read_facts
 from lakehouse.local.kafka_admin import ensure_topic
-from lakehouse.streams import STREAMS
+from lakehouse.operations.doctor.diagnosis import diagnose
+from lakehouse.operations.doctor.findings import Finding
+from lakehouse.operations.doctor.reading import read_facts
+from lakehouse.operations.streams import STREAMS
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.event_schema import read_schemas

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from lakehouse.cli import _COMMANDS, load_command
+from lakehouse.commands.cli import _COMMANDS, load_command
 from pipelines.lake.resources import PROJECT
 
 _OPERATORS = re.compile(r"[;&|()<>\n]+")

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
-from lakehouse.streams import STREAMS, run_to_end
+from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake import kafka
 from pipelines.lake.lease import leases
 from pipelines.lake.ledger.ledger import Ledger

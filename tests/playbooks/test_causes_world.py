@@ -19,12 +19,12 @@ import pytest
 from confluent_kafka import TopicPartition
 from pyspark.sql import SparkSession
 
-from lakehouse.dlq.filters import LetterFilter
-from lakehouse.dlq.run_replay import run_replay
-from lakehouse.doctor.diagnosis import diagnose
-from lakehouse.doctor.reading import read_facts
 from lakehouse.local.kafka_admin import admin_client, ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
+from lakehouse.operations.dead_letters.filters import LetterFilter
+from lakehouse.operations.dead_letters.run_replay import run_replay
+from lakehouse.operations.doctor.diagnosis import diagnose
+from lakehouse.operations.doctor.reading import read_facts
 from pipelines.lake import kafka
 from pipelines.lake.errors import EXIT_HELD, EXIT_USAGE, LakehouseError, SettingsError
 from pipelines.lake.lease.leases import lease_of

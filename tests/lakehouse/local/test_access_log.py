@@ -13,7 +13,7 @@ import pytest
 
 from lakehouse.local.access_log import access_log_rows, count_lines, load_pseudonym_key, pseudonym
 from lakehouse.local.event_plan import Limits
-from lakehouse.local.event_rows import EVENT_COLUMNS, Rows
+from lakehouse.proof.event_rows import EVENT_COLUMNS, Rows
 from pipelines.lake.errors import UsageError
 from pipelines.lake.resources import PROJECT
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lakehouse.local.event_draws import event_ids
 from lakehouse.local.event_plan import Limits, Mix, ProducePlan
-from lakehouse.local.event_rows import EVENT_COLUMNS, Rows
 from lakehouse.local.event_text import iso_instant, iso_instants
 from lakehouse.local.events import EventStream, live_rows, paced, scheduled_rows
+from lakehouse.proof.event_rows import EVENT_COLUMNS, Rows
 from pipelines.lake.errors import UsageError
 
 START = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)

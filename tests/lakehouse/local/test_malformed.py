@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse.local.event_rows import EVENT_COLUMNS, Rows
 from lakehouse.local.event_text import encode, message
 from lakehouse.local.malformed import KINDS, Malformed, break_event, oversize
 from lakehouse.local.unusual import WAYS, rewrite_event
+from lakehouse.proof.event_rows import EVENT_COLUMNS, Rows
 
 EVENT: dict[str, Any] = {
     "event_id": "b7f2f3a0-0000-8000-8000-000000000001",

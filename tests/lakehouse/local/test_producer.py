@@ -21,8 +21,8 @@ from lakehouse.local import producer
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from lakehouse.local.op_ledger import fates_sql
 from lakehouse.local.producer import produce_events
+from lakehouse.proof.op_ledger import fates_sql
 from pipelines.lake.errors import LakehouseError, TransientError, UsageError
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lakehouse.checks import choose_checks, load_checks, run_checks
-from lakehouse.rebuild import build, compare, remove
-from lakehouse.rebuild_plan import plan_rebuild
-from lakehouse.rollback_plan import plan_rollback
-from lakehouse.verify.runner import VerifyOptions, verify
+from lakehouse.operations.rebuild.plan import plan_rebuild
+from lakehouse.operations.rebuild.rebuild import build, compare, remove
+from lakehouse.operations.rollback.plan import plan_rollback
+from lakehouse.proof.checks import choose_checks, load_checks, run_checks
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.archive import records
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore

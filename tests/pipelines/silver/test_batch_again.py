@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from lakehouse.verify.runner import VerifyOptions, verify
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.event_schema import read_schemas

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.checks import choose_checks, load_checks, run_checks
-from lakehouse.dlq.decide import discard
-from lakehouse.dlq.filters import LetterFilter
-from lakehouse.dlq.run_replay import run_replay
-from lakehouse.verify.runner import VerifyOptions, verify
+from lakehouse.operations.dead_letters.decide import discard
+from lakehouse.operations.dead_letters.filters import LetterFilter
+from lakehouse.operations.dead_letters.run_replay import run_replay
+from lakehouse.proof.checks import choose_checks, load_checks, run_checks
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.archive import records as archived
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
@@ -255,7 +255,7 @@ def test_replay_that_fails_lets_its_letters_go(new: Lake, monkeypatch: pytest.Mo
 
 
 def _discard(lake: Lake, chosen: LetterFilter) -> int:
-    from lakehouse.dlq.decide import select_for_discard  # noqa: PLC0415
+    from lakehouse.operations.dead_letters.decide import select_for_discard  # noqa: PLC0415
 
     table = DeltaTable(lake.path(DLQ))
     select_for_discard(table, chosen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lakehouse.checkpoints.rebuild import plan_rebuild, write_rebuild
+from lakehouse.operations.checkpoints.rebuild import plan_rebuild, write_rebuild
 from pipelines.lake.errors import CheckpointError
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 

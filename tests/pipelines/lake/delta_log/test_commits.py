@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from lakehouse.checkpoints.lake_tables import restores
+from lakehouse.operations.checkpoints.lake_tables import restores
 from pipelines.lake.delta_log.commits import newest_commits, said
 from pipelines.lake.ledger.attempts import batch_commits, find_batch
 from pipelines.lake.ledger.ledger import BatchRow

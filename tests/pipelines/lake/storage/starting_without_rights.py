@@ -11,7 +11,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from batch import reconcile_gold
-from lakehouse.cli import main as lakehouse
+from lakehouse.commands.cli import main as lakehouse
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
 from pipelines.silver import silver_processing

@@ -11,10 +11,10 @@ BELIEVES = {"exists", "glob", "rglob", "iterdir", "is_file", "isfile", "isdir", 
 """They give False or nothing for what is not readable, or an error that no command expects; `local_files` tells the two apart."""
 ALLOWED = {
     ("pipelines/lake/storage/local_files.py", "listdir"): "it tells apart",
-    ("lakehouse/rebuild_plan.py", "glob"): "the project's own code",
+    ("lakehouse/operations/rebuild/plan.py", "glob"): "the project's own code",
     ("lakehouse/local/demo_process.py", "glob"): "/proc",
     ("lakehouse/local/demo_report.py", "exists"): "how to write a command",
-    ("lakehouse/sql_cli.py", "exists"): "the prompt's history",
+    ("lakehouse/commands/sql.py", "exists"): "the prompt's history",
 }
 
 

@@ -1,0 +1,1 @@
+"""What an operator does, callable without a terminal."""

@@ -1,0 +1,1 @@
+"""Builds Silver or Gold again from the layer before, compares, and swaps."""

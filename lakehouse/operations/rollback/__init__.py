@@ -1,0 +1,1 @@
+"""Restores a table to an older version, and does what has to follow."""
