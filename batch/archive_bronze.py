@@ -13,6 +13,7 @@ from deltalake.exceptions import DeltaError
 from pipelines.archive.archiving import ArchivePlan, archive, plan_archive
 from pipelines.archive.hot import new_run
 from pipelines.archive.restoring import due_units, expire, plan_restore, restore
+from pipelines.lake.days import parse_optional_day
 from pipelines.lake.errors import LakehouseError, UsageError
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
@@ -106,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the batch from the command line; it needs no Spark."""
 
     def job(args: argparse.Namespace, settings: Settings) -> None:
-        before = jobs.parse_day(args.before, "--before")
-        first, last = jobs.parse_day(args.from_date, "--from-date"), jobs.parse_day(args.to_date, "--to-date")
+        before = parse_optional_day(args.before, "--before")
+        first, last = parse_optional_day(args.from_date, "--from-date"), parse_optional_day(args.to_date, "--to-date")
         asked = [flag for flag, is_given in (("--restore", args.restore), ("--expire", args.expire)) if is_given]
         if len(asked) > 1 or (asked and before):
             msg = f"{' and '.join([*asked, *(['--before'] if before else [])])} do not go together; give one of them."

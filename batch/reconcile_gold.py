@@ -33,6 +33,7 @@ from pipelines.gold.schema import (
 )
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake import failpoints
+from pipelines.lake.days import parse_day
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.logging import Log
@@ -314,20 +315,6 @@ def print_outcome(outcome: Outcome) -> None:
     Console().print(table)
 
 
-def parse_day(text: str) -> date:
-    """Read `YYYY-MM-DD`.
-
-    Raises UsageError with one sentence where it is no such date.
-    """
-    try:
-        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
-        # The calendar's last day has no end that could be named.
-        return day + timedelta(days=1) - timedelta(days=1)
-    except (ValueError, OverflowError):
-        msg = f"The date `{text[:40]}` is not understood, expected a day as YYYY-MM-DD such as 2026-01-27; correct --date."
-        raise UsageError(msg) from None
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="conf/local.yaml", help="settings file (default: %(default)s)")
@@ -342,7 +329,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the batch from the command line; exit code 3 where Gold was off by more than the tolerance."""
 
     def job(args: argparse.Namespace, settings: Settings) -> int:
-        day = parse_day(args.date)
+        day = parse_day(args.date, "--date")
+        if day == date.max:  # Its end could not be named.
+            msg = f"--date is {day}, the calendar's last day, which never ends; give a day that has events."
+            raise UsageError(msg)
         paths = Paths.of(settings, silver=args.silver_path, gold=args.gold_path)
         if not (args.dry_run or args.silver_path or args.gold_path):
             require_access(settings, JOB)

@@ -54,9 +54,10 @@ def verify(
 ) -> None:
     """Read the archive's files back and compare them with their manifests and records; exit code 3 if one is damaged."""
     from pipelines.archive.units import Archive  # noqa: PLC0415
+    from pipelines.lake.days import parse_optional_day  # noqa: PLC0415
     from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
-    first, last = _day(from_date, "--from-date"), _day(to_date, "--to-date")
+    first, last = parse_optional_day(from_date, "--from-date"), parse_optional_day(to_date, "--to-date")
     settings = process_settings(config)
     archive = Archive.of(settings)
     units = [unit for unit in archive.units() if (first or unit.day) <= unit.day <= (last or unit.day)]
@@ -85,9 +86,10 @@ def remake_manifest(
     A backup's manifest is better: it also says that no byte of the files has changed.
     """
     from pipelines.archive.remaking import remake_manifest as remake  # noqa: PLC0415
+    from pipelines.lake.days import parse_day  # noqa: PLC0415
     from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
-    unit = remake(process_settings(config), _parsed(day, "--day"), run)
+    unit = remake(process_settings(config), parse_day(day, "--day"), run)
     typer.echo(f"{unit.day}  run {unit.run}  {unit.rows:,} rows in {len(unit.files)} files: the manifest was written anew.")
 
 
@@ -106,17 +108,3 @@ def _unaccounted(settings: Settings, units: list[Unit], first: date | None, last
     wanted = {(day, run) for day, run in known if (first or day) <= day <= (last or day)}
     problem = "is recorded in ops.bronze_archive, but the archive has no manifest of it"
     return [{"day": day, "run": run, "problem": problem} for day, run in sorted(wanted - there)]
-
-
-def _day(text: str | None, flag: str) -> date | None:
-    return None if text is None else _parsed(text, flag)
-
-
-def _parsed(text: str, flag: str) -> date:
-    from pipelines.lake.errors import UsageError  # noqa: PLC0415
-
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        msg = f"{flag} is `{text}`, expected a day of the calendar such as 2026-01-28; correct it."
-        raise UsageError(msg) from None

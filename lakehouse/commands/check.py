@@ -27,11 +27,12 @@ def check(
     """Run the SQL checks in sql/checks; exit code 1 if one of severity error has offenders."""
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
-    from lakehouse.proof.checks import choose_checks, load_checks, parse_date  # noqa: PLC0415
+    from lakehouse.proof.checks import choose_checks, load_checks  # noqa: PLC0415
+    from pipelines.lake.days import parse_optional_day  # noqa: PLC0415
     from pipelines.lake.settings import process_settings  # noqa: PLC0415
 
     settings = process_settings(config)
-    chosen, day = choose_checks(load_checks(), ids or []), parse_date(date)
+    chosen, day = choose_checks(load_checks(), ids or []), parse_optional_day(date, "--date")
     if list_only:
         show_list(Console(), chosen)
         return

@@ -127,19 +127,6 @@ def choose_checks(checks: Iterable[Check], ids: Sequence[str]) -> list[Check]:
     return [by_id[name] for name in dict.fromkeys(ids)] or list(by_id.values())
 
 
-def parse_date(text: str | None) -> date | None:
-    """Read YYYY-MM-DD; raises UsageError for anything else."""
-    if text is None:
-        return None
-    try:
-        if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            raise ValueError
-        return date.fromisoformat(text)
-    except ValueError:
-        msg = f"The value of --date is `{text}`, expected a day such as 2026-01-28."
-        raise UsageError(msg) from None
-
-
 def check_parameters(settings: Settings, day: date | None) -> dict[str, str]:
     """Values of the checks' parameters from the settings and the day asked for (None: all days)."""
     values = {

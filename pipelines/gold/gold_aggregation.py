@@ -20,6 +20,7 @@ from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.contract.sentences import gap_sentence
+from pipelines.lake.days import parse_optional_day
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
@@ -100,7 +101,9 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     current = delta.current_version(spark, silver)
     first = int(_starting_version(args.starting_offsets, current))
     last = int(_starting_version(args.ending_offsets, current, "--ending-offsets")) if args.ending_offsets else current
-    days = Selection(from_date=jobs.parse_day(args.from_date, "--from-date"), to_date=jobs.parse_day(args.to_date, "--to-date"))
+    days = Selection(
+        from_date=parse_optional_day(args.from_date, "--from-date"), to_date=parse_optional_day(args.to_date, "--to-date")
+    )
     days.refuse_unknown({}, "Silver")
     if first > last:
         msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."

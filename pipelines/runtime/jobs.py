@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import date
 from weakref import WeakKeyDictionary
 
 from confluent_kafka import KafkaException
@@ -57,18 +56,6 @@ def job_parser(description: str) -> argparse.ArgumentParser:
     replay.add_argument("--to-date", help="last UTC day to read again (Bronze: up to Kafka's first record of the next day)")
     replay.add_argument("--dry-run", action="store_true", help="say how much would be read again, and write nothing")
     return parser
-
-
-def parse_day(text: str | None, flag: str) -> date | None:
-    """Read `YYYY-MM-DD`; None stays None.
-
-    Raises UsageError with one sentence where it is anything else.
-    """
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        msg = f"{flag} is `{text}`, expected a day of the calendar such as 2026-01-28; correct it."
-        raise UsageError(msg) from None
 
 
 def set_trigger(writer: DataStreamWriter, trigger: str) -> DataStreamWriter:

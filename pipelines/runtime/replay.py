@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from pipelines.lake.checkpoint.checked_files import create_checked
 from pipelines.lake.checkpoint.identity import Checkpoint, read_object
+from pipelines.lake.days import parse_optional_day
 from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
 from pipelines.lake.lease.leases import release_checkpoint
 from pipelines.lake.logging import Log
@@ -115,8 +116,8 @@ def selection_of(args: argparse.Namespace) -> Selection:
     return Selection(
         jobs.parse_offsets(args.starting_offsets),
         jobs.parse_offsets(args.ending_offsets, "--ending-offsets"),
-        jobs.parse_day(args.from_date, "--from-date"),
-        jobs.parse_day(args.to_date, "--to-date"),
+        parse_optional_day(args.from_date, "--from-date"),
+        parse_optional_day(args.to_date, "--to-date"),
     )
 
 

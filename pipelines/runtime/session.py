@@ -56,7 +56,7 @@ _DEFAULTS = {
     "spark.sql.streaming.stateStore.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     "spark.sql.streaming.stopTimeout": "120s",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # 50 tasks to read a log of a few files cost seconds on a small machine (DESIGN, trap 7).
+    # 50 tasks to read a log of a few files cost seconds on a small machine.
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.shuffle.partitions": "2",
     "spark.ui.enabled": "false",

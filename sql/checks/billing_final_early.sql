@@ -2,7 +2,7 @@
 -- title: No day is closed before its grace is over
 -- severity: error
 -- grain: a day
--- parameters: date (optional, YYYY-MM-DD), grace_hours (optional, default 24)
+-- parameters: date (optional, YYYY-MM-DD), grace_hours (optional, default 2)
 -- playbook: billing
 -- description: A day may become final when Kafka's time has passed its end by the grace (24 h unless set); earlier, late events
 --   would be missing.
@@ -14,7 +14,7 @@ FROM gold.api_usage_daily CROSS JOIN (
     WHERE _kafka_timestamp <= current_timestamp() + INTERVAL 1 DAY
 )
 WHERE billing_status = 'final'
-    AND newest < timestampadd(HOUR, CAST(coalesce(CAST(nullif('${grace_hours}', '') AS BIGINT), 24) AS INT) + 24, CAST(day AS TIMESTAMP))
+    AND newest < timestampadd(HOUR, CAST(coalesce(CAST(nullif('${grace_hours}', '') AS BIGINT), 2) AS INT) + 24, CAST(day AS TIMESTAMP))
     AND day = coalesce(CAST(nullif('${date}', '') AS DATE), day)
 GROUP BY day
 ORDER BY day;

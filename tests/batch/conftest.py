@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import Outcome, Paths, parse_day, reconcile
+from batch.reconcile_gold import Outcome, Paths, reconcile
 from pipelines.gold.publish import merge_daily, merge_hourly
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.conftest import Copy
 
 Row = dict[str, Any]
-DAY = parse_day("2026-01-28")
+DAY = date(2026, 1, 28)
 NOON = datetime(2026, 1, 28, 12, tzinfo=UTC)
 AFTER_GRACE = datetime(2026, 1, 29, 2, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,13 +118,12 @@ def test_run_that_died_is_completed_by_the_next(books: Books, monkeypatch: pytes
 @pytest.mark.faults
 def test_two_runs_that_saw_the_same_bill_book_it_once(books: Books) -> None:
     from batch.adjustments import book, build_adjustments, read_bill  # noqa: PLC0415
-    from batch.reconcile_gold import parse_day  # noqa: PLC0415
     from pipelines.gold.transforms import build_daily, build_hourly  # noqa: PLC0415
 
     _close(books)
     books.add({"event_id": "l1", "_is_late_arriving": True}, processed_at=AFTER)
     silver, daily = (books.spark.read.format("delta").load(path) for path in (books.paths.silver, books.paths.daily))
-    bill = read_bill(books.spark, daily, books.paths.adjustments, books.paths.silver, parse_day("2026-01-28"))
+    bill = read_bill(books.spark, daily, books.paths.adjustments, books.paths.silver, date(2026, 1, 28))
     added = []
     for run in ("first", "second"):
         rows = build_adjustments(silver, build_daily(build_hourly(silver)), bill.rows)

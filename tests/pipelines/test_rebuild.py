@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 from rich.console import Console
 
-from batch.reconcile_gold import Paths, parse_day, reconcile
+from batch.reconcile_gold import Paths, reconcile
 from lakehouse.commands.cli import main
 from lakehouse.commands.rebuild import show_result
 from lakehouse.operations.checkpoints.rebuild import plan_rebuild as plan_checkpoint
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Make = Callable[..., dict[str, Any]]
 HOUR = timedelta(hours=1)
-DAY = parse_day("2026-01-28")
+DAY = date(2026, 1, 28)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
+from pipelines.lake.days import read_day
 from pipelines.lake.errors import UsageError
 
 STATES = ("open", "replayed", "discarded")
@@ -79,15 +80,12 @@ def read_place(text: str) -> tuple[int, int]:
 def _days(text: str | None) -> tuple[date, date] | None:
     if text is None:
         return None
-    first, _, last = text.partition("..")
-    try:
-        if not all(re.fullmatch(r"\d{4}-\d\d-\d\d", part, re.ASCII) for part in (first, last or first)):
-            raise ValueError
-        days = date.fromisoformat(first), date.fromisoformat(last or first)
-    except ValueError:
+    begin, _, end = text.partition("..")
+    first, last = read_day(begin), read_day(end or begin)
+    if first is None or last is None:
         msg = f"The date `{text[:40]}` is not understood, expected a day such as 2026-01-28, or a range 2026-01-20..2026-01-28."
-        raise UsageError(msg) from None
-    return _ascending(days, text, "date")
+        raise UsageError(msg)
+    return _ascending((first, last), text, "date")
 
 
 def _offsets(text: str | None) -> tuple[int, int] | None:
