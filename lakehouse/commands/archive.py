@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from pipelines.archive.units import Unit
-    from pipelines.lake.settings import Settings
+from lakehouse.operations.archive import read_back
+from pipelines.archive.remaking import remake_manifest as remake
+from pipelines.archive.units import Archive, Unit
+from pipelines.lake.days import parse_day, parse_optional_day
+from pipelines.lake.settings import process_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show, verify and mend the archive of Bronze.")
 EXIT_DAMAGED = 3
@@ -26,9 +27,6 @@ def list_(
     config: Config = Path("conf/local.yaml"),
 ) -> None:
     """List the units of the archive, by day: rows, size, offsets, and until when they are kept."""
-    from pipelines.archive.units import Archive  # noqa: PLC0415 - keeps `--help` fast
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     archive = Archive.of(process_settings(config))
     units = archive.units()
     if as_json:
@@ -53,16 +51,8 @@ def verify(
     config: Config = Path("conf/local.yaml"),
 ) -> None:
     """Read the archive's files back and compare them with their manifests and records; exit code 3 if one is damaged."""
-    from pipelines.archive.units import Archive  # noqa: PLC0415
-    from pipelines.lake.days import parse_optional_day  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     first, last = parse_optional_day(from_date, "--from-date"), parse_optional_day(to_date, "--to-date")
-    settings = process_settings(config)
-    archive = Archive.of(settings)
-    units = [unit for unit in archive.units() if (first or unit.day) <= unit.day <= (last or unit.day)]
-    problems = [{"day": unit.day, "run": unit.run, "problem": found} for unit in units if (found := archive.problem(unit))]
-    problems += _unaccounted(settings, units, first, last)
+    units, problems = read_back(process_settings(config), first, last)
     rows = sum(unit.rows for unit in units)
     if as_json:
         found_all = {"units": len(units), "rows": rows, "problems": problems}
@@ -85,10 +75,6 @@ def remake_manifest(
 
     A backup's manifest is better: it also says that no byte of the files has changed.
     """
-    from pipelines.archive.remaking import remake_manifest as remake  # noqa: PLC0415
-    from pipelines.lake.days import parse_day  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     unit = remake(process_settings(config), parse_day(day, "--day"), run)
     typer.echo(f"{unit.day}  run {unit.run}  {unit.rows:,} rows in {len(unit.files)} files: the manifest was written anew.")
 
@@ -97,14 +83,3 @@ def _plain(unit: Unit) -> dict[str, Any]:
     return {**vars(unit), "rows": unit.rows, "bytes": unit.bytes, "files": [vars(file) for file in unit.files]} | {
         "parts": [vars(part) for part in unit.parts]
     }
-
-
-def _unaccounted(settings: Settings, units: list[Unit], first: date | None, last: date | None) -> list[dict[str, Any]]:
-    """Units that `ops.bronze_archive` knows and the archive has lost."""
-    from pipelines.archive import records  # noqa: PLC0415
-
-    there = {(unit.day, unit.run) for unit in units}
-    known = {(row["day"], row["run"]) for row in records.rows(settings) if row["expired_at"] is None}
-    wanted = {(day, run) for day, run in known if (first or day) <= day <= (last or day)}
-    problem = "is recorded in ops.bronze_archive, but the archive has no manifest of it"
-    return [{"day": day, "run": run, "problem": problem} for day, run in sorted(wanted - there)]

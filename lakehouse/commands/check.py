@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
-
-    from lakehouse.proof.checks import Check, CheckResult
+from lakehouse.operations.sql.session import open_tables
+from lakehouse.proof.checks import COUNTED, Check, CheckResult, check_parameters, choose_checks, load_checks, run_checks
+from pipelines.lake.days import parse_optional_day
+from pipelines.lake.settings import process_settings
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -25,20 +27,11 @@ def check(
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
 ) -> None:
     """Run the SQL checks in sql/checks; exit code 1 if one of severity error has offenders."""
-    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
-
-    from lakehouse.proof.checks import choose_checks, load_checks  # noqa: PLC0415
-    from pipelines.lake.days import parse_optional_day  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     settings = process_settings(config)
     chosen, day = choose_checks(load_checks(), ids or []), parse_optional_day(date, "--date")
     if list_only:
         show_list(Console(), chosen)
         return
-
-    from lakehouse.operations.sql.session import open_tables  # noqa: PLC0415
-    from lakehouse.proof.checks import check_parameters, run_checks  # noqa: PLC0415
 
     with Console(stderr=True).status("starting Spark") as status:
         spark = open_tables(settings, "check")
@@ -55,9 +48,6 @@ def check(
 
 def show_list(console: Console, checks: list[Check]) -> None:
     """Print what each check looks for."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     table = Table(title="Checks", title_justify="left")
     for heading in ("id", "severity", "title", "an offender is"):
         table.add_column(heading, no_wrap=heading in ("id", "severity"))
@@ -68,9 +58,6 @@ def show_list(console: Console, checks: list[Check]) -> None:
 
 def show_results(console: Console, results: list[CheckResult]) -> None:
     """Print a line for each check, then the first offenders of those that found some, with the playbook to follow."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     table = Table(title="Checks", title_justify="left")
     for heading in ("id", "title", "severity"):
         table.add_column(heading, no_wrap=heading != "title")
@@ -97,10 +84,6 @@ def show_results(console: Console, results: list[CheckResult]) -> None:
 
 
 def _found(result: CheckResult) -> Text:
-    from rich.text import Text  # noqa: PLC0415
-
-    from lakehouse.proof.checks import COUNTED  # noqa: PLC0415
-
     if result.outcome == "passed":
         return Text("0", style="green")
     if result.outcome == "offenders":

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from lakehouse.commands.checkpoint_tables import show_details, show_list, show_verdict
+from lakehouse.operations.checkpoints.copying import CopyPlan, plan_copy, write_copy
+from lakehouse.operations.checkpoints.details import checkpoint_details
+from lakehouse.operations.checkpoints.lake_tables import JOBS
+from lakehouse.operations.checkpoints.listing import list_checkpoints
+from lakehouse.operations.checkpoints.rebuild import plan_rebuild, write_rebuild
+from lakehouse.operations.checkpoints.rewind import plan_rewind
+from lakehouse.operations.checkpoints.topic import ask_aside
+from lakehouse.operations.checkpoints.verify import verify_checkpoint
+from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_FAILURE, UnreadableError
-
-if TYPE_CHECKING:
-    from lakehouse.operations.checkpoints.copying import CopyPlan
-    from pipelines.lake.settings import Settings
+from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.storage.backends import open_storage
 
 app = typer.Typer(
     help="List, show, verify, copy, rewind and rebuild the checkpoints of the streams.",
@@ -40,12 +48,8 @@ def list_(as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
 
     Exit code 1: one of them, or a table, could not be read; the rest is shown.
     """
-    from lakehouse.operations.checkpoints.topic import ask_aside  # noqa: PLC0415 - keeps `--help` fast
-
     settings = _settings(config)
     asked = ask_aside(settings)  # before the other imports, which take half a second
-    from lakehouse.commands.checkpoint_tables import show_list  # noqa: PLC0415
-    from lakehouse.operations.checkpoints.listing import list_checkpoints  # noqa: PLC0415
 
     found, kafka = list_checkpoints(settings, asked)
     if as_json:
@@ -65,10 +69,6 @@ def show(
     config: ConfigOption = _CONFIG,
 ) -> None:
     """Show the offsets or versions of each batch, whether it is committed, and what tables and ledger say of it."""
-    from lakehouse.commands.checkpoint_tables import show_details  # noqa: PLC0415
-    from lakehouse.operations.checkpoints.details import checkpoint_details  # noqa: PLC0415
-    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
-
     settings = _settings(config)
     found = checkpoint_details(settings, open_storage(_path(settings, path)), batch=batch, last=last)
     if as_json:
@@ -81,13 +81,8 @@ def show(
 @app.command()
 def verify(path: PathArgument, as_json: JsonOption = False, config: ConfigOption = _CONFIG) -> None:
     """Say whether a checkpoint is sound, alone and beside tables, ledger and source; exit code 1 if it is not."""
-    from lakehouse.operations.checkpoints.topic import ask_aside  # noqa: PLC0415
-
     settings = _settings(config)
     asked = ask_aside(settings)  # before the other imports, which take half a second
-    from lakehouse.commands.checkpoint_tables import show_verdict  # noqa: PLC0415
-    from lakehouse.operations.checkpoints.verify import verify_checkpoint  # noqa: PLC0415
-    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
     verdict = verify_checkpoint(settings, open_storage(_path(settings, path)), asked)
     if as_json:
@@ -108,9 +103,6 @@ def copy(
     config: ConfigOption = _CONFIG,
 ) -> None:
     """Copy a checkpoint file by file, also between disk and S3: a backup, or with a new generation one to go on from."""
-    from lakehouse.operations.checkpoints.copying import plan_copy, write_copy  # noqa: PLC0415
-    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
-
     plan = plan_copy(_settings(config), open_storage(source), open_storage(target), new_generation=new_generation)
     _say(dry_run, f"{_counts(plan)} from {source} to {target}, {_generation(plan)}")
     if not dry_run:
@@ -127,10 +119,6 @@ def rewind(
     config: ConfigOption = _CONFIG,
 ) -> None:
     """Copy a checkpoint up to a batch under a new generation, so that its job reads what came after it again."""
-    from lakehouse.operations.checkpoints.copying import write_copy  # noqa: PLC0415
-    from lakehouse.operations.checkpoints.rewind import plan_rewind  # noqa: PLC0415
-    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
-
     plan = plan_rewind(_settings(config), open_storage(source), open_storage(target), to_batch)
     records = "an unknown number of records" if plan.records_again is None else f"{plan.records_again:,} records"
     _say(dry_run, f"{_counts(plan.copy)} from {source} to {target}, {_generation(plan.copy)}")
@@ -153,9 +141,7 @@ def rebuild(
     config: ConfigOption = _CONFIG,
 ) -> None:
     """Make a new checkpoint from what the tables hold, for one that is lost or broken."""
-    from lakehouse.operations.checkpoints.rebuild import plan_rebuild, write_rebuild  # noqa: PLC0415
     from pipelines.bronze.gaps import RETENTION, Gap, record_gaps  # noqa: PLC0415
-    from pipelines.lake.storage.backends import open_storage  # noqa: PLC0415
 
     settings = _settings(config)
     plan = plan_rebuild(settings, job, open_storage(target) if target else None, accept_loss=accept_loss)
@@ -174,15 +160,10 @@ def rebuild(
 
 
 def _settings(config: Path) -> Settings:
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     return process_settings(config)
 
 
 def _path(settings: Settings, given: str) -> str:
-    from lakehouse.operations.checkpoints.lake_tables import JOBS  # noqa: PLC0415
-    from pipelines.lake.checkpoint.generations import newest_generation_path  # noqa: PLC0415
-
     return newest_generation_path(settings, given) if given in JOBS else given
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
+from pyspark.errors import PySparkException
+from rich.console import Console
 
+from lakehouse.local import demo_report as report
+from lakehouse.local.demo import Demo, DemoResult
+from lakehouse.local.demo_figures import read_bills, read_dead_letters
+from lakehouse.local.demo_folder import DemoFolder, shown
+from lakehouse.local.demo_process import Interrupted, Work, children, end_children, standard_error_to
+from lakehouse.local.demo_screen import Screen
+from lakehouse.local.kafka_broker import use_broker
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
+from pipelines.lake.logging import setup_logging
+from pipelines.lake.resources import SPARK_JARS
 from pipelines.lake.settings import Settings, process_settings
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lakehouse.local.demo import DemoResult
-    from lakehouse.local.demo_folder import DemoFolder
+from pipelines.runtime.jobs import named_error
 
 
 def demo(
@@ -30,10 +37,6 @@ def demo(
     config: Annotated[Path, typer.Option("--config", help="Settings file (YAML).")] = Path("conf/local.yaml"),
 ) -> None:
     """Produce events, run Bronze, Silver, Gold and the batch, and show that every record is accounted for."""
-    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
-
-    from lakehouse.local.demo_folder import DemoFolder  # noqa: PLC0415
-
     settings = process_settings(config)
     if settings.environment != "local":
         msg = f"The settings in {config} are of environment {settings.environment}, a demo is for a laptop; use conf/local.yaml."
@@ -46,16 +49,6 @@ def demo(
 
 
 def _run(console: Console, settings: Settings, place: DemoFolder, *, events: int, keep: bool) -> bool:
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-
-    from lakehouse.local.demo import Demo  # noqa: PLC0415
-    from lakehouse.local.demo_folder import shown  # noqa: PLC0415
-    from lakehouse.local.demo_process import Interrupted, Work, children, end_children, standard_error_to  # noqa: PLC0415
-    from lakehouse.local.demo_screen import Screen  # noqa: PLC0415
-    from lakehouse.local.kafka_broker import use_broker  # noqa: PLC0415
-    from pipelines.lake.resources import SPARK_JARS  # noqa: PLC0415
-    from pipelines.runtime.jobs import named_error  # noqa: PLC0415
-
     if not SPARK_JARS.is_dir():
         msg = (
             f"The folder {SPARK_JARS} of jars is missing; run `make setup`, which resolves them with Maven "
@@ -91,9 +84,6 @@ def _run(console: Console, settings: Settings, place: DemoFolder, *, events: int
 
 
 def _report(console: Console, settings: Settings, place: DemoFolder, result: DemoResult) -> None:
-    from lakehouse.local import demo_report as report  # noqa: PLC0415
-    from lakehouse.local.demo_figures import read_bills, read_dead_letters  # noqa: PLC0415
-
     console.print()
     report.show_conservation(console, result.conservation, result.invariants)
     report.show_dead_letters(console, read_dead_letters(settings))
@@ -105,10 +95,6 @@ def _report(console: Console, settings: Settings, place: DemoFolder, result: Dem
 
 def _log_to(place: DemoFolder, settings: Settings) -> None:
     """Send the jobs' logs to a file: the screen shows the stages."""
-    import logging  # noqa: PLC0415
-
-    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
-
     setup_logging(settings.log)
     file = place.log.open("a", encoding="utf-8")
     for handler in logging.getLogger("lakehouse").handlers:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from lakehouse.operations.dead_letters.filters import LetterFilter
-    from pipelines.lake.settings import Settings
+from lakehouse.operations.dead_letters import screen
+from lakehouse.operations.dead_letters.decide import discard as close
+from lakehouse.operations.dead_letters.decide import select_for_discard
+from lakehouse.operations.dead_letters.filters import STATES, LetterFilter, read_filter, read_place
+from lakehouse.operations.dead_letters.letters import COUNTED, count_by, open_letters, read_letter, read_letters
+from pipelines.lake.delta_log.plain_read import to_rows
+from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.settings import Settings, process_settings
 
 app = typer.Typer(help="Dead letters: list, show, count, discard, replay.", no_args_is_help=True, add_completion=False)
 
@@ -38,11 +44,6 @@ def list_letters(  # noqa: PLR0917 - typer passes by name
     config: Config = _CONFIG,
 ) -> None:
     """List dead letters without their payload: place, rules, sentence, status, attempts, dates."""
-    from lakehouse.operations.dead_letters import screen  # noqa: PLC0415 - keeps `--help` fast
-    from lakehouse.operations.dead_letters.filters import read_filter  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.letters import open_letters, read_letters  # noqa: PLC0415
-    from pipelines.lake.delta_log.plain_read import to_rows  # noqa: PLC0415
-
     chosen = read_filter(rule, date, partition, offset, status)
     rows = read_letters(open_letters(_settings(config)), chosen)
     newest = rows.sort_by([(name, "descending") for name in ("_kafka_timestamp", "_kafka_partition", "_kafka_offset")])
@@ -62,16 +63,10 @@ def show(
     config: Config = _CONFIG,
 ) -> None:
     """Show all that is known of one dead letter; its bytes only with --raw or --out."""
-    from lakehouse.operations.dead_letters import screen  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.filters import read_place  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.letters import open_letters, read_letter  # noqa: PLC0415
-
     partition, offset = read_place(place)
     row = read_letter(open_letters(_settings(config)), partition, offset)
     value = row.pop("_raw_value")
     if (raw or out) and value is None:
-        from pipelines.lake.errors import UsageError  # noqa: PLC0415
-
         msg = f"The bytes of {place} are gone: the letter was closed and its retention is over; Bronze may have them still."
         raise UsageError(msg)
     if out:
@@ -95,10 +90,6 @@ def stats(  # noqa: PLR0917 - typer passes by name
     config: Config = _CONFIG,
 ) -> None:
     """Count dead letters by day, rule and status; one that breaks several rules counts under each."""
-    from lakehouse.operations.dead_letters import screen  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.filters import STATES, read_filter  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.letters import COUNTED, count_by, open_letters, read_letters  # noqa: PLC0415
-
     chosen = read_filter(rule, date, partition, offset, status)
     rows = read_letters(open_letters(_settings(config)), chosen, COUNTED)
     states = rows.column("_status").to_pylist()
@@ -122,12 +113,6 @@ def discard(  # noqa: PLR0917 - typer passes by name
     config: Config = _CONFIG,
 ) -> None:
     """Close open dead letters for good: no replay takes them, and they stay counted as dead letters."""
-    from lakehouse.operations.dead_letters.decide import discard as close  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.decide import select_for_discard  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.filters import read_filter  # noqa: PLC0415
-    from lakehouse.operations.dead_letters.letters import open_letters  # noqa: PLC0415
-    from pipelines.lake.lease.leases import lease_of  # noqa: PLC0415
-
     chosen, settings = read_filter(rule, date, partition, offset, status), _settings(config)
     _refuse_careless(chosen, reason, all_letters=all_letters)
     table = open_letters(settings)
@@ -152,7 +137,6 @@ def replay(  # noqa: PLR0917 - typer passes by name
     config: Config = _CONFIG,
 ) -> None:
     """Run open dead letters through Silver again, with today's schema files; those that pass become events."""
-    from lakehouse.operations.dead_letters.filters import read_filter  # noqa: PLC0415
     from lakehouse.operations.dead_letters.run_replay import run_replay  # noqa: PLC0415
 
     chosen = read_filter(rule, date, partition, offset, status)
@@ -162,8 +146,6 @@ def replay(  # noqa: PLR0917 - typer passes by name
 
 
 def _refuse_careless(chosen: LetterFilter, reason: str, *, all_letters: bool) -> None:
-    from pipelines.lake.errors import UsageError  # noqa: PLC0415
-
     if not reason.strip():
         msg = "The reason is empty, expected a sentence that tells the next person why; give it with --reason."
         raise UsageError(msg)
@@ -173,6 +155,4 @@ def _refuse_careless(chosen: LetterFilter, reason: str, *, all_letters: bool) ->
 
 
 def _settings(config: Path) -> Settings:
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     return process_settings(config)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lakehouse.operations.doctor.findings import Finding
+from lakehouse.operations.doctor.diagnosis import diagnose, examined
+from lakehouse.operations.doctor.findings import Finding, exit_code
+from lakehouse.operations.doctor.reading import read_facts
+from pipelines.lake.settings import process_settings
 
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -24,11 +26,6 @@ def doctor(
 
     Exit code 0: nothing is wrong, or only infos; 1: a warning; 3: something critical; 2: wrong settings, or no lake.
     """
-    from lakehouse.operations.doctor.diagnosis import diagnose, examined  # noqa: PLC0415 - keeps `--help` fast
-    from lakehouse.operations.doctor.findings import exit_code  # noqa: PLC0415
-    from lakehouse.operations.doctor.reading import read_facts  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     facts = read_facts(process_settings(config), str(config))
     findings = diagnose(facts)
     if as_json:
@@ -39,9 +36,6 @@ def doctor(
 
 
 def _show(findings: list[Finding], examined: str) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     console = Console(soft_wrap=True)
     for finding in findings:
         _show_one(console, finding)
@@ -53,8 +47,6 @@ def _show(findings: list[Finding], examined: str) -> None:
 
 
 def _show_one(console: Console, finding: Finding) -> None:
-    from rich.text import Text  # noqa: PLC0415
-
     console.print(
         Text(
             f"{finding.severity.upper()}  {finding.title}  ({finding.confidence}; {finding.id})", style=_STYLES[finding.severity]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from pyspark.errors import PySparkException
+from rich.console import Console
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
-
-    from lakehouse.operations.rebuild.plan import RebuildPlan
-    from lakehouse.operations.rebuild.rebuild import Difference
-    from lakehouse.operations.rebuild.swap import Swapped
-    from pipelines.lake.settings import Settings
+from lakehouse.operations.rebuild import rebuild as rebuilding
+from lakehouse.operations.rebuild import swap as rebuild_swap
+from lakehouse.operations.rebuild.plan import RebuildPlan, plan_rebuild
+from lakehouse.operations.rebuild.rebuild import Difference
+from lakehouse.operations.rebuild.swap import Swapped
+from pipelines.lake.logging import setup_logging
+from pipelines.lake.settings import Settings, process_settings
+from pipelines.runtime import jobs
+from pipelines.runtime.session import build_session
 
 EXIT_DIFFERS = 1
 
@@ -37,12 +41,6 @@ def rebuild(
     Issued bills and discarded records stay as they are, and so do columns that somebody added to a table. Dead letters whose
     records pass now are closed as replayed, replayed ones whose records do not are open again.
     """
-    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
-
-    from lakehouse.operations.rebuild.plan import plan_rebuild  # noqa: PLC0415
-    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     settings = process_settings(config)
     setup_logging(settings.log)
     console = Console()
@@ -58,14 +56,6 @@ def rebuild(
 
 
 def _perform(settings: Settings, plan: RebuildPlan, *, swap: bool) -> tuple[list[Difference], Swapped | None]:
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
-
-    from lakehouse.operations.rebuild import rebuild as rebuilding  # noqa: PLC0415
-    from lakehouse.operations.rebuild import swap as rebuild_swap  # noqa: PLC0415
-    from pipelines.runtime import jobs  # noqa: PLC0415
-    from pipelines.runtime.session import build_session  # noqa: PLC0415
-
     started = datetime.now(UTC)
     with Console(stderr=True).status("starting Spark") as status:
         spark = build_session(settings, "rebuild")
@@ -98,8 +88,6 @@ def show_plan(console: Console, plan: RebuildPlan, *, swap: bool) -> None:
 
 def show_result(console: Console, plan: RebuildPlan, found: Sequence[Difference], swapped: Swapped | None) -> None:
     """Print a row for each table compared, and what has to follow."""
-    from rich.table import Table  # noqa: PLC0415
-
     table = Table(title="Live and rebuilt rows, by key", title_justify="left")
     table.add_column("table", no_wrap=True)
     for heading in ("equal", "only live", "only rebuilt", "changed"):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from pyspark.errors import PySparkException
+from rich.console import Console
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lakehouse.operations.rollback.plan import RollbackPlan
-    from lakehouse.operations.rollback.rollback import Rolled
-    from pipelines.lake.settings import Settings
+from lakehouse.operations.rollback.plan import RollbackPlan, plan_rollback
+from lakehouse.operations.rollback.rollback import Rolled, roll_back
+from pipelines.lake.logging import setup_logging
+from pipelines.lake.settings import Settings, process_settings
+from pipelines.runtime import jobs
+from pipelines.runtime.session import build_session
 
 
 def rollback(  # noqa: PLR0917 - typer passes by name
@@ -32,12 +34,6 @@ def rollback(  # noqa: PLR0917 - typer passes by name
     A checkpoint that had written to Silver before is refused from then on: its stream would never read again what was
     taken back. Bronze, issued adjustments and the ops tables are never rolled back.
     """
-    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
-
-    from lakehouse.operations.rollback.plan import plan_rollback  # noqa: PLC0415
-    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     settings = process_settings(config)
     setup_logging(settings.log)
     console = Console()
@@ -50,13 +46,6 @@ def rollback(  # noqa: PLR0917 - typer passes by name
 
 
 def _perform(settings: Settings, plan: RollbackPlan, reason: str, *, repair: bool) -> Rolled:
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
-
-    from lakehouse.operations.rollback.rollback import roll_back  # noqa: PLC0415
-    from pipelines.runtime import jobs  # noqa: PLC0415
-    from pipelines.runtime.session import build_session  # noqa: PLC0415
-
     with Console(stderr=True).status("starting Spark") as status:
         spark = build_session(settings, "rollback")
         stop = jobs.stop_on_signals()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from pipelines.lake.event_schema import EventSchema
-    from pipelines.lake.schema_changes import SchemaChange
+from pipelines.lake.errors import UsageError
+from pipelines.lake.event_schema import EventSchema, read_schema, read_schemas
+from pipelines.lake.schema_changes import SchemaChange, compare_schemas, version_order
+from pipelines.lake.settings import process_settings
+from pipelines.lake.storage.local_files import files_in, is_there
 
 app = typer.Typer(help="Look at the versions of the event schema.", no_args_is_help=True, add_completion=False)
 
@@ -34,8 +36,6 @@ def check(
 
     Exit code 0: compatible, 1: a change breaks producers or readers, 2: there is nothing to compare.
     """
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
-
     folder = Path(process_settings(config).schemas_dir)
     steps = _all_steps(folder) if old is None else [_step(folder, old, new)]
     breaking = sum(not change.compatible for _, changes in steps for change in changes)
@@ -62,9 +62,6 @@ def _counted(number: int, what: str) -> str:
 
 
 def _step(folder: Path, old: str, new: str | None) -> tuple[str, list[SchemaChange]]:
-    from pipelines.lake.errors import UsageError  # noqa: PLC0415
-    from pipelines.lake.schema_changes import compare_schemas  # noqa: PLC0415
-
     if new is None:
         msg = f"Only `{old}` was given, expected two files or versions; give OLD and NEW, or neither to check all versions."
         raise UsageError(msg)
@@ -73,10 +70,6 @@ def _step(folder: Path, old: str, new: str | None) -> tuple[str, list[SchemaChan
 
 
 def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
-    from pipelines.lake.event_schema import read_schema, read_schemas  # noqa: PLC0415
-    from pipelines.lake.schema_changes import compare_schemas, version_order  # noqa: PLC0415
-    from pipelines.lake.storage.local_files import files_in  # noqa: PLC0415
-
     found = [read_schema(path) for path in files_in(folder, "*.json")]
     versions = sorted(found, key=lambda schema: version_order(schema.version))
     if not versions:
@@ -88,10 +81,6 @@ def _all_steps(folder: Path) -> list[tuple[str, list[SchemaChange]]]:
 
 
 def _read(folder: Path, given: str) -> EventSchema:
-    from pipelines.lake.errors import UsageError  # noqa: PLC0415
-    from pipelines.lake.event_schema import read_schema  # noqa: PLC0415
-    from pipelines.lake.storage.local_files import files_in, is_there  # noqa: PLC0415
-
     path = Path(given)
     if not is_there(path) or path.is_dir():
         path = folder / f"{given}.json"

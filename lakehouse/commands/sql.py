@@ -8,17 +8,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Row, SparkSession
+from rich.console import Console
 
-from lakehouse.operations.sql.values import FORMATS, Show, show_auto
-from pipelines.lake.errors import LakehouseError, UsageError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Row, SparkSession
-
-    from lakehouse.operations.sql.write import Writer
+from lakehouse.operations.sql.cancel import CancelledError, cancellable
+from lakehouse.operations.sql.plan import forbid_foreign_code, parse, tables_written, what_it_writes
+from lakehouse.operations.sql.session import open_tables
+from lakehouse.operations.sql.values import FORMATS, Show, collect, show_auto
+from lakehouse.operations.sql.write import NotConfirmedError, ReadOnlyError, Writer, refuse
+from lakehouse.proof.checks import first_sentence
+from pipelines.lake.errors import LakehouseError, LeaseHeldError, UsageError
+from pipelines.lake.settings import process_settings
 
 SHOWN = 100
 """Rows shown unless `--limit` says otherwise."""
@@ -59,13 +64,6 @@ def sql(  # noqa: PLR0917 - typer passes by name
 
     A wrong statement ends with its reason and exit code 1, a write without --write with exit code 2.
     """
-    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
-
-    from lakehouse.operations.sql.plan import forbid_foreign_code  # noqa: PLC0415
-    from lakehouse.operations.sql.session import open_tables  # noqa: PLC0415
-    from lakehouse.operations.sql.write import Writer  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     show = _show_of(form, {Format.CSV: as_csv, Format.JSON: as_json, Format.VERTICAL: vertical})
     if yes and not write:
         msg = "--yes is for writes, and --write is missing; give both, or none."
@@ -103,15 +101,6 @@ def run_statement(spark: SparkSession, statement: str, limit: int, show: Show, w
     Raises StatementError with the first sentence of Spark's reason, ReadOnlyError for a write without a `writer`, and
     CancelledError after Ctrl-C.
     """
-    from py4j.protocol import Py4JJavaError  # noqa: PLC0415
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-
-    from lakehouse.operations.sql.cancel import cancellable  # noqa: PLC0415
-    from lakehouse.operations.sql.plan import parse, tables_written, what_it_writes  # noqa: PLC0415
-    from lakehouse.operations.sql.values import collect  # noqa: PLC0415
-    from lakehouse.operations.sql.write import refuse  # noqa: PLC0415
-    from lakehouse.proof.checks import first_sentence  # noqa: PLC0415
-
     text = statement.strip().rstrip(";")
 
     def run() -> tuple[list[str], list[Row]]:
@@ -141,10 +130,6 @@ def prompt(spark: SparkSession, limit: int, show: Show, history: Path, writer: W
 
     From a pipe the first wrong statement ends it (StatementError), and the last one needs no `;`.
     """
-    from lakehouse.operations.sql.cancel import CancelledError  # noqa: PLC0415
-    from lakehouse.operations.sql.write import NotConfirmedError, ReadOnlyError  # noqa: PLC0415
-    from pipelines.lake.errors import LeaseHeldError  # noqa: PLC0415
-
     person = sys.stdin.isatty()
     remember = _readline(history) if person else lambda: None
     if person:
@@ -194,7 +179,7 @@ def _read_statement(person: bool) -> str | None:
 def _readline(history: Path) -> Callable[[], None]:
     """Load the history of earlier prompts and return what saves it."""
     try:
-        import readline  # noqa: PLC0415 - not on every platform
+        import readline  # noqa: PLC0415 - some builds of Python have none
     except ImportError:
         return lambda: None
     with suppress(OSError):  # none yet, or somebody else's: a prompt works without

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from lakehouse.operations.status import LakeStatus, read_status
 from pipelines.lake.errors import EXIT_FAILURE
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from lakehouse.operations.status import LakeStatus
+from pipelines.lake.settings import process_settings
 
 
 def status(
@@ -25,11 +23,6 @@ def status(
 
     Exit code 1: something of the lake could not be read; the rest is shown.
     """
-    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
-
-    from lakehouse.operations.status import read_status  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     found = read_status(process_settings(config))
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=1, default=str))
@@ -39,8 +32,6 @@ def status(
 
 
 def _show(console: Console, found: LakeStatus) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
     tables = Table(title="Tables", title_justify="left")
     _columns(tables, ("table",), ("version", "rows", "files", "size"))
     for table in found.tables:

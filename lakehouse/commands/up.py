@@ -8,8 +8,14 @@ from typing import Annotated
 
 import typer
 
+from lakehouse.operations.streams import STREAMS, run_live, run_to_end
 from pipelines.lake.errors import UsageError
+from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings import process_settings
+from pipelines.lake.storage.access import require_access
+from pipelines.lake.traces import keep_traces_in
+from pipelines.runtime import jobs
+from pipelines.runtime.session import build_session
 
 
 def up(
@@ -21,12 +27,6 @@ def up(
 ) -> None:
     """Run all streams in one driver until Ctrl-C or SIGTERM, which drain the running batches."""
     # Spark takes a second to import: not for --help.
-    from lakehouse.operations.streams import STREAMS, run_live, run_to_end  # noqa: PLC0415
-    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
-    from pipelines.lake.storage.access import require_access  # noqa: PLC0415
-    from pipelines.lake.traces import keep_traces_in  # noqa: PLC0415
-    from pipelines.runtime import jobs  # noqa: PLC0415
-    from pipelines.runtime.session import build_session  # noqa: PLC0415
 
     settings = process_settings(config)
     setup_logging(settings.log)

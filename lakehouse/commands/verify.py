@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lakehouse.proof.result import Invariant
+from lakehouse.proof.result import Invariant
+from lakehouse.proof.runner import VerifyOptions
+from lakehouse.proof.runner import verify as run
+from pipelines.lake.settings import process_settings
 
 _STYLES = {"holds": "green", "violated": "bold red", "not checked": "yellow"}
 
@@ -28,12 +31,6 @@ def verify(  # noqa: PLR0917 - typer passes by name
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
 ) -> None:
     """Prove from the tables alone that every acknowledged record is accounted for; exit code 1 if an invariant is violated."""
-    from rich.console import Console  # noqa: PLC0415  # keeps `--help` fast
-
-    from lakehouse.proof.runner import VerifyOptions  # noqa: PLC0415
-    from lakehouse.proof.runner import verify as run  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
-
     console = Console()
     options = VerifyOptions(ledger, gold_digest, write_digest, others_send)
     settings = process_settings(config)
@@ -49,9 +46,6 @@ def verify(  # noqa: PLR0917 - typer passes by name
 
 def show(console: Console, results: list[Invariant]) -> None:
     """Print a line for each invariant, then what is wrong and where first."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     table = Table(title="Invariants, checked without the pipeline's code", title_justify="left")
     for heading in ("id", "invariant", "verdict", "counted"):
         table.add_column(heading, overflow="fold")

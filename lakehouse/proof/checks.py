@@ -9,18 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 
 from pipelines.lake.errors import LakehouseError, UsageError
 from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import files_in
-
-if TYPE_CHECKING:
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
-    from pyspark.sql import SparkSession
-
-    from pipelines.lake.settings import Settings
 
 CHECKS = PROJECT / "sql" / "checks"
 
@@ -158,9 +156,6 @@ def _layers(spark: SparkSession) -> list[str]:
 
 
 def _run(spark: SparkSession, check: Check, values: Mapping[str, str], known: set[str]) -> CheckResult:
-    from py4j.protocol import Py4JJavaError  # noqa: PLC0415 - `check --list` needs no Spark
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-
     missing = sorted(check.tables - known)
     if missing:
         return CheckResult(check, "skipped", reason=f"there is no table {', '.join(missing)} yet")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 
 from lakehouse.operations.dead_letters.decide import Selection, select_for_replay
 from lakehouse.operations.dead_letters.filters import LetterFilter
 from lakehouse.operations.dead_letters.letters import open_letters, unfinished_replays
 from pipelines.lake.settings import Settings
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from pipelines.silver.letter_replay import Trial
+from pipelines.runtime.jobs import named_error
+from pipelines.runtime.session import build_session
+from pipelines.silver import letter_replay
+from pipelines.silver.letter_replay import Trial
 
 Say = Callable[[str], None]
 
@@ -40,8 +43,6 @@ def run_replay(
     if not selection.rows.num_rows and (dry_run or not died):
         return found
     if spark is None:
-        from pipelines.runtime.session import build_session  # noqa: PLC0415 - seconds, and only where there is work
-
         spark = build_session(settings, "dlq replay")
     return found | _replay(spark, settings, selection, died, dry_run=dry_run, say=say)
 
@@ -49,11 +50,6 @@ def run_replay(
 def _replay(
     spark: SparkSession, settings: Settings, selection: Selection, died: list[str], *, dry_run: bool, say: Say
 ) -> dict[str, Any]:
-    from py4j.protocol import Py4JJavaError  # noqa: PLC0415 - with pyspark, only where there is work
-    from pyspark.errors import PySparkException  # noqa: PLC0415
-
-    from pipelines.runtime.jobs import named_error  # noqa: PLC0415
-
     try:
         return _run(spark, settings, selection, died, dry_run=dry_run, say=say)
     except (PySparkException, Py4JJavaError) as error:
@@ -63,8 +59,6 @@ def _replay(
 def _run(
     spark: SparkSession, settings: Settings, selection: Selection, died: list[str], *, dry_run: bool, say: Say
 ) -> dict[str, Any]:
-    from pipelines.silver import letter_replay  # noqa: PLC0415
-
     if not dry_run:
         letter_replay.prepare(spark, settings)
         for replay_id in died:

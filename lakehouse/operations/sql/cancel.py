@@ -7,12 +7,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from pyspark import InheritableThread
+from pyspark.sql import SparkSession
 
 from pipelines.lake.errors import StoppedError
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _Result = TypeVar("_Result")
 _AGAIN_SECONDS = 0.5
@@ -57,8 +57,6 @@ class _Work(Generic[_Result]):
         self._asked += 1
 
     def run(self) -> _Result:
-        from pyspark import InheritableThread  # noqa: PLC0415 - `--help` needs no Spark
-
         thread = InheritableThread(target=self._work, session=self._spark)
         thread.daemon = True
         thread.start()

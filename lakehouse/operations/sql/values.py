@@ -10,13 +10,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row
-    from pyspark.sql.types import DataType
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.types import DataType, TimestampNTZType, TimestampType, VariantType
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 Show = Callable[[list[str], "list[Row]", bool], None]
 """Prints columns and rows; the flag says that there were more."""
@@ -30,8 +34,6 @@ _GAP = 3
 
 def collect(frame: DataFrame, limit: int) -> list[Row]:
     """At most `limit` rows; what Python has no value for, or a narrower one than Spark, comes as Spark's text."""
-    from pyspark.sql import functions as F  # noqa: PLC0415 - `--help` needs no Spark
-
     types = [column.dataType for column in frame.schema]
     # By position: two columns may have one name.
     plain = frame.toDF(*(f"c{at}" for at in range(len(types))))
@@ -41,9 +43,6 @@ def collect(frame: DataFrame, limit: int) -> list[Row]:
 
 
 def _as_text(column: Any, type_: DataType) -> Any:
-    from pyspark.sql import functions as F  # noqa: PLC0415
-    from pyspark.sql.types import TimestampNTZType, TimestampType, VariantType  # noqa: PLC0415
-
     if isinstance(type_, VariantType):
         return F.to_json(column)
     if isinstance(type_, TimestampType | TimestampNTZType):
@@ -55,8 +54,6 @@ def _as_text(column: Any, type_: DataType) -> Any:
 
 def _shown_type(type_: DataType) -> DataType:
     """The type to ask Spark for: years beyond 9999 and intervals are text, at any depth."""
-    from pyspark.sql import types as T  # noqa: PLC0415
-
     if isinstance(type_, T.ArrayType):
         return T.ArrayType(_shown_type(type_.elementType), type_.containsNull)
     if isinstance(type_, T.MapType):
@@ -76,10 +73,6 @@ def show_auto(columns: list[str], rows: list[Row], more: bool) -> None:
 
 def show_table(columns: list[str], rows: list[Row], more: bool) -> None:
     """Print a table for people, wider than the terminal where its columns would be too narrow to be read."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     numeric = {at for at in range(len(columns)) if any(isinstance(row[at], int | float) for row in rows)}
     least = [min(_READABLE, max(map(_width, texts))) for texts in zip(columns, *_texts(rows), strict=True)]
     table = Table()
@@ -151,8 +144,6 @@ def _harmless(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    from rich.cells import cell_len  # noqa: PLC0415
-
     return max(map(cell_len, text.split("\n")))
 
 

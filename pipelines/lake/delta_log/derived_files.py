@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
 
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.storage.arrow_storage import open_folder
@@ -96,8 +97,6 @@ def _names(system: pa_fs.FileSystem, root: str) -> list[str]:
 
 
 def _problem(system: pa_fs.FileSystem, path: str) -> str | None:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - a start-up's time, and most tables have no checkpoint
-
     try:
         with system.open_input_file(path) as file:
             if file.size() == 0:

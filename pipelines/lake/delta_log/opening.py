@@ -10,16 +10,17 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+import deltalake
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.playbooks import page_for_files_of, path_of, table_in
 from pipelines.lake.storage.local_files import as_unreadable, is_absent, look, names_in, said_by, told_apart, unreadable
 from pipelines.lake.storage.places import is_local
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 _UNKNOWN_FEATURES = re.compile(
     r"Feature '(\w[\w-]*)' is not supported|(minimum reader version \d+)|table features required: \[([^\]]*)\]"
@@ -32,9 +33,6 @@ def open_table(path: str, version: int | None = None) -> DeltaTable | None:
 
     Raises UnreadableError, UnknownFeatureError, DamagedError. What its rows need beyond that, `require_plain` looks at.
     """
-    import deltalake  # noqa: PLC0415 - `--help` and the settings need it not
-    from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
-
     try:
         return deltalake.DeltaTable(path, version=version)
     except TableNotFoundError as error:
@@ -110,7 +108,6 @@ def deleted_rows(table: DeltaTable) -> int:
     """How many rows of the data files deletion vectors take out."""
     if "deletionVectors" not in (table.protocol().reader_features or ()):
         return 0
-    import pyarrow as pa  # noqa: PLC0415
 
     with told_apart(table.table_uri):
         vectors = pa.table(table.deletion_vectors()).column("selection_vector")

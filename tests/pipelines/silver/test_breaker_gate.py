@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyspark.errors import StreamingQueryException
 
-from lakehouse.commands.breaker import find_acceptance
+from lakehouse.operations.breaker import find_acceptance
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, own_error
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import CIRCUIT_BREAKER, DLQ, LEDGER, SILVER
