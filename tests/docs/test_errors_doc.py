@@ -14,7 +14,7 @@ from tests.playbooks.pages import FOLDER
 
 LAPTOP = PROJECT / "lakehouse" / "local"
 """The embedded broker and the demo: their sentences name the log file, no operator meets them."""
-_FOR_DEVELOPERS = {"pipelines/lake/failpoints.py", "lakehouse/proof/checks.py"}
+_FOR_DEVELOPERS = {"pipelines/lake/failpoints.py", "lakehouse/proof/checks.py", "lakehouse/commands/demo.py"}
 
 
 def _kinds(kind: type[LakehouseError] = LakehouseError) -> Iterator[type[LakehouseError]]:
