@@ -32,6 +32,8 @@ TABLE = TableDef(
         Column("cause", "string", "late_events, not_yet_aggregated, extra_in_gold, wrong_in_gold, or none."),
         Column("billing_status", "string", "Status of the day after the run."),
     ),
+    keys=("run_id", "grain", "key", "measure"),
+    writer="the daily batch",
 )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
+from pipelines.bronze.schema import TABLE as BRONZE_TABLE
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.event_schema import EventSchemas
 
 UTC_MICROS = pa.timestamp("us", tz="UTC")
@@ -21,21 +23,9 @@ _ARROW_TYPES = {
 }
 _HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
 
-BRONZE_SCHEMA = pa.schema(
-    [
-        ("_kafka_topic", pa.string()),
-        ("_kafka_partition", pa.int32()),
-        ("_kafka_offset", pa.int64()),
-        ("_kafka_timestamp", UTC_MICROS),
-        ("_kafka_timestamp_type", pa.int32()),
-        ("_kafka_key", pa.binary()),
-        ("_kafka_headers", _HEADERS),
-        ("_raw_value", pa.binary()),
-        ("_raw_size", pa.int32()),
-        ("_ingested_at", UTC_MICROS),
-        ("_event_date", pa.date32()),
-    ]
-)
+_OLDER = ("_kafka_timestamp_ms",)
+"""A column that the peer does not write."""
+BRONZE_SCHEMA = arrow_schema(BRONZE_TABLE, without=_OLDER)
 DLQ_SCHEMA = pa.schema(
     [
         ("_raw_value", pa.binary()),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from batch import reconciliation
-from lakehouse.operations.definitions import definitions
-from pipelines.archive import records as archive
-from pipelines.bronze import gaps
+from lakehouse.operations.definitions import all_definitions
 from pipelines.lake.contract.contract import (
     ALLOWED_FEATURES,
     COMMON_PROPERTIES,
@@ -16,11 +13,9 @@ from pipelines.lake.contract.contract import (
     LISTED,
     TRANSACTION_RETENTION,
 )
-from pipelines.lake.ledger.ledger import SCHEMA as LEDGER_SCHEMA
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
-from pipelines.lake.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER, TableDef
-from pipelines.silver import breaker_store
+from pipelines.lake.tables import TableDef
 
 PAGE = PROJECT / "docs" / "tables.md"
 
@@ -33,58 +28,12 @@ All tables are Delta tables at `<lake.root>/<layer>/<table>`. Times are UTC. Nam
 the others are the event's. No table is partitioned: file statistics prune (see decisions/0007).
 """
 
-LEDGER_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "job": ("string", "bronze, silver or gold."),
-    "generation": (
-        "string",
-        "Identity of the checkpoint; `void:` or `void-dlq:` and a generation: batches of it were taken back, counts are below 0; "
-        "`part:` and a generation: what a batch of it left in the tables when it died, counted by another run.",
-    ),
-    "batch_id": ("bigint", "Spark's number of the batch; it starts at 0 in each generation."),
-    "offsets": (
-        "string",
-        'JSON. Bronze and Silver: `{"<partition>": [first, end]}`, the end exclusive; '
-        'a replay of dead letters reads no range: `{}`. Gold: `{"silver_version": [first, last]}`.',
-    ),
-    "rows_read": (
-        "bigint",
-        "Rows of the batch; Bronze, Silver: = inserted + replaced + duplicate + already_present + dead_lettered + tombstone.",
-    ),
-    "inserted": ("bigint", "Rows that are new in the table."),
-    "replaced": ("bigint", "Silver: earlier copies that took the place of a later one. Gold: rows that were updated."),
-    "duplicate": ("bigint", "Copies of an event that has its row."),
-    "conflict": ("bigint", "Of the copies, those with another payload under the same event_id."),
-    "already_present": ("bigint", "Records that had their fate from an earlier batch or generation."),
-    "dead_lettered": ("bigint", "Records that became dead letters."),
-    "tombstone": ("bigint", "Records with a NULL value."),
-    "late": ("bigint", "Of the inserted and replacing rows, those that are late."),
-    "holes": (
-        "string",
-        "JSON: ranges [first, end) inside `offsets` of which the batch saw no record; NULL where there are none.",
-    ),
-    "versions": ("string", "JSON: versions that the batch wrote; for Silver and Gold also the version that it read up to."),
-    "started_at": ("timestamp", "When the batch began."),
-    "committed_at": ("timestamp", "When the ledger row was written: after the tables."),
-    "duration_ms": ("bigint", "committed_at - started_at."),
-}
-"""The ledger is written without Spark, so its documentation stands here; its names are tested against its schema."""
-
-_LEDGER_COMMENT = "What each batch read and which fate each record had: one row for a batch."
-
 
 def tables_page() -> str:
     """Give the page as Markdown: a section for each table, a row for each column."""
     settings = load_settings(None, environ={}, overrides={"schemas_dir": str(PROJECT / "conf/schemas/api_usage_events")})
-    defined = [*definitions(settings).values(), reconciliation.TABLE, gaps.GAPS_TABLE]
-    names = LEDGER_SCHEMA.names
-    ledger = _section(str(LEDGER), _LEDGER_COMMENT, ((name, *LEDGER_COLUMNS[name]) for name in names), {})
-    docs = breaker_store.COLUMN_DOCS
-    columns = ((name, *docs[name]) for name in breaker_store.SCHEMA.names)
-    breaker = _section(str(CIRCUIT_BREAKER), breaker_store.COMMENT, columns, {})
-    columns = ((name, *archive.COLUMN_DOCS[name]) for name in archive.SCHEMA.names)
-    archived = _section(str(BRONZE_ARCHIVE), archive.COMMENT, columns, {})
     common = _properties("Properties of all tables but the ledger, the circuit breaker and the archive's", COMMON_PROPERTIES)
-    return "\n".join([_INTRO, f"{common}\n", _contract(), *(_table(table) for table in defined), ledger, breaker, archived])
+    return "\n".join([_INTRO, f"{common}\n", _contract(), *(_table(table) for table in all_definitions(settings).values())])
 
 
 def _contract() -> str:
@@ -114,16 +63,16 @@ def _contract() -> str:
 
 
 def _table(table: TableDef) -> str:
-    rows = ((column.name, column.type, column.doc) for column in table.columns)
-    return _section(str(table.name), table.comment, rows, table.properties)
-
-
-def _section(name: str, comment: str, rows: Iterable[tuple[str, str, str]], properties: Mapping[str, str]) -> str:
-    lines = [f"## {name}", "", comment, "", "| column | type | meaning |", "|---|---|---|"]
-    lines += [f"| `{column}` | {kind} | {doc.replace('|', chr(92) + '|')} |" for column, kind, doc in rows]
-    if properties:
-        lines += ["", _properties("Properties", properties)]
+    lines = [f"## {table.name}", "", table.comment, "", _facts(table), "", "| column | type | meaning |", "|---|---|---|"]
+    lines += [f"| `{column.name}` | {column.type} | {column.doc.replace('|', chr(92) + '|')} |" for column in table.columns]
+    if table.properties:
+        lines += ["", _properties("Properties", table.properties)]
     return "\n".join(lines) + "\n"
+
+
+def _facts(table: TableDef) -> str:
+    source = f"can be made from {table.rebuilt_from} again" if table.rebuilt_from else "cannot be made again"
+    return f"Key: {', '.join(f'`{name}`' for name in table.keys)}. Written by {table.writer}; {source}."
 
 
 def _properties(title: str, properties: Mapping[str, str]) -> str:

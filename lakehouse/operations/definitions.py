@@ -1,19 +1,24 @@
-"""Definitions of the tables that events and the bill go through, as their jobs create them."""
+"""Definitions of the lake's tables, as their jobs create them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from batch import reconciliation
+from pipelines.archive import records
+from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
 from pipelines.gold import schema as gold
 from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.ledger import schema as ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableDef, TableName
+from pipelines.silver import breaker_store
 from pipelines.silver import schema as silver
 
 
 def definitions(settings: Settings) -> Mapping[TableName, TableDef]:
-    """Give each table's definition; Silver's depends on the event schemas, so raises as `read_schemas`."""
+    """Tables that events and the bill go through; Silver's depends on the event schemas, so raises as `read_schemas`."""
     return {
         table.name: table
         for table in (
@@ -25,3 +30,9 @@ def definitions(settings: Settings) -> Mapping[TableName, TableDef]:
             gold.ADJUSTMENTS_TABLE,
         )
     }
+
+
+def all_definitions(settings: Settings) -> Mapping[TableName, TableDef]:
+    """Every table of the lake: `definitions`, and those of `ops`."""
+    ops = (reconciliation.TABLE, gaps.GAPS_TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE)
+    return {**definitions(settings), **{table.name: table for table in ops}}

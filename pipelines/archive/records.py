@@ -11,42 +11,43 @@ from deltalake import DeltaTable, write_deltalake
 
 from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.delta_log.commits import marked
 from pipelines.lake.delta_log.opening import existing_table, has_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.ledger.ledger import merge_ranges, subtract
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.tables import BRONZE_ARCHIVE
+from pipelines.lake.tables import BRONZE_ARCHIVE, Column, TableDef
 
-_TIME = pa.timestamp("us", tz="UTC")
-SCHEMA = pa.schema(
-    [
-        pa.field("day", pa.date32(), nullable=False),
-        pa.field("run", pa.string(), nullable=False),
-        pa.field("topic", pa.string(), nullable=False),
-        pa.field("partition", pa.int32(), nullable=False),
-        pa.field("first_offset", pa.int64(), nullable=False),
-        pa.field("last_offset", pa.int64(), nullable=False),
-        pa.field("archived_at", _TIME),
-        pa.field("expired_at", _TIME),
-    ]
+TABLE = TableDef(
+    name=BRONZE_ARCHIVE,
+    comment="Offsets that have a verified copy in Bronze's archive: a row for each run of offsets without a hole. They may stand "
+    "in Bronze as well. Rows are only added, and marked when the archive gives the copy up.",
+    columns=(
+        Column("day", "date", "UTC day on which Kafka took the records: `_event_date` of Bronze.", nullable=False),
+        Column(
+            "run",
+            "string",
+            "Archive run that copied them; the manifest is `_event_date=<day>/run-<run>/manifest.json`.",
+            nullable=False,
+        ),
+        Column("topic", "string", "Topic.", nullable=False),
+        Column("partition", "int", "Partition.", nullable=False),
+        Column(
+            "first_offset",
+            "bigint",
+            "First offset of the run of offsets; each one up to the last is in the archive.",
+            nullable=False,
+        ),
+        Column("last_offset", "bigint", "Last offset of it.", nullable=False),
+        Column("archived_at", "timestamp", "When the copy had been verified."),
+        Column("expired_at", "timestamp", "When the archive's own retention ended and the copy was deleted; NULL before."),
+    ),
+    keys=("day", "run", "topic", "partition", "first_offset"),
+    writer="batch/archive_bronze.py",
 )
-COMMENT = (
-    "Offsets that have a verified copy in Bronze's archive: a row for each run of offsets without a hole. They may stand in "
-    "Bronze as well. Rows are only added, and marked when the archive gives the copy up."
-)
-COLUMN_DOCS: Mapping[str, tuple[str, str]] = {
-    "day": ("date", "UTC day on which Kafka took the records: `_event_date` of Bronze."),
-    "run": ("string", "Archive run that copied them; the manifest is `_event_date=<day>/run-<run>/manifest.json`."),
-    "topic": ("string", "Topic."),
-    "partition": ("int", "Partition."),
-    "first_offset": ("bigint", "First offset of the run of offsets; each one up to the last is in the archive."),
-    "last_offset": ("bigint", "Last offset of it."),
-    "archived_at": ("timestamp", "When the copy had been verified."),
-    "expired_at": ("timestamp", "When the archive's own retention ended and the copy was deleted; NULL before."),
-}
-"""The table is written without Spark, so its documentation stands here; its names are tested against its schema."""
+SCHEMA = arrow_schema(TABLE)
 
 
 def table_path(settings: Settings) -> str:
@@ -57,7 +58,7 @@ def table_path(settings: Settings) -> str:
 def ensure(settings: Settings) -> None:
     """Make the table unless it is there: the SQL checks read it, so it is there from the first day."""
     if not has_table(table_path(settings)):
-        DeltaTable.create(table_path(settings), SCHEMA, mode="ignore", description=COMMENT)
+        DeltaTable.create(table_path(settings), SCHEMA, mode="ignore", description=TABLE.comment)
 
 
 def record(settings: Settings, archive: Archive, units: Collection[Unit]) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from pipelines.archive import records as archived
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.delta_log.opening import existing_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.kafka import TopicState
@@ -40,17 +41,10 @@ GAPS_TABLE = TableDef(
         ),
         Column("found_at", "timestamp", "When the repair found it."),
     ),
+    keys=("topic", "partition", "first_missing"),
+    writer="`lakehouse repair bronze`, and the start of bronze",
 )
-SCHEMA = pa.schema(
-    [
-        ("topic", pa.string()),
-        ("partition", pa.int32()),
-        ("first_missing", pa.int64()),
-        ("last_missing", pa.int64()),
-        ("cause", pa.string()),
-        ("found_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
+SCHEMA = arrow_schema(GAPS_TABLE)
 
 
 @dataclass(frozen=True, order=True)

@@ -28,6 +28,9 @@ TABLE = TableDef(
             "Kafka's own number for the record's time, milliseconds since 1970; NULL in rows of an older version.",
         ),
     ),
+    keys=("_kafka_topic", "_kafka_partition", "_kafka_offset"),
+    stamps=("_ingested_at",),
+    writer="bronze",
     properties={
         "delta.appendOnly": "true",
         # What range lookups use; statistics of raw bytes would cost time on every file and prune nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, Column, TableDef
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, SILVER, Column, TableDef
 
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""
@@ -45,6 +45,10 @@ HOURLY_TABLE = TableDef(
         ),
         Column("_updated_at", "timestamp", "When the row last changed."),
     ),
+    keys=HOURLY_KEYS,
+    stamps=("_updated_at",),
+    writer="gold",
+    rebuilt_from=SILVER,
     properties={"delta.dataSkippingStatsColumns": "hour,customer_id"},
 )
 
@@ -60,6 +64,10 @@ DAILY_TABLE = TableDef(
         Column("silver_version", "bigint", "Version of Silver that the row was computed from."),
         Column("_updated_at", "timestamp", "When the row last changed."),
     ),
+    keys=DAILY_KEYS,
+    stamps=("_updated_at", "silver_version"),
+    writer="gold",
+    rebuilt_from=SILVER,
     properties={"delta.dataSkippingStatsColumns": "day,customer_id"},
 )
 
@@ -87,5 +95,8 @@ ADJUSTMENTS_TABLE = TableDef(
         Column("run_id", "string", "The run of the daily batch, as in ops.reconciliation."),
         Column("created_at", "timestamp", "When that run began."),
     ),
+    keys=("adjustment_id",),
+    stamps=("created_at",),
+    writer="the daily batch",
     properties={"delta.appendOnly": "true", "delta.dataSkippingStatsColumns": "day,customer_id"},
 )

@@ -35,12 +35,20 @@ class Column:
 
 @dataclass(frozen=True)
 class TableDef:
-    """A table as the project creates it."""
+    """A table as the project creates it: its columns give the DDL, the Arrow schema (arrow_types.py) and the docs.
+
+    `keys`: columns that name a row. `stamps`: columns that say when and from what a row was made. `writer`: the job, or the
+    command, that adds rows. `rebuilt_from`: the table that all rows can be made from again; None where they cannot.
+    """
 
     name: TableName
     comment: str
     columns: tuple[Column, ...]
     properties: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    stamps: tuple[str, ...] = ()
+    writer: str = ""
+    rebuilt_from: TableName | None = None
 
     @property
     def column_names(self) -> list[str]:

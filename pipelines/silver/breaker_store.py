@@ -12,6 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import files_dataset
 from pipelines.lake.errors import LakehouseError
@@ -19,7 +20,7 @@ from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.storage.places import make_folder
-from pipelines.lake.tables import CIRCUIT_BREAKER
+from pipelines.lake.tables import CIRCUIT_BREAKER, Column, TableDef
 from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
 
 _LOG = Log("breaker")
@@ -27,38 +28,26 @@ UNREADABLE = (LakehouseError, DeltaError, OSError, pa.ArrowException)
 """What may keep the table from being read or written: its log, its store, a file that is cut."""
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
-SCHEMA = pa.schema(
-    [
-        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("from_state", pa.string(), nullable=False),
-        pa.field("to_state", pa.string(), nullable=False),
-        pa.field("share", pa.float64()),
-        pa.field("records", pa.int64()),
-        pa.field("dead_letters", pa.int64()),
-        pa.field("generation", pa.string()),
-        pa.field("batch_id", pa.int64()),
-        pa.field("offsets", pa.string()),
-        pa.field("accepted", pa.string()),
-        pa.field("reason", pa.string()),
-    ]
+TABLE = TableDef(
+    name=CIRCUIT_BREAKER,
+    comment="Silver's circuit breaker: one row for each change of its state. Rows are only added.",
+    columns=(
+        Column("at", "timestamp", "When the state changed.", nullable=False),
+        Column("from_state", "string", "closed, open or half_open.", nullable=False),
+        Column("to_state", "string", "closed, open or half_open.", nullable=False),
+        Column("share", "double", "Dead letters among `records`."),
+        Column("records", "bigint", "Records that were judged: the window and the batch, or a probe."),
+        Column("dead_letters", "bigint", "How many of them are dead letters."),
+        Column("generation", "string", "Silver's checkpoint; NULL for an operator's reset."),
+        Column("batch_id", "bigint", "The batch that was judged; NULL for an operator's reset."),
+        Column("offsets", "string", 'JSON: `{"<partition>": [first, end]}` of that batch, the end exclusive.'),
+        Column("accepted", "string", 'JSON: `{"<partition>": end}`; dead letters below these offsets do not count any more.'),
+        Column("reason", "string", "Why, in words; of a reset the operator's."),
+    ),
+    keys=("at",),
+    writer="silver, and `lakehouse breaker reset`",
 )
-
-COLUMN_DOCS: Mapping[str, tuple[str, str]] = {
-    "at": ("timestamp", "When the state changed."),
-    "from_state": ("string", "closed, open or half_open."),
-    "to_state": ("string", "closed, open or half_open."),
-    "share": ("double", "Dead letters among `records`."),
-    "records": ("bigint", "Records that were judged: the window and the batch, or a probe."),
-    "dead_letters": ("bigint", "How many of them are dead letters."),
-    "generation": ("string", "Silver's checkpoint; NULL for an operator's reset."),
-    "batch_id": ("bigint", "The batch that was judged; NULL for an operator's reset."),
-    "offsets": ("string", 'JSON: `{"<partition>": [first, end]}` of that batch, the end exclusive.'),
-    "accepted": ("string", 'JSON: `{"<partition>": end}`; dead letters below these offsets do not count any more.'),
-    "reason": ("string", "Why, in words; of a reset the operator's."),
-}
-"""The table is written without Spark, so its documentation stands here; its names are tested against its schema."""
-
-COMMENT = "Silver's circuit breaker: one row for each change of its state. Rows are only added."
+SCHEMA = arrow_schema(TABLE)
 
 
 @dataclass(frozen=True)

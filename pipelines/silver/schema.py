@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.lake.event_schema import EventSchemas
-from pipelines.lake.tables import DLQ, SILVER, Column, TableDef
+from pipelines.lake.tables import BRONZE, DLQ, SILVER, Column, TableDef
 
 _SPARK_TYPES = {"long": "bigint"}
 
@@ -30,6 +30,10 @@ _META = (
 )
 
 
+EVENT_KEYS, EVENT_STAMPS = ("event_id",), ("_processed_at",)
+"""Of Silver, whatever the schema files say."""
+
+
 def silver_table(schemas: EventSchemas) -> TableDef:
     """Give the Silver table: the event's fields as the schema files say, then what the pipeline knows of them."""
     docs = {field.name: field.doc for schema in schemas.versions.values() for field in schema.fields}
@@ -38,6 +42,10 @@ def silver_table(schemas: EventSchemas) -> TableDef:
         name=SILVER,
         comment="API usage events, one row for an event_id: the first copy by (Kafka timestamp, partition, offset).",
         columns=fields + _META,
+        keys=EVENT_KEYS,
+        stamps=EVENT_STAMPS,
+        writer="silver",
+        rebuilt_from=BRONZE,
         properties={
             "delta.enableChangeDataFeed": "true",
             "delta.dataSkippingStatsColumns": "event_timestamp,_event_date,_arrival_delay_seconds,_kafka_partition,"
@@ -71,5 +79,8 @@ DLQ_TABLE = TableDef(
         Column("_reason", "string", "Why it was discarded, in the operator's words."),
         Column("_kafka_timestamp_ms", "bigint", "Kafka's own number for the record's time; NULL in rows of an older version."),
     ),
+    keys=("_kafka_topic", "_kafka_partition", "_kafka_offset"),
+    writer="silver",
+    rebuilt_from=BRONZE,
     properties={"delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_dlq_date,_status"},
 )

@@ -31,7 +31,9 @@ from pipelines.archive.hot import HotTable
 from pipelines.archive.restoring import due_units, expire
 from pipelines.archive.units import Archive, Survey
 from pipelines.bronze.gaps import Gap, find_gaps
+from pipelines.bronze.schema import TABLE
 from pipelines.lake import failpoints
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.errors import DataLossError, UsageError
 from pipelines.lake.kafka import TopicState
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
@@ -45,21 +47,7 @@ TOPIC = "api-usage-events"
 D1, D2, D3 = (datetime(2026, 1, day, 23, 59, tzinfo=UTC) for day in (28, 29, 30))
 BEFORE = ("--before", "2026-01-30")
 _TIME = pa.timestamp("us", tz="UTC")
-SCHEMA = pa.schema(
-    [
-        ("_kafka_topic", pa.string()),
-        ("_kafka_partition", pa.int32()),
-        ("_kafka_offset", pa.int64()),
-        ("_kafka_timestamp", _TIME),
-        ("_kafka_timestamp_type", pa.int32()),
-        ("_kafka_key", pa.binary()),
-        ("_kafka_headers", pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))),
-        ("_raw_value", pa.binary()),
-        ("_raw_size", pa.int32()),
-        ("_ingested_at", _TIME),
-        ("_event_date", pa.date32()),
-    ]
-)
+SCHEMA = arrow_schema(TABLE, without=("_kafka_timestamp_ms",))
 
 
 def record(partition: int, offset: int, at: datetime, value: bytes | None = b"\xff\x00{") -> Row:

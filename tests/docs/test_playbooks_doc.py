@@ -48,7 +48,8 @@ def test_every_playbook_that_the_code_names_is_there() -> None:
 
 
 def test_every_playbook_of_a_finding_of_the_doctor_is_there() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PROJECT / "lakehouse" / "operations" / "doctor").glob("*.py")]
+    doctor = PROJECT / "lakehouse" / "operations" / "doctor"
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in doctor.glob("*.py")]
     given = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "playbook"]
     literal = [
         {one.value for one in ast.walk(value) if isinstance(one, ast.Constant) and isinstance(one.value, str)} for value in given

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pipelines.archive import records
-from pipelines.lake.ledger.ledger import SCHEMA
+from lakehouse.operations.definitions import all_definitions
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import ALL_TABLES
-from pipelines.silver import breaker_store
-from scripts.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
-
-TYPES = {"string": "string", "int64": "bigint", "double": "double", "timestamp[us, tz=UTC]": "timestamp"}
-TYPES |= {"int32": "int", "date32[day]": "date"}
+from scripts.docs_tables import PAGE, tables_page
 
 
 def test_page_is_what_the_definitions_give() -> None:
@@ -20,15 +17,12 @@ def test_page_names_every_table() -> None:
     assert all(f"## {name}\n" in tables_page() for name in ALL_TABLES)
 
 
-def test_ledger_is_documented_as_it_is_written() -> None:
-    assert {name: kind for name, (kind, _) in LEDGER_COLUMNS.items()} == {field.name: TYPES[str(field.type)] for field in SCHEMA}
+def test_every_table_has_one_definition_that_says_key_and_writer() -> None:
+    settings = load_settings(None, environ={}, overrides={"schemas_dir": str(PROJECT / "conf/schemas/api_usage_events")})
+    defined = all_definitions(settings)
 
-
-def test_breaker_is_documented_as_it_is_written() -> None:
-    documented = {name: kind for name, (kind, _) in breaker_store.COLUMN_DOCS.items()}
-    assert documented == {field.name: TYPES[str(field.type)] for field in breaker_store.SCHEMA}
-
-
-def test_archive_records_are_documented_as_they_are_written() -> None:
-    documented = {name: kind for name, (kind, _) in records.COLUMN_DOCS.items()}
-    assert documented == {field.name: TYPES[str(field.type)] for field in records.SCHEMA}
+    assert set(defined) == set(ALL_TABLES)
+    for table in defined.values():
+        assert table.keys, table.name
+        assert table.writer, table.name
+        assert {*table.keys, *table.stamps} <= set(table.column_names), table.name

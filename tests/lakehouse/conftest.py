@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from pipelines.bronze.schema import TABLE
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
@@ -43,19 +45,7 @@ _MEASURES = "event_count error_count request_bytes response_bytes late_count dis
 _DAILY_MEASURES = [*_MEASURES[:-1], "distinct_endpoints"]
 
 SCHEMAS: dict[TableName, pa.Schema] = {
-    BRONZE: pa.schema(
-        [
-            *_COORDINATES,
-            ("_kafka_timestamp", _TIME),
-            ("_kafka_timestamp_type", pa.int32()),
-            ("_kafka_key", pa.binary()),
-            ("_kafka_headers", _HEADERS),
-            ("_raw_value", pa.binary()),
-            ("_raw_size", pa.int32()),
-            ("_ingested_at", _TIME),
-            ("_event_date", pa.date32()),
-        ]
-    ),
+    BRONZE: arrow_schema(TABLE, without=("_kafka_timestamp_ms",)),
     SILVER: pa.schema(
         [
             ("event_id", pa.string()),

@@ -14,7 +14,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
+from pipelines.bronze.schema import TABLE
 from pipelines.gold import gold_aggregation
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, TableName
@@ -25,21 +27,9 @@ T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 Row = dict[str, Any]
 
 _TIME = pa.timestamp("us", tz="UTC")
-BRONZE_SCHEMA = pa.schema(
-    [
-        ("_kafka_topic", pa.string()),
-        ("_kafka_partition", pa.int32()),
-        ("_kafka_offset", pa.int64()),
-        ("_kafka_timestamp", _TIME),
-        ("_kafka_timestamp_type", pa.int32()),
-        ("_kafka_key", pa.binary()),
-        ("_kafka_headers", pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))),
-        ("_raw_value", pa.binary()),
-        ("_raw_size", pa.int32()),
-        ("_ingested_at", _TIME),
-        ("_event_date", pa.date32()),
-    ]
-)
+OLDER = ("_kafka_timestamp_ms",)
+"""What rows of an older version lack."""
+BRONZE_SCHEMA = arrow_schema(TABLE, without=OLDER)
 
 
 def event(**changes: Any) -> Row:

@@ -6,7 +6,7 @@ swap is one Delta commit in each live table, which keeps its id, its history and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 
@@ -18,29 +18,22 @@ from pyspark.sql import functions as F
 
 from lakehouse.operations.rebuild.plan import MANIFEST, RebuildPlan
 from lakehouse.operations.streams import STREAMS
-from pipelines.gold.schema import DAILY_KEYS, FINAL, HOURLY_KEYS
+from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
 from pipelines.lake.delta_log import opening
 from pipelines.lake.errors import UsageError
 from pipelines.lake.retries import classify
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.places import absolute
-from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.tables import DLQ, GOLD_DAILY, SILVER, TableName
 from pipelines.runtime import delta, jobs
+from pipelines.silver.schema import DLQ_TABLE, EVENT_KEYS, EVENT_STAMPS
 
 Progress = Callable[[str], None]
 _COORDINATES = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
-KEYS: dict[TableName, Sequence[str]] = {
-    SILVER: ("event_id",),
-    DLQ: _COORDINATES,
-    GOLD_HOURLY: HOURLY_KEYS,
-    GOLD_DAILY: DAILY_KEYS,
-}
-STAMPS: dict[TableName, Sequence[str]] = {
-    SILVER: ("_processed_at",),
-    GOLD_HOURLY: ("_updated_at",),
-    GOLD_DAILY: ("_updated_at", "silver_version"),
-}
+_DEFINED = (DLQ_TABLE, HOURLY_TABLE, DAILY_TABLE)
+KEYS: Mapping[TableName, Sequence[str]] = {SILVER: EVENT_KEYS, **{table.name: table.keys for table in _DEFINED}}
+STAMPS: Mapping[TableName, Sequence[str]] = {SILVER: EVENT_STAMPS, **{table.name: table.stamps for table in _DEFINED}}
 """Columns that say when and from what a row was made: not compared, and kept where the row is equal."""
 _IRREPLACEABLE = {
     DLQ: ("true", "what was decided about its letters"),

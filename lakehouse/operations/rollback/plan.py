@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -103,9 +104,9 @@ def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
     return _with_batches(settings, plan)
 
 
-def metadata(plan: RollbackPlan, reason: str) -> str:
+def metadata(plan: RollbackPlan, reason: str) -> dict[str, Any]:
     """What the RESTORE commit says of itself (`userMetadata`): whoever comes after a crash reads it there."""
-    return json.dumps({"rollback": {"from": plan.version, "to": plan.to, "reason": reason}})
+    return {"rollback": {"from": plan.version, "to": plan.to, "reason": reason}}
 
 
 def _reversible(name: str) -> TableName:

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.operations.rollback.plan import RollbackPlan, metadata
+from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
@@ -28,7 +29,6 @@ from pipelines.silver import silver_processing
 
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
 _BYTES = ["_raw_value", "_kafka_key", "_kafka_headers"]
-_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 Progress = Callable[[str], None]
 
 
@@ -84,11 +84,8 @@ def roll_back(
 
 def _restore(spark: SparkSession, plan: RollbackPlan, reason: str) -> int:
     # In the commit itself: what is done and what is said of it cannot come apart.
-    spark.conf.set(_USER_METADATA, metadata(plan, reason))
-    try:
+    with delta.commits_say(spark, metadata(plan, reason)):
         DeltaTable.forPath(spark, plan.path).restoreToVersion(plan.to)
-    finally:
-        spark.conf.unset(_USER_METADATA)
     return delta.current_version(spark, plan.path)
 
 
@@ -179,9 +176,9 @@ def new_generation(spark: SparkSession, settings: Settings, plan: RollbackPlan) 
 def changed_days(spark: SparkSession, plan: RollbackPlan) -> tuple[date, ...]:
     """Days of a Gold table whose rows differ between the two versions."""
     day = F.to_date("hour") if plan.table == GOLD_HOURLY else F.col("day")
-    bookkeeping = ("_updated_at", "silver_version")
+    stamps = HOURLY_TABLE.stamps if plan.table == GOLD_HOURLY else DAILY_TABLE.stamps
     then, now = (
-        rows.select(day.alias("_day"), *(name for name in rows.columns if name not in bookkeeping))
+        rows.select(day.alias("_day"), *(name for name in rows.columns if name not in stamps))
         for rows in (_at(spark, plan.path, plan.to), _at(spark, plan.path, plan.version))
     )
     differing = then.exceptAll(now).union(now.exceptAll(then))

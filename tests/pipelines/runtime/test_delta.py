@@ -9,18 +9,23 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from delta.tables import DeltaTable
 from pyspark.errors.exceptions.base import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from lakehouse.operations.definitions import all_definitions
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.delta_log.opening import deleted_rows, existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import UnknownFeatureError, UsageError
+from pipelines.lake.resources import PROJECT
+from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, Column, TableDef
 from pipelines.runtime import delta
 
@@ -225,3 +230,16 @@ def test_columns_that_are_missing_are_added_at_the_end(spark: SparkSession, tabl
 
     assert spark.read.format("delta").load(table).dtypes == [("id", "bigint"), ("name", "string"), ("more", "boolean")]
     assert _ids(spark, table) == [1]
+
+
+def test_definition_gives_arrow_the_table_that_spark_makes(spark: SparkSession, tmp_path: Path) -> None:
+    settings = load_settings(None, environ={}, overrides={"schemas_dir": str(PROJECT / "conf/schemas/api_usage_events")})
+    for name, table in all_definitions(settings).items():
+        path = str(tmp_path / str(name))
+        delta.ensure_table(spark, table, path)
+        made = pa.schema(existing_table(path).schema().to_arrow())
+        expected = arrow_schema(table)
+        assert made.names == expected.names, name
+        assert [field.nullable for field in made] == [field.nullable for field in expected], name
+        for field in made:
+            assert field.type == expected.field(field.name).type, (name, field.name)
