@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.lake.delta_log.opening import has_table
+from pipelines.lake.errors import UsageError
+from pipelines.lake.kafka.topic import TopicState, wait_for_topic
+from pipelines.lake.logging import setup_logging
+from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.tables import BRONZE
+
 if TYPE_CHECKING:
     from pipelines.bronze.gaps import Gap
-    from pipelines.lake.kafka import TopicState
-    from pipelines.lake.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fill what is missing where the source still has it.")
 
@@ -30,15 +35,12 @@ def bronze(
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path("conf/local.yaml"),
 ) -> None:
     """Fill the holes in Bronze's offsets from Kafka; record those that Kafka cannot fill, with their cause."""
-    from pipelines.bronze.gaps import fillable, find_gaps, lost  # noqa: PLC0415 - Arrow and Kafka: not for --help
-    from pipelines.lake import kafka  # noqa: PLC0415
-    from pipelines.lake.logging import setup_logging  # noqa: PLC0415
-    from pipelines.lake.settings import process_settings  # noqa: PLC0415
+    from pipelines.bronze.gaps import fillable, find_gaps, lost  # noqa: PLC0415 - Spark: not for --help
 
     settings = process_settings(config)
     setup_logging(settings.log)
     _require_bronze(settings)
-    topic = kafka.wait_for_topic(settings)
+    topic = wait_for_topic(settings)
     gaps = find_gaps(settings, topic)
     can, cannot = fillable(gaps, topic.start), lost(gaps, topic.start)
     _say(f"{_count(gaps)} missing in Bronze, of which Kafka may still have {_count(can)} and has deleted {_count(cannot)}")
@@ -85,10 +87,6 @@ def _fill(settings: Settings, topic: TopicState, gaps: list[Gap]) -> None:
 
 
 def _require_bronze(settings: Settings) -> None:
-    from pipelines.lake.delta_log.opening import has_table  # noqa: PLC0415
-    from pipelines.lake.errors import UsageError  # noqa: PLC0415
-    from pipelines.lake.tables import BRONZE  # noqa: PLC0415
-
     path = BRONZE.path(settings)
     if not has_table(path):
         msg = f"There is no Bronze table at {path}, so nothing to repair; run the Bronze job first, or correct `lake.root`."

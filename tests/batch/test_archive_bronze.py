@@ -33,7 +33,7 @@ from pipelines.archive.units import Archive, Survey
 from pipelines.bronze.gaps import Gap, find_gaps
 from pipelines.lake import failpoints
 from pipelines.lake.errors import DataLossError, UsageError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
