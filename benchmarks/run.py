@@ -25,7 +25,7 @@ from benchmarks.workload import Run, expected_fates, fill_topic, mean_value_byte
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.lake.errors import LakehouseError, UsageError
-from pipelines.lake.kafka import bootstrap_servers
+from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.process import run_process
 from pipelines.lake.resources import PROJECT
 

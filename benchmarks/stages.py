@@ -15,7 +15,7 @@ from benchmarks.peer import PeerResult
 from benchmarks.workload import Fates, Run, count_rows, lake_fates, ledger_rows
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import LakehouseError
-from pipelines.lake.kafka import bootstrap_servers
+from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY
 
 JOBS = {

@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import Producer
 
-from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.settings import load_settings
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
 
 from pipelines.lake.errors import TransientError, UsageError
+from pipelines.lake.kafka.admin import silent_admin
+from pipelines.lake.kafka.offsets import NEXT, SilentPartitionsError, read_offsets
 
 DEFAULT_TIMEOUT = 15.0
 KEEP_FOREVER = {"retention.ms": "-1"}
@@ -28,10 +29,8 @@ class TopicOffsets:
 
 def admin_client(bootstrap_servers: str, options: Mapping[str, str] | None = None) -> AdminClient:
     """Return an admin client that keeps connection errors off standard error; they come back from the calls."""
-    # `log_level` 0: librdkafka would report each refused connection on the terminal.
-    config: dict[str, Any] = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500, **(options or {})}
-    config |= {"bootstrap.servers": bootstrap_servers, "log_level": 0, "error_cb": lambda _error: None}
-    return AdminClient(config)
+    soon = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500}
+    return silent_admin({**soon, **(options or {}), "bootstrap.servers": bootstrap_servers})
 
 
 def cluster_metadata(admin: AdminClient, where: str, timeout: float = DEFAULT_TIMEOUT) -> ClusterMetadata:
@@ -76,12 +75,10 @@ def ensure_topic(
     raise TransientError(msg)
 
 
-def _serves(admin: AdminClient, topic: str, partitions: list[int], timeout: float) -> bool:
+def _serves(admin: AdminClient, topic: str, partitions: Sequence[int], timeout: float) -> bool:
     """Whether every partition answers: metadata names a leader before that leader takes requests."""
-    wanted = {TopicPartition(topic, part): OffsetSpec.latest() for part in partitions}
     try:
-        for answer in admin.list_offsets(wanted, request_timeout=timeout).values():
-            answer.result(timeout)
+        read_offsets(admin, [TopicPartition(topic, part) for part in partitions], [NEXT], timeout)
     except (KafkaException, TimeoutError):
         return False
     return True
@@ -94,16 +91,18 @@ def topic_offsets(
     admin = admin_client(bootstrap_servers, options)
     topics = cluster_metadata(admin, bootstrap_servers, timeout).topics
     names = sorted(name for name in topics if not name.startswith("__"))
-    wanted = {TopicPartition(name, part): OffsetSpec.latest() for name in names for part in topics[name].partitions}
-    ends: dict[str, dict[int, int]] = {name: {} for name in names}
+    wanted = [TopicPartition(name, part) for name in names for part in topics[name].partitions]
     try:
-        for place, answer in (admin.list_offsets(wanted, request_timeout=timeout) if wanted else {}).items():
-            ends[place.topic][place.partition] = answer.result(timeout).offset
+        [found] = read_offsets(admin, wanted, [NEXT], timeout)
     except (KafkaException, TimeoutError) as error:
         msg = f"Kafka at {bootstrap_servers} did not tell its offsets ({_name(error)}); try again."
         raise TransientError(msg) from None
-    return [TopicOffsets(name, dict(sorted(ends[name].items()))) for name in names]
+    ends: dict[str, dict[int, int]] = {name: {} for name in names}
+    for place in sorted(found):
+        ends[place.topic][place.partition] = found[place]
+    return [TopicOffsets(name, ends[name]) for name in names]
 
 
-def _name(error: Exception) -> str:
-    return str(error.args[0].name()) if error.args and isinstance(error.args[0], KafkaError) else "no answer"
+def _name(error: KafkaException | TimeoutError) -> str:
+    reason = error.reason if isinstance(error, SilentPartitionsError) else next(iter(error.args), None)
+    return str(reason.name()) if isinstance(reason, KafkaError) else "no answer"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections import Counter
@@ -19,10 +18,13 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaExceptio
 from lakehouse.local.access_log import access_log_rows, count_lines, load_pseudonym_key
 from lakehouse.local.event_plan import Limits, ProducePlan
 from lakehouse.local.events import live_rows, paced, scheduled_rows
+from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.proof.event_rows import Rows
 from lakehouse.proof.op_ledger import LedgerPart, OpLedger, body_writer
 from pipelines.lake.errors import LakehouseError, TransientError, UsageError
-from pipelines.lake.kafka import bootstrap_servers, client_config, wait_for_topic
+from pipelines.lake.kafka.admin import silent_log
+from pipelines.lake.kafka.options import bootstrap_servers, client_config
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import EMBEDDED, Settings
 
@@ -127,9 +129,6 @@ def ensure_destination(settings: Settings) -> None:
     if settings.kafka.bootstrap_servers != EMBEDDED:
         wait_for_topic(settings)
     else:
-        # Local import: the broker's own code is not needed for an outside one.
-        from lakehouse.local.kafka_admin import ensure_topic  # noqa: PLC0415
-
         ensure_topic(
             bootstrap_servers(settings),
             settings.kafka.topic,
@@ -165,12 +164,8 @@ class _Sender:
     """Hands records to librdkafka and sorts the acknowledgements into ledger parts."""
 
     def __init__(self, settings: Settings, ledger: OpLedger, stop: Event) -> None:
-        silent = logging.getLogger("lakehouse.librdkafka")
-        silent.propagate = False
-        silent.addHandler(logging.NullHandler())
         config = {**_DEFAULTS, **client_config(settings), **_FIXED, "error_cb": self._on_error}
-        # librdkafka speaks to standard error by itself unless it is given a logger.
-        self._producer = Producer(config, logger=silent)
+        self._producer = Producer(config, logger=silent_log())
         self._topic = settings.kafka.topic
         self._ledger = ledger
         self._stop = stop

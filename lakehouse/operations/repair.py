@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 
 from pipelines.bronze.bronze_ingestion import fill
 from pipelines.bronze.gaps import NO_RECORD, RETENTION, Gap, batches_of, fillable, find_gaps, lost, record_gaps, within
-from pipelines.lake import kafka
 from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState, wait_for_topic
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import jobs
@@ -42,7 +41,7 @@ def find_holes(settings: Settings) -> Holes:
     if not has_table(path):
         msg = f"There is no Bronze table at {path}, so nothing to repair; run the Bronze job first, or correct `lake.root`."
         raise UsageError(msg)
-    topic = kafka.wait_for_topic(settings)
+    topic = wait_for_topic(settings)
     gaps = find_gaps(settings, topic)
     return Holes(topic, gaps, fillable(gaps, topic.start), lost(gaps, topic.start))
 

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from lakehouse.operations.checkpoints.topic import PATIENCE_SECONDS
+from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.delta_log.opening import deleted_rows, open_table, require_plain
-from pipelines.lake.errors import LakehouseError, UnknownFeatureError, UnreadableError
+from pipelines.lake.errors import LakehouseError, UnknownFeatureError, UnreadableError, UsageError
+from pipelines.lake.kafka.topic import NoAnswerError, NoTopicError, TopicState, ask_topic
 from pipelines.lake.lease.leases import Holder, look_at_leases
 from pipelines.lake.ledger.voids import standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.access import no_lake
+from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
-
-KAFKA_SECONDS = 0.8
-"""How long Kafka may take to answer; a status that waits for a dead broker is no status."""
+from pipelines.silver.breaker import Limits
 
 _NEWEST_FILES = 40
 """Ledger files read for each job; streams append one for each batch."""
@@ -156,15 +159,15 @@ def read_status(settings: Settings) -> LakeStatus:
     answer.
     """
     with ThreadPoolExecutor(len(ALL_TABLES) + 1) as pool:
-        kafka = pool.submit(_kafka_offsets, settings)
+        kafka = pool.submit(_ask_kafka, settings)
         opened = dict(zip(ALL_TABLES, pool.map(lambda name: _open(name.path(settings)), ALL_TABLES), strict=True))
         tables = [_table_status(str(name), found) for name, found in opened.items() if found is not None]
         breaker, unknown = _read_breaker(settings, opened[CIRCUIT_BREAKER])
         batches, unread = _read_batches(opened[LEDGER])
-        offsets, problem, broker = kafka.result()
+        topic, problem, broker = kafka.result()
     if not tables:
         raise no_lake(settings)
-    partitions = _partitions(offsets, batches) if unread is None else []
+    partitions = _partitions(topic, batches) if unread is None else []
     held, unseen = look_at_leases(settings)
     leases = tuple(f"Who holds a lease is not known: {one}" for one in unseen)
     return LakeStatus(tables, _last_batches(batches), partitions, problem, breaker, held, unread, unknown, leases, broker)
@@ -174,7 +177,7 @@ def _read_breaker(settings: Settings, table: DeltaTable | LakehouseError | None)
     """The breaker's last change, or why it is not known."""
     if not isinstance(table, DeltaTable):
         return None, None if table is None else f"The breaker's state is not known: {table}"
-    from pipelines.silver.breaker import Limits  # noqa: PLC0415 - Arrow's dataset is loaded only where there is something to read
+    # Arrow's dataset, which is slow to import, is loaded only where the breaker has a table.
     from pipelines.silver.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
 
     try:
@@ -200,8 +203,6 @@ def _open(path: str) -> DeltaTable | LakehouseError | None:
 def _table_status(name: str, table: DeltaTable | LakehouseError) -> TableStatus:
     if isinstance(table, LakehouseError):
         return TableStatus(name, None, None, None, None, str(table), _kind(table))
-    from pipelines.lake.delta_log.file_facts import file_facts  # noqa: PLC0415 - Arrow is half of the start-up time; `--help` need not pay
-
     adds = file_facts(table, ["num_records", "size_bytes"])
     records = adds["num_records"].to_pylist() if "num_records" in adds.column_names else []
     known = len(records) == adds.num_rows and None not in records
@@ -225,8 +226,6 @@ def _read_batches(ledger: DeltaTable | LakehouseError | None) -> tuple[list[dict
     """The ledger's newest rows, or why there are none: the commands that mend it are chosen by what the rest of a status says."""
     if not isinstance(ledger, DeltaTable):
         return [], None if ledger is None else f"How far the layers are is not known: the log of {LEDGER} cannot be read."
-    import pyarrow as pa  # noqa: PLC0415
-
     try:
         with told_apart(ledger.table_uri):
             return _newest_batches(ledger), None
@@ -239,11 +238,6 @@ def _read_batches(ledger: DeltaTable | LakehouseError | None) -> tuple[list[dict
 
 def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
     """Rows of the ledger's newest files of each job; files without statistics are always read."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    from pipelines.lake.delta_log.file_facts import file_facts  # noqa: PLC0415
-    from pipelines.lake.storage.arrow_storage import table_storage  # noqa: PLC0415
-
     by_job: dict[Any, list[tuple[Any, str]]] = {}
     paths = []
     for add in file_facts(ledger, _LEDGER_STATS).to_pylist():
@@ -286,7 +280,7 @@ def _order(job: str) -> tuple[int, str]:
     return (flow.index(job) if job in flow else len(flow), job)
 
 
-def _partitions(kafka: dict[int, tuple[int, int, int]], batches: list[dict[str, Any]]) -> list[PartitionStatus]:
+def _partitions(topic: TopicState | None, batches: list[dict[str, Any]]) -> list[PartitionStatus]:
     ends: dict[str, dict[int, int]] = {"bronze": {}, "silver": {}}
     for row in batches:
         if row["job"] in ends:
@@ -295,10 +289,10 @@ def _partitions(kafka: dict[int, tuple[int, int, int]], batches: list[dict[str, 
                 reached[int(partition)] = max(stop, reached.get(int(partition), 0))
     _pass_markers(ends, batches)
     found = []
-    for partition in sorted(kafka.keys() | ends["bronze"].keys() | ends["silver"].keys()):
-        start, end, stable = kafka.get(partition, (None, None, None))
-        bronze, silver = (ends[layer].get(partition) for layer in ("bronze", "silver"))
-        found.append(PartitionStatus(partition, start, end, bronze, silver, stable))
+    start, end, stable = (topic.start, topic.end, topic.stable) if topic is not None else ({}, {}, {})
+    for part in sorted(end.keys() | ends["bronze"].keys() | ends["silver"].keys()):
+        bronze, silver = (ends[layer].get(part) for layer in ("bronze", "silver"))
+        found.append(PartitionStatus(part, start.get(part), end.get(part), bronze, silver, stable.get(part)))
     return found
 
 
@@ -328,45 +322,15 @@ def _unread(batches: list[dict[str, Any]], partition: int, comes_to: int) -> Ite
             yield span[0], span[1]
 
 
-def _kafka_offsets(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str | None, str | None]:
-    """First, next and last stable offset of each partition, or why there are none; the third: why nobody could ask."""
+def _ask_kafka(settings: Settings) -> tuple[TopicState | None, str | None, str | None]:
+    """The topic, or why there is no answer; the third: why nobody could ask."""
     try:
-        return *_ask_kafka(settings), None
+        return ask_topic(settings, PATIENCE_SECONDS), None, None
     except UnreadableError as error:
-        return {}, None, f"Where the embedded broker is, is not known: {error}"
-
-
-def _ask_kafka(settings: Settings) -> tuple[dict[int, tuple[int, int, int]], str | None]:
-    from confluent_kafka import IsolationLevel, KafkaException, TopicPartition  # noqa: PLC0415
-    from confluent_kafka.admin import AdminClient, OffsetSpec  # noqa: PLC0415
-
-    from pipelines.lake.kafka import bootstrap_servers, client_config  # noqa: PLC0415
-
-    try:
-        servers, config = bootstrap_servers(settings), client_config(settings)
-    except UnreadableError:
-        raise
-    except LakehouseError as error:
-        return {}, str(error)
-    topic = settings.kafka.topic
-    silent = logging.getLogger("lakehouse.librdkafka.status")
-    silent.propagate = False
-    silent.addHandler(logging.NullHandler())
-    try:
-        admin = AdminClient({**config, "socket.timeout.ms": int(KAFKA_SECONDS * 1000)}, logger=silent)
-        found = admin.list_topics(topic, timeout=KAFKA_SECONDS).topics[topic].partitions
-        partitions = [TopicPartition(topic, number) for number in found]
-        asked = [
-            admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=KAFKA_SECONDS, isolation_level=level)
-            for spec, level in (
-                (OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
-                (OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
-                (OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
-            )
-        ]
-        ends = [{part.partition: future.result(KAFKA_SECONDS).offset for part, future in answers.items()} for answers in asked]
-    except (KafkaException, TimeoutError):  # a broker may answer the first question and not the second
-        return {}, f"Kafka at {servers} does not answer."
-    if not partitions:
-        return {}, f"Kafka at {servers} has no topic {topic}."
-    return {number: (ends[0][number], ends[1][number], ends[2][number]) for number in sorted(ends[0])}, None
+        return None, None, f"Where the embedded broker is, is not known: {error}"
+    except NoTopicError as error:
+        return None, f"Kafka at {error.servers} has no topic {settings.kafka.topic}.", None
+    except NoAnswerError as error:
+        return None, f"Kafka at {error.servers} does not answer{error.missing}.", None
+    except UsageError as error:  # the embedded broker does not run
+        return None, str(error), None

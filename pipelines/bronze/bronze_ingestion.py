@@ -18,10 +18,12 @@ from pipelines.bronze.gaps import GAPS_TABLE, passed_by_retention
 from pipelines.bronze.plain_client import read_ranges
 from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
-from pipelines.lake import kafka
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets
 from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.kafka.options import client_config, source_options
+from pipelines.lake.kafka.topic import TopicState, offsets_at, wait_for_topic
+from pipelines.lake.kafka.watch import TopicWatch
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
@@ -46,7 +48,7 @@ def run(
     Raises TransientError (no broker), UsageError (no topic, wrong offsets), CheckpointError, DataLossError (the topic
     was made anew, or a new checkpoint would begin behind records that nobody read); then no batch is written.
     """
-    topic = kafka.wait_for_topic(settings)
+    topic = wait_for_topic(settings)
     starting = _starting(starting_offsets, topic)
     path = BRONZE.path(settings)
     work_around_damage(settings, (BRONZE, LEDGER))
@@ -66,7 +68,7 @@ def run(
 
     records = (
         spark.readStream.format("kafka")
-        .options(**kafka.source_options(settings))
+        .options(**source_options(settings))
         .option("startingOffsets", starting)
         .option("maxOffsetsPerTrigger", settings.bronze.max_offsets_per_trigger)
         .load()
@@ -82,7 +84,7 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     checkpoint that is another's), DataLossError (the topic was made anew); then nothing is written.
     """
     selection = selection_of(args)
-    topic = kafka.wait_for_topic(settings)
+    topic = wait_for_topic(settings)
     selection.refuse_unknown({part: (topic.start[part], topic.end[part]) for part in topic.start}, "Kafka")
     ranges = _selected(settings, topic, selection)
     records = sum(end - first for first, end in ranges.values())
@@ -97,7 +99,7 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
 def fill(
     spark: SparkSession,
     settings: Settings,
-    topic: kafka.TopicState,
+    topic: TopicState,
     plan: Plan,
     *,
     checkpoint_path: str,
@@ -114,7 +116,7 @@ def fill(
 
     def read_again(ranges: Ranges, number: int) -> None:
         start, end = spans[number]
-        options = {key: value for key, value in kafka.source_options(settings).items() if key != "subscribe"}
+        options = {key: value for key, value in source_options(settings).items() if key != "subscribe"}
         batch = (
             spark.read.format("kafka")
             .options(**options)
@@ -128,24 +130,22 @@ def fill(
     run_plan(checkpoint, plan, read_again, stop)
 
 
-def _selected(settings: Settings, topic: kafka.TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
+def _selected(settings: Settings, topic: TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
     named = {*(selection.starting or {}), *(selection.ending or {})} or set(topic.start)
     first = {part: (selection.starting or {}).get(part, topic.start[part]) for part in named}
     end = {part: (selection.ending or {}).get(part, topic.readable[part]) for part in named}
     if selection.from_date is not None:
-        begin = kafka.offsets_at(settings, topic, selection.from_date)
+        begin = offsets_at(settings, topic, selection.from_date)
         first = {part: max(offset, begin[part]) for part, offset in first.items()}
     # The calendar's last day has no next one, and nothing comes after it.
     if selection.to_date is not None and selection.to_date < date.max:
         # Timestamps may run out of order: a record of the last day that stands behind the first of the next one is left out.
-        after = kafka.offsets_at(settings, topic, selection.to_date + timedelta(days=1))
+        after = offsets_at(settings, topic, selection.to_date + timedelta(days=1))
         end = {part: min(offset, after[part]) for part, offset in end.items()}
     return {part: (first[part], end[part]) for part in sorted(named) if first[part] < end[part]}
 
 
-def _open_checkpoint(
-    spark: SparkSession, settings: Settings, topic: kafka.TopicState, path: str | None, starting: str
-) -> Checkpoint:
+def _open_checkpoint(spark: SparkSession, settings: Settings, topic: TopicState, path: str | None, starting: str) -> Checkpoint:
     bronze = BRONZE.path(settings)
     checkpoint = open_checkpoint(
         jobs.checkpoint_path(settings, JOB, path),
@@ -159,7 +159,7 @@ def _open_checkpoint(
     return checkpoint
 
 
-def _ensure_bronze(spark: SparkSession, settings: Settings, topic: kafka.TopicState) -> None:
+def _ensure_bronze(spark: SparkSession, settings: Settings, topic: TopicState) -> None:
     """Make the table, or the columns of it that an older version did not know; refuse the records of another topic."""
     path = BRONZE.path(settings)
     delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
@@ -176,19 +176,19 @@ def _sink(
     settings: Settings, path: str, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
 ) -> BronzeSink:
     lease = lease_of(settings, "bronze", job=JOB, run=checkpoint.generation)
-    watch = kafka.TopicWatch(settings)
+    watch = TopicWatch(settings)
 
     def refuse_new_topic() -> None:
         _refuse_new_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())
 
     def read_plainly(spark: SparkSession, start: Mapping[int, int], end: Mapping[int, int]) -> DataFrame:
-        return read_ranges(spark, kafka.client_config(settings), settings.kafka.topic, start, end)
+        return read_ranges(spark, client_config(settings), settings.kafka.topic, start, end)
 
     moved = partial(_archived_ranges, settings)
     return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic, read_plainly, moved)
 
 
-def _refuse_passed(spark: SparkSession, settings: Settings, topic: kafka.TopicState, sink: BronzeSink) -> None:
+def _refuse_passed(spark: SparkSession, settings: Settings, topic: TopicState, sink: BronzeSink) -> None:
     """Refuse to begin at Kafka's first offsets where these lie behind what Bronze has, unless the loss is on record.
 
     A checkpoint that is there makes Spark say it (`failOnDataLoss`); a new one knows of no offset that is missing.
@@ -209,7 +209,7 @@ def _archived_ranges(settings: Settings) -> dict[int, list[tuple[int, int]]]:
     return archived.ranges(archived.rows(settings))
 
 
-def _starting(text: str | None, topic: kafka.TopicState) -> str:
+def _starting(text: str | None, topic: TopicState) -> str:
     """Spark's `startingOffsets` for what the user gave: earliest, latest, or offsets for some partitions."""
     if text in (None, "earliest", "latest"):
         return text or "earliest"

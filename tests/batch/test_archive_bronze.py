@@ -35,7 +35,7 @@ from pipelines.bronze.schema import TABLE
 from pipelines.lake import failpoints
 from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.errors import DataLossError, UsageError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from pipelines.lake import kafka
 from pipelines.lake.failpoints import POINTS, VARIABLE
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import SILVER, TableName
@@ -119,7 +119,7 @@ class Driver:
 
     def wait_for_no_lag(self) -> None:
         """Wait until every layer has read all that the one before it has."""
-        ends = kafka.wait_for_topic(self.case.settings).end
+        ends = wait_for_topic(self.case.settings).end
         ledger = Ledger(self.case.settings)
         self.wait(lambda: ledger.end_offsets("bronze") == ends, 120)
         self.wait(lambda: ledger.end_offsets("silver") == ends, 120)

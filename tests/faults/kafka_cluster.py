@@ -28,11 +28,15 @@ transaction.state.log.min.isr=2
 
 @dataclass
 class Cluster:
-    """`count` nodes, each broker and controller, numbered from 1; `advertised` gives nodes another port for their clients."""
+    """`count` nodes, each broker and controller, numbered from 1; `advertised` gives nodes another port for their clients.
+
+    `options`: lines of the nodes' configuration.
+    """
 
     folder: Path
     count: int
     advertised: Mapping[int, int] = field(default_factory=dict)
+    options: str = ""
     ports: dict[int, Ports] = field(default_factory=dict)
     _processes: dict[int, SupervisedProcess] = field(default_factory=dict)
 
@@ -81,6 +85,7 @@ class Cluster:
             more += f"advertised.listeners=PLAINTEXT://{HOST}:{self.advertised[number]}\n"
         if self.count > 1:
             more += _THREE
+        more += self.options
         # Of two lines for a key Kafka takes the last.
         node.config.write_text(node.config.read_text(encoding="utf-8") + more, encoding="utf-8")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", str(node.config)]

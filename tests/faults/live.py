@@ -20,9 +20,9 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import ProduceSummary, produce_events
-from lakehouse.operations.checkpoints.topic import ask_kafka
 from lakehouse.operations.streams import STREAMS, run_live
 from pipelines.lake.errors import LakehouseError
+from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings
@@ -45,7 +45,7 @@ def lag(settings: Settings) -> str | None:
     """What the first layer that lags has not read; None where none does."""
     ledger = Ledger(settings)
     try:
-        kafka = {part: end for part, end in ask_kafka(settings, 5.0).end.items() if end}
+        kafka = {part: end for part, end in ask_topic(settings, 5.0).end.items() if end}
     except LakehouseError as error:
         return str(error)
     bronze, silver = ({part: end for part, end in ledger.end_offsets(job).items() if end} for job in ("bronze", "silver"))

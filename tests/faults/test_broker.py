@@ -21,7 +21,7 @@ from lakehouse.local.kafka_admin import admin_client
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.operations.streams import run_to_end
 from pipelines.lake.errors import EXIT_FAILURE, StreamFailedError
-from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.tables import BRONZE
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence

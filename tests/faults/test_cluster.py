@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_admin import admin_client, cluster_metadata
-from pipelines.lake.kafka import TopicWatch, wait_for_topic
+from pipelines.lake.kafka.topic import wait_for_topic
+from pipelines.lake.kafka.watch import TopicWatch
 from tests.faults.conftest import make_case
 from tests.faults.evidence import Evidence
 from tests.faults.kafka_cluster import Cluster

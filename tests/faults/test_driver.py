@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.lake import kafka
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.lease.leases import leases_held
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
@@ -80,7 +80,7 @@ def test_killed_before_the_offset_log_is_written(driver: Driver, evidence: Evide
     driver.kill_as_soon_as((commits / str(batch + 1)).exists)
 
     assert (driver.planned("bronze"), driver.committed("bronze")) == (batch + 1, batch + 1)
-    waiting = sum(kafka.wait_for_topic(driver.case.settings).end.values()) - sum(
+    waiting = sum(wait_for_topic(driver.case.settings).end.values()) - sum(
         Ledger(driver.case.settings).end_offsets("bronze").values()
     )
     assert waiting > 0

@@ -13,8 +13,10 @@ from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.operations.streams import STREAMS, run_to_end
+from pipelines.bronze import bronze_ingestion
 from pipelines.bronze.sink import BronzeSink
-from pipelines.lake import kafka
+from pipelines.lake.kafka.options import bootstrap_servers, source_options
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.settings import Settings
 from pipelines.runtime import delta
 from tests.faults.conftest import LakeCase
@@ -38,17 +40,16 @@ def test_checker_goes_red_when_lost_offsets_are_stepped_over(
 ) -> None:
     case = lake_case(900)
     _run(spark, case)
-    end = kafka.wait_for_topic(case.settings).end
+    end = wait_for_topic(case.settings).end
     case.produce(900, seed=100_000 + fault_seed)
     place = TopicPartition(case.settings.kafka.topic, 0, end[0] + 30)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers(case.settings)})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers(case.settings)})
     admin.delete_records([place])[TopicPartition(place.topic, 0)].result(10)
-    options = kafka.source_options
 
     def careless(settings: Settings) -> dict[str, str]:
-        return {**options(settings), "failOnDataLoss": "false"}
+        return {**source_options(settings), "failOnDataLoss": "false"}
 
-    monkeypatch.setattr(kafka, "source_options", careless)
+    monkeypatch.setattr(bronze_ingestion, "source_options", careless)
     _run(spark, case)
 
     evidence.red(case.verdicts(), "I1")

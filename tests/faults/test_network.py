@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_node import choose_ports
 from lakehouse.operations.streams import STREAMS, run_to_end
-from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.tables import BRONZE, SILVER
 from tests.faults.by_hand import Place, note, producer_of, put, valid
 from tests.faults.conftest import DAY, LakeCase, make_case

@@ -19,8 +19,9 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_plan import ProducePlan
 from lakehouse.local.producer import produce_events
 from pipelines.bronze import bronze_ingestion
-from pipelines.lake import kafka
 from pipelines.lake.errors import EXIT_INTERRUPTED, DataLossError
+from pipelines.lake.kafka.options import bootstrap_servers
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS
 from pipelines.runtime import jobs
@@ -52,13 +53,13 @@ def _repair(case: LakeCase, *flags: str) -> str:
 
 def _transaction(case: LakeCase) -> None:
     """Two records of a transaction, whose marker takes an offset of its own, and one after it."""
-    options = {"bootstrap.servers": kafka.bootstrap_servers(case.settings)}
+    options = {"bootstrap.servers": bootstrap_servers(case.settings)}
     producer = Producer({**options, "transactional.id": case.settings.kafka.topic})
     producer.init_transactions(10)
     producer.begin_transaction()
     for _ in range(2):
         producer.produce(case.settings.kafka.topic, b"{}", partition=1)
-    end_transaction(producer, kafka.bootstrap_servers(case.settings), case.settings.kafka.topic)
+    end_transaction(producer, bootstrap_servers(case.settings), case.settings.kafka.topic)
     plain = Producer(options)
     plain.produce(case.settings.kafka.topic, b"{}", partition=1)
     assert plain.flush(10) == 0
@@ -68,13 +69,13 @@ def _transaction(case: LakeCase) -> None:
 def test_holes_are_filled_or_explained(spark: SparkSession, lake_case: Callable[[int], LakeCase]) -> None:
     case = lake_case(900)
     _bronze(spark, case, "g1")
-    end = kafka.wait_for_topic(case.settings).end
+    end = wait_for_topic(case.settings).end
     _transaction(case)
     plan = ProducePlan(count=900, seed=2, start_time=DAY, span_seconds=3600.0)
     produce_events(case.settings, plan, case.folder / "op_ledger")
     # A generation that began too late, and a topic whose retention has gone on since.
     _bronze(spark, case, "g2", f'{{"0":{end[0] + 50}}}')
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers(case.settings)})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers(case.settings)})
     topic = case.settings.kafka.topic
     admin.delete_records([TopicPartition(topic, 0, end[0] + 20)])[TopicPartition(topic, 0)].result(10)
     before = _offsets(case)
@@ -105,7 +106,7 @@ def test_bounded_replay_from_kafka_writes_what_is_missing_alone(
     spark: SparkSession, lake_case: Callable[[int], LakeCase], capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = lake_case(900)
-    end = kafka.wait_for_topic(case.settings).end
+    end = wait_for_topic(case.settings).end
     part = ["--ending-offsets", '{"0":100,"2":50}']
 
     bronze_ingestion.replay(spark, case.settings, _args(*part, "--dry-run"), threading.Event())
@@ -150,7 +151,7 @@ def test_repair_that_is_stopped_explains_nothing_and_its_repetition_fills_the_re
     spark: SparkSession, lake_case: Callable[[int], LakeCase]
 ) -> None:
     case = lake_case(900)
-    topic = kafka.wait_for_topic(case.settings)
+    topic = wait_for_topic(case.settings)
     parts = Plan([{0: (first, first + 10)} for first in range(0, 200, 20)], 100)  # nine holes, a batch each
     bronze_ingestion.fill(
         spark, case.settings, topic, parts, checkpoint_path=f"{case.folder}/r1", what="parts", stop=threading.Event()

@@ -21,7 +21,7 @@ from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
-from pipelines.lake import kafka
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
@@ -52,7 +52,7 @@ def _contents(case: LakeCase) -> dict[str, tuple[list[str], int, str]]:
 
 def _some_range(case: LakeCase, chance: random.Random) -> tuple[str, str]:
     """Somewhere within each partition, as the flags `--starting-offsets` and `--ending-offsets` take it."""
-    ends = kafka.wait_for_topic(case.settings).end
+    ends = wait_for_topic(case.settings).end
     cuts = {partition: sorted(chance.sample(range(end), 2)) for partition, end in ends.items()}
     first, last = ({str(partition): cut[side] for partition, cut in cuts.items()} for side in (0, 1))
     return json.dumps(first), json.dumps(last)

@@ -18,7 +18,7 @@ from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.operations.streams import STREAMS, run_to_end
 from lakehouse.proof.checks import check_parameters, choose_checks, load_checks, run_checks
 from pipelines.lake.errors import DataLossError
-from pipelines.lake.kafka import wait_for_topic
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime.delta import register_tables
 from tests.faults.by_hand import Place, Record, note, producer_of, put, send, valid

@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
-from pipelines.lake import kafka
+from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.lease import leases
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
@@ -73,7 +73,7 @@ class Patient:
 
     def send(self, event: dict[str, Any]) -> None:
         """Send an event that the op ledger does not know."""
-        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers(self.case.settings)})
+        producer = Producer({"bootstrap.servers": bootstrap_servers(self.case.settings)})
         producer.produce(self.case.settings.kafka.topic, json.dumps(event).encode(), timestamp=int(DAY.timestamp() * 1000))
         assert producer.flush(10) == 0
 
@@ -97,7 +97,7 @@ class Patient:
 
     def delete_records(self, partition: int, before: int) -> None:
         """Let Kafka's retention pass over the records before an offset."""
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers(self.case.settings)})
+        admin = AdminClient({"bootstrap.servers": bootstrap_servers(self.case.settings)})
         place = TopicPartition(self.case.settings.kafka.topic, partition, before)
         admin.delete_records([place])[TopicPartition(place.topic, partition)].result(10)
 

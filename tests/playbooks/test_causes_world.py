@@ -25,8 +25,8 @@ from lakehouse.operations.dead_letters.filters import LetterFilter
 from lakehouse.operations.dead_letters.run_replay import run_replay
 from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.reading import read_facts
-from pipelines.lake import kafka
 from pipelines.lake.errors import EXIT_HELD, EXIT_USAGE, LakehouseError, SettingsError
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
@@ -55,9 +55,9 @@ def fed(spark: SparkSession, tmp_path: Path, broker: EmbeddedBroker) -> Case:
 
 
 def test_kafka_is_down(case: Case) -> None:
-    case.change({"kafka.bootstrap_servers": "127.0.0.1:1", "kafka.startup_timeout_seconds": 1.0})
+    case.change({"bootstrap_servers": "127.0.0.1:1", "kafka.startup_timeout_seconds": 1.0})
     with pytest.raises(LakehouseError) as caught:
-        kafka.wait_for_topic(case.lake.settings)
+        wait_for_topic(case.lake.settings)
     found = diagnose(read_facts(case.lake.settings, str(case.config)))
 
     named(caught.value, "kafka_down", {one.playbook for one in found if one.id == "kafka-silent"})

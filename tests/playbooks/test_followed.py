@@ -22,8 +22,8 @@ from lakehouse.local.event_plan import Mix
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.bronze import bronze_ingestion
-from pipelines.lake import kafka
 from pipelines.lake.errors import BreakerOpenError, LakehouseError, StreamFailedError
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, KNOWN_GAPS
@@ -96,7 +96,7 @@ def test_offset_gap(patient: Make) -> None:
 def test_retention_overrun(patient: Make, evidence: Evidence) -> None:
     sick = patient(1500)
     sick.run()
-    end = kafka.wait_for_topic(sick.case.settings).end
+    end = wait_for_topic(sick.case.settings).end
     sick.produce(1500, 2)
     sick.delete_records(0, end[0] + 30)
     before = DeltaTable(BRONZE.path(sick.case.settings)).version()

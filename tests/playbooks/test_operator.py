@@ -13,8 +13,8 @@ import pytest
 from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
 from pipelines.bronze import bronze_ingestion
-from pipelines.lake import kafka
 from pipelines.lake.errors import BreakerOpenError
+from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.tables import SILVER
 from pipelines.runtime import jobs
 from tests.faults.conftest import DAY
@@ -72,7 +72,7 @@ def test_checkpoint_lost(patient: Make) -> None:
 def test_offset_gap(patient: Make) -> None:
     sick = patient(1500)
     sick.run()
-    end = kafka.wait_for_topic(sick.case.settings).end
+    end = wait_for_topic(sick.case.settings).end
     sick.produce(1500, 2)
     path = str(sick.checkpoints / "bronze" / "g2")
     query = bronze_ingestion.run(
@@ -108,7 +108,7 @@ def test_breaker_open(patient: Make) -> None:
 def test_retention_overrun(patient: Make) -> None:
     sick = patient(1500)
     sick.run()
-    end = kafka.wait_for_topic(sick.case.settings).end
+    end = wait_for_topic(sick.case.settings).end
     sick.produce(1500, 2)
     sick.delete_records(1, end[1] + 25)
 

@@ -15,7 +15,7 @@ from lakehouse.operations.checkpoints.topic import ask_aside
 from lakehouse.operations.checkpoints.verify_source import next_offsets, next_version
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, UnreadableError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import names_in

@@ -25,12 +25,13 @@ from lakehouse.operations.checkpoints.lake_tables import (
 )
 from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.operations.checkpoints.starting import bronze_version_for_silver, silver_version_for_gold
-from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS, ask_kafka
+from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import MARKER, Marker, new_generation_id
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import DataLossError
+from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.ledger.voids import EVENTS, LETTERS
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
@@ -89,7 +90,7 @@ def write_rebuild(plan: RebuildPlan) -> None:
 
 def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
     table = require_table(settings, BRONZE)
-    topic = ask_kafka(settings, DECIDING_SECONDS)
+    topic = ask_topic(settings, DECIDING_SECONDS)
     if topic_id(table) != topic.topic_id:
         msg = (
             f"Bronze holds topic {topic.topic} with id {topic_id(table)}, but Kafka's has id {topic.topic_id}: it was made anew, "

@@ -15,11 +15,12 @@ from lakehouse.operations.checkpoints.holders import refuse_used
 from lakehouse.operations.checkpoints.lake_tables import JOBS, job_tables, require_table, table_id
 from lakehouse.operations.checkpoints.ledger_rows import LedgerReader
 from lakehouse.operations.checkpoints.reading import CheckpointState, read_checkpoint
-from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS, ask_kafka
+from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS
 from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import CheckpointError, DataLossError, UsageError
+from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.protocol import Storage
 
@@ -93,7 +94,7 @@ def _records_after(settings: Settings, state: CheckpointState, marker: Marker, t
 
 
 def _require_kafka(settings: Settings, marker: Marker, end: KafkaPosition) -> None:
-    topic = ask_kafka(settings, DECIDING_SECONDS)
+    topic = ask_topic(settings, DECIDING_SECONDS)
     if topic.topic_id != marker.source:
         msg = (
             f"The checkpoint is of a topic with id {marker.source}, but Kafka's {topic.topic} has id {topic.topic_id}: it was "

@@ -13,7 +13,7 @@ from lakehouse.operations.checkpoints.verify_files import check_files
 from lakehouse.operations.checkpoints.verify_lake import check_lake
 from lakehouse.operations.checkpoints.verify_source import check_source
 from pipelines.lake.errors import LakehouseError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.protocol import Storage
 

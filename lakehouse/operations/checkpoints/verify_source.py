@@ -25,7 +25,7 @@ from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import LakehouseError, UnreadableError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import SILVER, TableName
 

@@ -15,7 +15,7 @@ from pyarrow import ArrowException
 
 from lakehouse.operations.checkpoints.lake_tables import JOBS, find_table, topic_id
 from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
-from lakehouse.operations.checkpoints.topic import ask_kafka
+from lakehouse.operations.checkpoints.topic import PATIENCE_SECONDS
 from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.facts import (
     NEWEST_ROWS,
@@ -48,7 +48,7 @@ from pipelines.lake.errors import (
     UsageError,
 )
 from pipelines.lake.event_schema import read_schemas
-from pipelines.lake.kafka import TopicState, bootstrap_servers
+from pipelines.lake.kafka.topic import NoTopicError, TopicState, ask_topic
 from pipelines.lake.ledger.ledger import merge_ranges
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import as_unreadable, is_there
@@ -153,15 +153,10 @@ def _unread(readers: _Readers, status: LakeStatus, checkpoints: dict[str, Stream
 def _ask(settings: Settings) -> tuple[TopicState | None, str | None, bool]:
     """The topic, or why there is none, and whether that is because Kafka answered and does not have it."""
     try:
-        bootstrap_servers(settings)
-    except (UsageError, UnreadableError) as error:  # the embedded broker is not there, or nobody can tell
-        return None, str(error), False
-    try:
-        return ask_kafka(settings), None, False
-    except TransientError as error:
-        return None, str(error), False
-    except UsageError as error:
-        return None, str(error), True
+        return ask_topic(settings, PATIENCE_SECONDS), None, False
+    # UsageError, UnreadableError: the embedded broker does not run, or nobody can tell.
+    except (TransientError, UsageError, UnreadableError) as error:
+        return None, str(error), isinstance(error, NoTopicError)
 
 
 def _schema_problem(settings: Settings) -> str | None:

@@ -16,7 +16,7 @@ from lakehouse.operations.doctor.facts import HeldBy, StreamCheckpoint
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.leases import Holder
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage

@@ -10,7 +10,7 @@ from lakehouse.operations.checkpoints.verify_source import next_offsets
 from lakehouse.operations.doctor.facts import THE_BROKER, THE_CHECKPOINTS, THE_TOPIC_ID, Facts
 from lakehouse.operations.doctor.findings import Finding
 from lakehouse.operations.doctor.streams import QUIET
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.settings import EMBEDDED
 
 _OUTAGE = partial(Finding, severity="critical", confidence="certain", playbook="kafka-outage")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,21 +12,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import write_deltalake
 
 from lakehouse.commands.cli import main
+from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.operations.status import read_status
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition
+from tests.kafka_door import door, with_error
 from tests.lakehouse.conftest import Answers
-
-_LIST_OFFSETS = (2).to_bytes(2, "big")
-"""Kafka's key of the request, which stands after its length."""
 
 
 def _config(lake: Any, **kafka: str) -> Path:
@@ -114,7 +109,7 @@ def test_broker_that_answers_only_half_is_shown_not_raised(hand_lake: Any, broke
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
     hand_lake.write()
-    with _half_answering(int(broker.bootstrap_servers.rpartition(":")[2])) as (server, swallowed):
+    with door(int(broker.bootstrap_servers.rpartition(":")[2])) as (server, swallowed):
         kafka = hand_lake.settings.kafka.model_copy(update={"bootstrap_servers": server, "topic": topic})
         found = read_status(hand_lake.settings.model_copy(update={"kafka": kafka}))
     assert swallowed
@@ -122,53 +117,16 @@ def test_broker_that_answers_only_half_is_shown_not_raised(hand_lake: Any, broke
     assert [part.bronze_end for part in found.partitions] == [6, 4]
 
 
-@contextmanager
-def _half_answering(broker: int) -> Iterator[tuple[str, list[int]]]:
-    """A way to the broker, whose metadata lead back here; on a connection that asks for offsets no answer comes any more."""
-    door, swallowed = socket.create_server(("127.0.0.1", 0)), list[int]()
-    port = door.getsockname()[1]
-
-    def ask(client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
-        requests = b""
-        with suppress(OSError):
-            while data := client.recv(65_536):
-                requests += data
-                # One after the other: several may come at once, each after its length.
-                while len(requests) >= (end := 4 + int.from_bytes(requests[:4], "big")) > 4:
-                    if requests[4:6] == _LIST_OFFSETS:
-                        asked.set()
-                    requests = requests[end:]
-                server.sendall(data)
-
-    def answer(server: socket.socket, client: socket.socket, asked: threading.Event) -> None:
-        answers = b""
-        with suppress(OSError):
-            while data := server.recv(65_536):
-                answers += data
-                # Whole ones only: a port that two pieces share would lead past this door.
-                while len(answers) >= (end := 4 + int.from_bytes(answers[:4], "big")) > 4:
-                    if asked.is_set():
-                        swallowed.append(end)
-                    else:
-                        client.sendall(answers[:end].replace(broker.to_bytes(4, "big"), port.to_bytes(4, "big")))
-                    answers = answers[end:]
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, server = door.accept()[0], socket.create_connection(("127.0.0.1", broker))
-                opened.extend([client, server])
-                asked = threading.Event()
-                threading.Thread(target=ask, args=(client, server, asked), daemon=True).start()
-                threading.Thread(target=answer, args=(server, client, asked), daemon=True).start()
-
-    opened = [door]
-    threading.Thread(target=serve, daemon=True).start()
-    yield f"127.0.0.1:{port}", swallowed
-    for one in opened:
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
+def test_partition_that_kafka_does_not_answer_for_is_said(hand_lake: Any, broker: Any) -> None:
+    topic = "status-part"
+    ensure_topic(broker.bootstrap_servers, topic, 3)
+    hand_lake.write()
+    change = with_error(KafkaError.NOT_LEADER_FOR_PARTITION, topic, 1)
+    with door(int(broker.bootstrap_servers.rpartition(":")[2]), change) as (server, changed):
+        kafka = hand_lake.settings.kafka.model_copy(update={"bootstrap_servers": server, "topic": topic})
+        found = read_status(hand_lake.settings.model_copy(update={"kafka": kafka}))
+    assert changed
+    assert found.kafka == f"Kafka at {server} does not answer for 1 of 3 partitions (1)."
 
 
 def test_holder_of_a_lease_is_shown_while_it_holds_it(hand_lake: Any, capsys: pytest.CaptureFixture[str]) -> None:

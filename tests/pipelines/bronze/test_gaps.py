@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.bronze.gaps import RETENTION, Gap, passed_by_retention, record_gaps, within
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.settings import Settings, load_settings
 
 

@@ -16,9 +16,9 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from lakehouse.operations.checkpoints.topic import ask_kafka
 from pipelines.lake.contract.contract import CONTRACTS
 from pipelines.lake.errors import LakehouseError
+from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
@@ -166,7 +166,7 @@ def on_topic(broker: Any) -> Callable[..., Topic]:
         lake.kafka = {"bootstrap_servers": broker.bootstrap_servers, "topic": topic.name}
         for _ in range(50):  # a new topic's leaders take a moment
             try:
-                lake.topic_id = ask_kafka(lake.settings, 10).topic_id
+                lake.topic_id = ask_topic(lake.settings, 10).topic_id
                 break
             except LakehouseError:
                 time.sleep(0.2)

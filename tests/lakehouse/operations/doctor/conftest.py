@@ -13,7 +13,7 @@ from lakehouse.operations.checkpoints.ledger_rows import LedgerRow
 from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.facts import Disk, Facts, HeldBy, StreamCheckpoint
 from lakehouse.operations.status import LakeStatus, PartitionStatus, TableStatus
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.leases import Holder
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, SILVER

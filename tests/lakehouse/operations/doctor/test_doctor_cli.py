@@ -18,7 +18,7 @@ from lakehouse.operations.doctor.facts import Facts, Letters
 from lakehouse.operations.doctor.findings import Finding, by_severity, exit_code
 from lakehouse.operations.doctor.reading import read_facts
 from lakehouse.operations.status import BreakerStatus
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
 from tests.lakehouse.conftest import Answers
 from tests.lakehouse.operations.checkpoints.test_verify import three_bronze_batches

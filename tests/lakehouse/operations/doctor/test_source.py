@@ -9,7 +9,7 @@ from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.facts import Facts
 from lakehouse.operations.doctor.findings import Finding
 from lakehouse.operations.doctor.source import check_source
-from pipelines.lake.kafka import TopicState
+from pipelines.lake.kafka.topic import TopicState
 from tests.lakehouse.operations.doctor.conftest import TOPIC_ID
 
 
