@@ -54,7 +54,7 @@ def restore(
         msg = f"`{table[:80]}` is not a table of the lake; give one of {', '.join(map(str, ALL_TABLES))}."
         raise UsageError(msg)
     from pipelines.lake.contract.contract import lease_layer  # noqa: PLC0415
-    from pipelines.lake.lease.leases import lease_of  # noqa: PLC0415
+    from pipelines.lake.lease.layers import lease_of  # noqa: PLC0415
 
     settings = process_settings(config)
     _require_table(settings, name)

@@ -126,7 +126,7 @@ def discard(  # noqa: PLR0917 - typer passes by name
     from lakehouse.operations.dead_letters.decide import select_for_discard  # noqa: PLC0415
     from lakehouse.operations.dead_letters.filters import read_filter  # noqa: PLC0415
     from lakehouse.operations.dead_letters.letters import open_letters  # noqa: PLC0415
-    from pipelines.lake.lease.leases import lease_of  # noqa: PLC0415
+    from pipelines.lake.lease.layers import lease_of  # noqa: PLC0415
 
     chosen, settings = read_filter(rule, date, partition, offset, status), _settings(config)
     _refuse_careless(chosen, reason, all_letters=all_letters)
