@@ -14,7 +14,7 @@ from deltalake.exceptions import CommitFailedError
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import TransientError, UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings

@@ -35,7 +35,7 @@ from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake import failpoints
 from pipelines.lake.days import parse_day
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings

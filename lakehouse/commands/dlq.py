@@ -15,7 +15,6 @@ from lakehouse.operations.dead_letters.filters import STATES, LetterFilter, read
 from lakehouse.operations.dead_letters.letters import COUNTED, count_by, open_letters, read_letter, read_letters
 from pipelines.lake.delta_log.plain_read import to_rows
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.settings import Settings, process_settings
 
 app = typer.Typer(help="Dead letters: list, show, count, discard, replay.", no_args_is_help=True, add_completion=False)
@@ -113,6 +112,10 @@ def discard(  # noqa: PLR0917 - typer passes by name
     config: Config = _CONFIG,
 ) -> None:
     """Close open dead letters for good: no replay takes them, and they stay counted as dead letters."""
+    from lakehouse.operations.dead_letters.filters import read_filter  # noqa: PLC0415
+    from lakehouse.operations.dead_letters.letters import open_letters  # noqa: PLC0415
+    from pipelines.lake.lease.layers import lease_of  # noqa: PLC0415
+
     chosen, settings = read_filter(rule, date, partition, offset, status), _settings(config)
     _refuse_careless(chosen, reason, all_letters=all_letters)
     table = open_letters(settings)

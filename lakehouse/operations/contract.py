@@ -12,7 +12,7 @@ from pipelines.lake.delta_log.commits import marked
 from pipelines.lake.delta_log.derived_files import ASIDE, find_damage, set_aside
 from pipelines.lake.delta_log.opening import existing_table, has_table
 from pipelines.lake.errors import ContractError, DamagedError, DataLossError, UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.access import require_lake
 from pipelines.lake.storage.places import absolute

@@ -19,7 +19,8 @@ from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.delta_log.opening import deleted_rows, open_table, require_plain
 from pipelines.lake.errors import LakehouseError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.kafka.topic import NoAnswerError, NoTopicError, TopicState, ask_topic
-from pipelines.lake.lease.leases import Holder, look_at_leases
+from pipelines.lake.lease.layers import look_at_leases
+from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.ledger.voids import standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.access import no_lake

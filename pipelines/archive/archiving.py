@@ -16,7 +16,7 @@ from pipelines.archive.hot import HotTable
 from pipelines.archive.units import Archive, Survey, key_of
 from pipelines.lake import failpoints
 from pipelines.lake.errors import DataLossError, UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings

@@ -14,7 +14,7 @@ from pipelines.archive.content import COORDINATES, figures, islands, read
 from pipelines.archive.storage import dataset, sha256
 from pipelines.archive.units import Archive, ArchiveFile, Unit, folder_of
 from pipelines.lake.errors import DataLossError, LakehouseError, UnreadableError, UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart

@@ -12,7 +12,7 @@ from pipelines.archive.content import COORDINATES, Longs, among, coordinates, fi
 from pipelines.archive.hot import HotTable
 from pipelines.archive.units import Archive, Unit
 from pipelines.lake.errors import DataLossError, TransientError, UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
 

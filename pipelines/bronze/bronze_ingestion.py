@@ -24,7 +24,7 @@ from pipelines.lake.errors import DataLossError, UsageError
 from pipelines.lake.kafka.options import client_config, source_options
 from pipelines.lake.kafka.topic import TopicState, offsets_at, wait_for_topic
 from pipelines.lake.kafka.watch import TopicWatch
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
@@ -57,24 +57,25 @@ def run(
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
     archived.ensure(settings)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
-    refuse_old_copy(spark, checkpoint, Ledger(settings), {"": path})
-    sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
-    if checkpoint.is_new and not starting_offsets:
-        if checkpoint.starting:
-            # Made from what the table holds, after the old one was lost.
-            starting = _starting(checkpoint.starting, topic)
-        else:
-            _refuse_passed(spark, settings, topic, sink)
+    with checkpoint.lock.released_on_error():
+        refuse_old_copy(spark, checkpoint, Ledger(settings), {"": path})
+        sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
+        if checkpoint.is_new and not starting_offsets:
+            if checkpoint.starting:
+                # Made from what the table holds, after the old one was lost.
+                starting = _starting(checkpoint.starting, topic)
+            else:
+                _refuse_passed(spark, settings, topic, sink)
 
-    records = (
-        spark.readStream.format("kafka")
-        .options(**source_options(settings))
-        .option("startingOffsets", starting)
-        .option("maxOffsetsPerTrigger", settings.bronze.max_offsets_per_trigger)
-        .load()
-    )
-    writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-    return jobs.start_stream(writer, sink, trigger or settings.bronze.trigger, checkpoint.path)
+        records = (
+            spark.readStream.format("kafka")
+            .options(**source_options(settings))
+            .option("startingOffsets", starting)
+            .option("maxOffsetsPerTrigger", settings.bronze.max_offsets_per_trigger)
+            .load()
+        )
+        writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+        return jobs.start_stream(writer, sink, trigger or settings.bronze.trigger, checkpoint.lock)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
@@ -110,24 +111,25 @@ def fill(
     path = BRONZE.path(settings)
     _ensure_bronze(spark, settings, topic)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, what)
-    plan = open_plan(checkpoint, plan)
-    spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
-    sink = _sink(settings, path, checkpoint, lambda number: (spans[number][0], spans[number][1]))
+    with checkpoint.lock:
+        plan = open_plan(checkpoint, plan)
+        spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
+        sink = _sink(settings, path, checkpoint, lambda number: (spans[number][0], spans[number][1]))
 
-    def read_again(ranges: Ranges, number: int) -> None:
-        start, end = spans[number]
-        options = {key: value for key, value in source_options(settings).items() if key != "subscribe"}
-        batch = (
-            spark.read.format("kafka")
-            .options(**options)
-            .option("assign", json.dumps({topic.topic: sorted(ranges)}))
-            .option("startingOffsets", json.dumps({topic.topic: {str(part): offset for part, offset in start.items()}}))
-            .option("endingOffsets", json.dumps({topic.topic: {str(part): offset for part, offset in end.items()}}))
-            .load()
-        )
-        sink(batch, number)
+        def read_again(ranges: Ranges, number: int) -> None:
+            start, end = spans[number]
+            options = {key: value for key, value in source_options(settings).items() if key != "subscribe"}
+            batch = (
+                spark.read.format("kafka")
+                .options(**options)
+                .option("assign", json.dumps({topic.topic: sorted(ranges)}))
+                .option("startingOffsets", json.dumps({topic.topic: {str(part): offset for part, offset in start.items()}}))
+                .option("endingOffsets", json.dumps({topic.topic: {str(part): offset for part, offset in end.items()}}))
+                .load()
+            )
+            sink(batch, number)
 
-    run_plan(checkpoint, plan, read_again, stop)
+        run_plan(checkpoint, plan, read_again, stop)
 
 
 def _selected(settings: Settings, topic: TopicState, selection: Selection) -> dict[int, tuple[int, int]]:
@@ -155,7 +157,8 @@ def _open_checkpoint(spark: SparkSession, settings: Settings, topic: TopicState,
         starting=starting,
         versions={str(BRONZE): delta.current_version(spark, bronze)},
     )
-    refuse_restored(checkpoint, Ledger(settings), {str(BRONZE): bronze})
+    with checkpoint.lock.released_on_error():
+        refuse_restored(checkpoint, Ledger(settings), {str(BRONZE): bronze})
     return checkpoint
 
 

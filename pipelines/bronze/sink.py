@@ -15,7 +15,7 @@ from pipelines.bronze.transforms import UNREADABLE_TIME, build_bronze_rows, drop
 from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import DataLossError
-from pipelines.lake.lease.leases import Lease
+from pipelines.lake.lease.layers import Lease
 from pipelines.lake.ledger.attempts import batch_commits, find_batch
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log

@@ -25,7 +25,7 @@ from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import ContractError, StoppedError, UsageError
-from pipelines.lake.lease.leases import Lease, lease_of, release_checkpoint
+from pipelines.lake.lease.layers import Lease, lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
 from pipelines.lake.process import run_process
@@ -67,26 +67,26 @@ def run(
     refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE), (SILVER, LEDGER))
     refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
-    if checkpoint.starting and not starting_offsets:
-        # Made from what the tables hold, after the old one was lost.
-        starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
-    if checkpoint.is_new and (gap := find_gap(existing_table(absolute(silver)), int(starting), change_feed=True)):
-        release_checkpoint(checkpoint.path)
-        raise ContractError(gap_sentence(JOB, gap))
+    with checkpoint.lock.released_on_error():
+        if checkpoint.starting and not starting_offsets:
+            # Made from what the tables hold, after the old one was lost.
+            starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
+        if checkpoint.is_new and (gap := find_gap(existing_table(absolute(silver)), int(starting), change_feed=True)):
+            raise ContractError(gap_sentence(JOB, gap))
 
-    # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.
-    changes = (
-        spark.readStream.format("delta")
-        .option("readChangeFeed", "true")
-        .option("startingVersion", starting)
-        .option("maxBytesPerTrigger", settings.gold.max_bytes_per_trigger)
-        .option("maxFilesPerTrigger", 100_000)
-        .load(silver)
-        .select("event_timestamp", "_commit_version")
-    )
-    sink = _sink(settings, checkpoint)
-    writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-    return jobs.start_stream(writer, sink, trigger or settings.gold.trigger, checkpoint.path)
+        # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.
+        changes = (
+            spark.readStream.format("delta")
+            .option("readChangeFeed", "true")
+            .option("startingVersion", starting)
+            .option("maxBytesPerTrigger", settings.gold.max_bytes_per_trigger)
+            .option("maxFilesPerTrigger", 100_000)
+            .load(silver)
+            .select("event_timestamp", "_commit_version")
+        )
+        sink = _sink(settings, checkpoint)
+        writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+        return jobs.start_stream(writer, sink, trigger or settings.gold.trigger, checkpoint.lock)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
@@ -124,11 +124,11 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     delta.ensure_table(spark, DAILY_TABLE, daily)
     what = json.dumps({"versions": [first, last if args.ending_offsets else None], "days": days.text()})
     checkpoint = _open_checkpoint(spark, settings, args.checkpoint_path, what)
-    begun_at = open_plan(checkpoint, Plan([], changes, last)).version
-    if begun_at is not None and begun_at != last:
-        hours, versions, changes = _hours_again(spark, settings, first, begun_at, days)
-    _sink(settings, checkpoint).publish(spark, hours, versions, changes, 0)
-    release_checkpoint(checkpoint.path)
+    with checkpoint.lock:
+        begun_at = open_plan(checkpoint, Plan([], changes, last)).version
+        if begun_at is not None and begun_at != last:
+            hours, versions, changes = _hours_again(spark, settings, first, begun_at, days)
+        _sink(settings, checkpoint).publish(spark, hours, versions, changes, 0)
 
 
 def _hours_again(
@@ -178,7 +178,8 @@ def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, 
         starting=starting,
     )
     # A RESTORE is no reason to stop, since Gold can be recomputed (lakehouse rollback does it); a log that lost its end is.
-    refuse_lost_commits(checkpoint, Ledger(settings), {str(name): name.path(settings) for name in (GOLD_HOURLY, GOLD_DAILY)})
+    with checkpoint.lock.released_on_error():
+        refuse_lost_commits(checkpoint, Ledger(settings), {str(name): name.path(settings) for name in (GOLD_HOURLY, GOLD_DAILY)})
     return checkpoint
 
 

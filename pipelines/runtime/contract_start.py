@@ -15,7 +15,7 @@ from pipelines.lake.delta_log.derived_files import find_damage, set_aside
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.lake.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage

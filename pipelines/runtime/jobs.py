@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from confluent_kafka import KafkaException
@@ -24,7 +25,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
-from pipelines.lake.lease.leases import release_checkpoint
+from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.logging import Log, setup_logging
 from pipelines.lake.process import on_stop_signals, say_last
 from pipelines.lake.retries import Kind, classify, may_hold_values, own_error_of, text_of
@@ -100,39 +101,49 @@ def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
 
 
 BatchFunction = Callable[[DataFrame, int], None]
-_raised: WeakKeyDictionary[StreamingQuery, list[Exception]] = WeakKeyDictionary()
-"""What the batch function of a query raised last: what comes back through Java is a text without its causes."""
 
 
-def start_stream(writer: DataStreamWriter, write: BatchFunction, trigger: str, checkpoint_path: str) -> StreamingQuery:
-    """Start a stream of batches for `write`, whose checkpoint this process has taken; it is given back when the stream ends."""
-    last: list[Exception] = []
+@dataclass
+class _Life:
+    """What is known of a query beside what Java says: what comes back through Java is a text without its causes."""
+
+    raised: Exception | None = None
+    """What the batch function raised last."""
+    lock_released: threading.Event = field(default_factory=threading.Event)
+
+
+_lives: WeakKeyDictionary[StreamingQuery, _Life] = WeakKeyDictionary()
+_RELEASE_SECONDS = 10.0
+"""How long the lock of a stream that has ended is waited for: its thread hears of the end at the same time."""
+
+
+def start_stream(writer: DataStreamWriter, write: BatchFunction, trigger: str, lock: CheckpointLock) -> StreamingQuery:
+    """Start a stream of batches for `write`; `lock` is its checkpoint's, and is released when the stream ends."""
+    life = _Life()
 
     def remembered(batch: DataFrame, batch_id: int) -> None:
         try:
             write(batch, batch_id)
         except Exception as error:
-            last[:] = [error]
+            life.raised = error
             raise
 
-    try:
+    with lock.released_on_error():
         query = set_trigger(writer.foreachBatch(remembered), trigger).start()
-    except Exception:
-        release_checkpoint(checkpoint_path)
-        raise
-    _raised[query] = last
+    _lives[query] = life
 
     def give_back() -> None:
         with suppress(Exception):  # what the stream failed of is for those who started it
             query.awaitTermination()
-        release_checkpoint(checkpoint_path)
+        lock.release()
+        life.lock_released.set()
 
     threading.Thread(target=give_back, name="give-back", daemon=True).start()
     return query
 
 
 def await_query(query: StreamingQuery, stop: threading.Event) -> None:
-    """Wait until `query` ends or `stop` is set; then let the running batch finish before stopping.
+    """Wait until `query` ends or `stop` is set; then let the running batch finish before stopping. Its checkpoint is free then.
 
     Raises what made the query fail; its cause is what the batch function raised, if that was it.
     """
@@ -141,12 +152,12 @@ def await_query(query: StreamingQuery, stop: threading.Event) -> None:
             query.awaitTermination(1)
     if query.isActive:
         drain(query)
+    life = _lives.get(query)
+    if life is not None:
+        life.lock_released.wait(_RELEASE_SECONDS)
     failure = query.exception()
     if failure is not None:
-        raised = _raised.get(query)
-        if raised:
-            raise failure from raised[-1]
-        raise failure
+        raise failure from (life.raised if life is not None else None)
 
 
 def drain(query: StreamingQuery, rest_seconds: float = 10.0, batch_seconds: float = 50.0) -> None:

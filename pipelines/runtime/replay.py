@@ -18,7 +18,6 @@ from pipelines.lake.checkpoint.checked_files import create_checked
 from pipelines.lake.checkpoint.identity import Checkpoint, read_object
 from pipelines.lake.days import parse_optional_day
 from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
-from pipelines.lake.lease.leases import release_checkpoint
 from pipelines.lake.logging import Log
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.protocol import read_if_there
@@ -178,13 +177,6 @@ def run_plan(checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], N
 
     Raises StoppedError where `stop` is set before all of them are done.
     """
-    try:
-        _run_plan(checkpoint, plan, work, stop)
-    finally:
-        release_checkpoint(checkpoint.path)
-
-
-def _run_plan(checkpoint: Checkpoint, plan: Plan, work: Callable[[Ranges, int], None], stop: threading.Event) -> None:
     storage = open_storage(checkpoint.path)
     done = set(storage.names(_DONE))
     for number, ranges in enumerate(plan.batches):

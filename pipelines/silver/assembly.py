@@ -9,7 +9,8 @@ from pyspark.sql import SparkSession
 
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.event_schema import EventSchemas, read_schemas
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.checkpoints import CheckpointLock
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
@@ -73,7 +74,13 @@ def ensure_written(spark: SparkSession, settings: Settings, schemas: EventSchema
 
 
 def open_silver_checkpoint(
-    spark: SparkSession, settings: Settings, tables: Tables, path: str | None, starting: str
+    spark: SparkSession,
+    settings: Settings,
+    tables: Tables,
+    path: str | None,
+    starting: str,
+    *,
+    lock: CheckpointLock | None = None,
 ) -> Checkpoint:
     """Open the checkpoint of a run over these tables; see `open_checkpoint` for what it refuses."""
     written = {str(SILVER): tables.silver, str(DLQ): tables.dlq}
@@ -84,8 +91,10 @@ def open_silver_checkpoint(
         target=delta.table_id(spark, tables.silver),
         starting=starting,
         versions=tables.versions,
+        lock=lock,
     )
-    refuse_restored(checkpoint, Ledger(settings), written)
+    with checkpoint.lock.released_on_error():
+        refuse_restored(checkpoint, Ledger(settings), written)
     return checkpoint
 
 

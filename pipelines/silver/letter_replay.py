@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.event_schema import read_schemas
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, SILVER

@@ -50,16 +50,17 @@ def replay(
         return
     tables = open_tables(spark, settings)
     checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, _flags(selection, on_conflict))
-    plan = open_plan(checkpoint, plan)
-    sink = make_sink(settings, tables, checkpoint, on_conflict, bounded=True)
-    sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
-    rows = spark.read.format("delta").option("versionAsOf", plan.version).load(bronze).where(selection.condition())
+    with checkpoint.lock:
+        plan = open_plan(checkpoint, plan)
+        sink = make_sink(settings, tables, checkpoint, on_conflict, bounded=True)
+        sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
+        rows = spark.read.format("delta").option("versionAsOf", plan.version).load(bronze).where(selection.condition())
 
-    def read_again(ranges: Ranges, number: int) -> None:
-        start, end = ({part: span[side] for part, span in ranges.items()} for side in (0, 1))
-        sink(with_kafka_ms(rows.where(in_ranges(start, end))).select(*RECORD), number)
+        def read_again(ranges: Ranges, number: int) -> None:
+            start, end = ({part: span[side] for part, span in ranges.items()} for side in (0, 1))
+            sink(with_kafka_ms(rows.where(in_ranges(start, end))).select(*RECORD), number)
 
-    run_plan(checkpoint, plan, read_again, stop)
+        run_plan(checkpoint, plan, read_again, stop)
 
 
 def _flags(selection: Selection, on_conflict: OnConflict) -> str:

@@ -12,11 +12,13 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive.guard import refuse_unread
 from pipelines.lake.checkpoint.failures import BatchFailures
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import source_version
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import has_commit
 from pipelines.lake.errors import UsageError
+from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
@@ -27,7 +29,7 @@ from pipelines.runtime.contract_start import refuse_gap, work_around_damage
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.runtime.replay import OnConflict, Selection
 from pipelines.runtime.restores import refuse_old_copy
-from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
+from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.breaker_store import BreakerStore
 from pipelines.silver.poison import PoisonSearch
@@ -43,8 +45,11 @@ def run(
     trigger: str | None = None,
     starting_offsets: str | None = None,
     on_conflict: OnConflict = "skip",
+    lock: CheckpointLock | None = None,
 ) -> StreamingQuery:
     """Start the stream. `on_conflict` says what becomes of a row whose record now reads differently.
+
+    `lock`: the checkpoint's, where the caller has it already; the stream releases it when it ends.
 
     Raises UsageError (no Bronze table, wrong offsets, records that are in the archive alone, another driver on the
     checkpoint), CheckpointError; then nothing is written.
@@ -54,7 +59,14 @@ def run(
     tables = open_tables(spark, settings)
     refuse_unread(settings)
     refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
-    checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
+    checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "", lock=lock)
+    with checkpoint.lock.released_on_error():
+        return _start(spark, settings, tables, checkpoint, trigger=trigger or settings.silver.trigger, on_conflict=on_conflict)
+
+
+def _start(
+    spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint, *, trigger: str, on_conflict: OnConflict
+) -> StreamingQuery:
     refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)
@@ -80,7 +92,7 @@ def run(
     sink.breaker = BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings))
     sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
     writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-    return jobs.start_stream(writer, sink, trigger or settings.silver.trigger, checkpoint.path)
+    return jobs.start_stream(writer, sink, trigger, checkpoint.lock)
 
 
 def _is_readable(bronze: str, version: int, *, is_new: bool) -> bool:

@@ -17,7 +17,7 @@ from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.event_schema import EventSchemas
-from pipelines.lake.lease.leases import Lease
+from pipelines.lake.lease.layers import Lease
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import SilverSettings

@@ -14,7 +14,6 @@ from lakehouse.commands.cli import main
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
-from pipelines.lake.lease import leases
 from pipelines.lake.tables import ALL_TABLES, TableName
 from pipelines.runtime import jobs
 from pipelines.silver import silver_processing
@@ -87,9 +86,7 @@ class Lake:
         return folder / str(last_batch(folder))
 
     def _forget(self) -> None:
-        """Give up the checkpoints that this process holds until it ends, and what its JVM remembers of the tables."""
-        for path in [path for path in leases._locks if path.startswith(str(self.case.folder))]:
-            leases._locks.pop(path)[0].close()
+        """Give up what this process's JVM remembers of the tables."""
         self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.lake.kafka.topic import wait_for_topic
-from pipelines.lake.lease.leases import leases_held
+from pipelines.lake.lease.layers import leases_held
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER

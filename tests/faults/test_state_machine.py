@@ -28,7 +28,7 @@ from lakehouse.operations.checkpoints.copying import write_copy
 from lakehouse.operations.checkpoints.rewind import plan_rewind
 from pipelines.lake import failpoints
 from pipelines.lake.event_schema import read_schemas
-from pipelines.lake.lease import leases
+from pipelines.lake.lease.checkpoints import checkpoint_holder
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
@@ -110,7 +110,7 @@ class LakeMachine(RuleBasedStateMachine):
         finally:
             # The checkpoint is given back a moment after its stream has ended.
             deadline = time.monotonic() + 10
-            while str(self._checkpoint(job)) in leases._locks and time.monotonic() < deadline:
+            while checkpoint_holder(str(self._checkpoint(job))) is not None and time.monotonic() < deadline:
                 time.sleep(0.01)
 
     def _checkpoint(self, job: str) -> Path:

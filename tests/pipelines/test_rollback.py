@@ -19,7 +19,8 @@ from lakehouse.operations.rollback.plan import bronze_start, plan_rollback
 from lakehouse.operations.rollback.rollback import roll_back
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.errors import CheckpointError, UsageError
-from pipelines.lake.lease.leases import Lease
+from pipelines.lake.lease.flock import FlockBackend
+from pipelines.lake.lease.protocol import HeldLease, Holder
 from pipelines.lake.ledger.ledger import BatchRow, Ledger, subtract
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta
@@ -72,7 +73,8 @@ def _open(lake: Lake, name: str) -> Checkpoint:
     spark, (bronze, silver) = lake.spark, (lake.path(table) for table in (BRONZE, SILVER))
     ids: dict[str, Any] = {"source": delta.table_id(spark, bronze), "target": delta.table_id(spark, silver)}
     checkpoint = open_checkpoint(f"{lake.settings.lake.checkpoints}/silver/{name}", job="silver", **ids)
-    refuse_restored(checkpoint, Ledger(lake.settings), {str(table): lake.path(table) for table in (SILVER, DLQ)})
+    with checkpoint.lock:
+        refuse_restored(checkpoint, Ledger(lake.settings), {str(table): lake.path(table) for table in (SILVER, DLQ)})
     return checkpoint
 
 
@@ -226,14 +228,14 @@ def test_what_was_written_while_the_rollback_waited_for_the_lease_is_not_taken_b
     lake: Lake, make_event: Make, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fill(lake, make_event, make_record)
-    wait = Lease._wait
+    acquire = FlockBackend.acquire
 
-    def wait_for_a_writer(lease: Lease, file: Any) -> None:
+    def acquire_after_a_writer(backend: FlockBackend, holder: Holder, last_token: int | None = None) -> HeldLease:
         lake.spark.read.format("delta").load(lake.path(DLQ)).limit(1).write.format("delta").mode("append").save(lake.path(DLQ))
-        wait(lease, file)
+        return acquire(backend, holder, last_token)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lease, "_wait", wait_for_a_writer)
+        patch.setattr(FlockBackend, "acquire", acquire_after_a_writer)
         with pytest.raises(UsageError, match="has changed since it was looked at"):
             _roll_back(lake, DLQ, 1)
     assert len(lake.rows(DLQ)) == 3

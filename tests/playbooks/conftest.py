@@ -24,7 +24,6 @@ from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.kafka.options import bootstrap_servers
-from pipelines.lake.lease import leases
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
@@ -78,16 +77,8 @@ class Patient:
         assert producer.flush(10) == 0
 
     def run(self, *names: str) -> None:
-        """Run streams to their end in a driver that has ended when this returns."""
-        try:
-            run_to_end(self.spark, self.case.settings, names or list(STREAMS), threading.Event())
-        finally:
-            self.end_driver()
-
-    def end_driver(self) -> None:
-        """Give up the checkpoints that this process holds until it ends, as a driver that has ended does."""
-        for path in [path for path in leases._locks if path.startswith(str(self.checkpoints))]:
-            leases._locks.pop(path)[0].close()
+        """Run streams to their end; their checkpoints are free when this returns, as after a driver that has ended."""
+        run_to_end(self.spark, self.case.settings, names or list(STREAMS), threading.Event())
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `lakehouse WORDS` as a process of its own, whatever it ends with."""

@@ -27,7 +27,7 @@ from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.reading import read_facts
 from pipelines.lake.errors import EXIT_HELD, EXIT_USAGE, LakehouseError, SettingsError
 from pipelines.lake.kafka.topic import wait_for_topic
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
@@ -134,8 +134,8 @@ def _until(is_so: Callable[[], bool], other: subprocess.Popen[bytes], said: Path
 
 _HOLD = """
 import sys, time
-from pipelines.lake.lease.leases import take_checkpoint
-take_checkpoint(sys.argv[1], job="silver", run="other")
+from pipelines.lake.lease.checkpoints import lock_checkpoint
+lock = lock_checkpoint(sys.argv[1], job="silver", run="other")
 print("taken", flush=True)
 time.sleep(600)
 """

@@ -16,7 +16,7 @@ from pipelines.lake.contract.contract import Difference
 from pipelines.lake.delta_log.commits import Commit
 from pipelines.lake.delta_log.derived_files import Damage
 from pipelines.lake.kafka.topic import TopicState
-from pipelines.lake.lease.leases import Holder
+from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableName
 

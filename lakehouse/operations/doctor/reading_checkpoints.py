@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lakehouse.operations.checkpoints.holders import holder_of
 from lakehouse.operations.checkpoints.lake_tables import JOBS
 from lakehouse.operations.checkpoints.listing import checkpoint_names
 from lakehouse.operations.checkpoints.verify import verify_checkpoint
@@ -17,7 +16,8 @@ from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
 from pipelines.lake.kafka.topic import TopicState
-from pipelines.lake.lease.leases import Holder
+from pipelines.lake.lease.checkpoints import checkpoint_holder
+from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.places import is_local
@@ -94,7 +94,7 @@ def seen_from_here(holder: Holder) -> bool | None:
 
 def _holder(path: str) -> Holder | UnreadableError | None:
     try:
-        return holder_of(path)
+        return checkpoint_holder(path)
     except UnreadableError as error:
         return error
 

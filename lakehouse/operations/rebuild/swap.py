@@ -19,7 +19,7 @@ from pipelines.gold.schema import FINAL
 from pipelines.lake import failpoints
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import COUNTS, BatchRow, Ledger
 from pipelines.lake.ledger.voids import EVENTS, LedgerRow, standing, void_row
 from pipelines.lake.settings import Settings

@@ -19,7 +19,7 @@ from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, void_row
 from pipelines.lake.settings import Settings
@@ -77,8 +77,11 @@ def roll_back(
     if repair:
         checkpoint = new_generation(spark, settings, plan)
         progress("reading the records again that were taken back")
-        query = silver_processing.run(spark, settings, checkpoint_path=checkpoint.path, trigger=jobs.AVAILABLE_NOW)
-        jobs.await_query(query, stop)
+        with checkpoint.lock:
+            query = silver_processing.run(
+                spark, settings, checkpoint_path=checkpoint.path, trigger=jobs.AVAILABLE_NOW, lock=checkpoint.lock
+            )
+            jobs.await_query(query, stop)
     return Rolled(version, checkpoint, reopened=reopened)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lakehouse.operations.sql.plan import leases_for
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pipelines.lake.checkpoint.checked_files import create_checked, read_checked
 from pipelines.lake.checkpoint.progress import last_planned
 from pipelines.lake.errors import CheckpointError
-from pipelines.lake.lease.leases import take_checkpoint
+from pipelines.lake.lease.checkpoints import CheckpointLock, lock_checkpoint
 from pipelines.lake.storage.backends import open_storage
 
 MARKER = "lakehouse.json"
@@ -66,10 +66,14 @@ _FIELDS = {one.name for one in fields(Marker)}
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Marker):
-    """A checkpoint that a job has opened. `is_new`: no batch was planned yet."""
+    """A checkpoint that a job has opened. `is_new`: no batch was planned yet.
+
+    Who opened it releases `lock`, or gives it to the stream, which releases it when it ends.
+    """
 
     path: str
     is_new: bool
+    lock: CheckpointLock = field(default_factory=CheckpointLock, compare=False, repr=False)
 
 
 def new_generation_id() -> str:
@@ -78,14 +82,22 @@ def new_generation_id() -> str:
 
 
 def open_checkpoint(
-    path: str, *, job: str, source: str, target: str, starting: str = "", versions: Mapping[str, int] | None = None
+    path: str,
+    *,
+    job: str,
+    source: str,
+    target: str,
+    starting: str = "",
+    versions: Mapping[str, int] | None = None,
+    lock: CheckpointLock | None = None,
 ) -> Checkpoint:
     """Open the checkpoint at `path`, or mark a new one; `source` and `target` are ids of topic and tables.
 
-    `versions`: versions of the tables that it writes; a new checkpoint keeps them.
+    `versions`: versions of the tables that it writes; a new checkpoint keeps them. `lock`: the checkpoint's, where the caller has
+    it already.
 
     Raises CheckpointError where it is another job's, another table's, or was made with other starting offsets, UsageError
-    where another driver runs on it; then nothing is written.
+    where another run is on it; then nothing is written.
     """
     storage = open_storage(path)
     # A hidden file is what a driver left that died while it wrote the marker.
@@ -105,14 +117,14 @@ def open_checkpoint(
             versions=dict(versions or {}),
         )
         _create(path, new)
-        take_checkpoint(path, job=job, run=new.generation)
-        return Checkpoint(path=path, is_new=True, **_values(new))
+        lock = lock or lock_checkpoint(path, job=job, run=new.generation)
+        return Checkpoint(path=path, is_new=True, lock=lock, **_values(new))
     marker = _read_marker(path)
     # The folder alone says nothing: a driver that dies right after its start leaves it empty.
-    checkpoint = Checkpoint(path=path, is_new=last_planned(storage) is None, **_values(marker))
-    _refuse_foreign(checkpoint, {"job": job, "source": source, "target": target}, starting)
-    take_checkpoint(path, job=job, run=checkpoint.generation)
-    return checkpoint
+    is_new = last_planned(storage) is None
+    _refuse_foreign(path, marker, {"job": job, "source": source, "target": target}, starting)
+    lock = lock or lock_checkpoint(path, job=job, run=marker.generation)
+    return Checkpoint(path=path, is_new=is_new, lock=lock, **_values(marker))
 
 
 def read_object(checkpoint: str, name: str) -> dict[str, Any]:
@@ -165,18 +177,18 @@ def _values(marker: Marker) -> dict[str, Any]:
     return {name: getattr(marker, name) for name in _FIELDS}
 
 
-def _refuse_foreign(checkpoint: Checkpoint, expected: dict[str, str], starting: str) -> None:
-    found = asdict(checkpoint)
+def _refuse_foreign(path: str, marker: Marker, expected: dict[str, str], starting: str) -> None:
+    found = _values(marker)
     for key, value in expected.items():
         if found[key] != value:
             msg = (
-                f"The checkpoint {checkpoint.path} belongs to {key} {found[key]}, expected {value}; "
+                f"The checkpoint {path} belongs to {key} {found[key]}, expected {value}; "
                 "give the checkpoint of this job, or a new path for a new generation."
             )
             raise CheckpointError(msg)
-    if starting and starting != checkpoint.starting:
+    if starting and starting != marker.starting:
         msg = (
-            f"The checkpoint {checkpoint.path} already knows where to go on, so other offsets, dates or --on-conflict have no "
+            f"The checkpoint {path} already knows where to go on, so other offsets, dates or --on-conflict have no "
             "effect on it; leave the flags out, or give a new path."
         )
         raise CheckpointError(msg)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import CHECKPOINT_LOCK, FOLDER
+from pipelines.lake.lease.checkpoints import CHECKPOINT_LOCK_FILES
+from pipelines.lake.lease.layers import lease_files
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import look, names_in, unreadable
 from pipelines.lake.storage.places import is_local
@@ -67,7 +68,8 @@ def require_access(settings: Settings, job: str, checkpoint: str | None = None) 
         _require_table(name.path(settings), _READ)
     for name in WRITES[job]:
         _require_table(name.path(settings), _WRITE)
-    _require_file(Path(settings.lake.root) / FOLDER / f"{_LEASES[job]}.json", settings.lake.root)
+    for path in lease_files(settings, _LEASES[job]):
+        _require_file(path)
     if checkpoint is not None and is_local(checkpoint):
         _require_checkpoint(Path(checkpoint))
 
@@ -79,9 +81,7 @@ def _require_table(path: str, how: int) -> None:
         _require(place, how)
 
 
-def _require_file(path: Path, root: str) -> None:
-    if not is_local(root):
-        return
+def _require_file(path: Path) -> None:
     _require(path.parent, _WRITE)
     if look(path) is not None:
         _require(path, os.R_OK | os.W_OK)
@@ -91,7 +91,7 @@ def _require_checkpoint(path: Path) -> None:
     _require(path, _WRITE)
     for name in names_in(path):
         is_folder = (path / name).is_dir()
-        _require(path / name, _WRITE if is_folder else os.R_OK | (os.W_OK if name == CHECKPOINT_LOCK else 0))
+        _require(path / name, _WRITE if is_folder else os.R_OK | (os.W_OK if name in CHECKPOINT_LOCK_FILES else 0))
 
 
 def _require(place: Path, how: int) -> None:

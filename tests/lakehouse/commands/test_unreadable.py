@@ -15,7 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 from batch import archive_bronze
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, BRONZE_ARCHIVE, CIRCUIT_BREAKER, DLQ, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.silver.breaker import Tally

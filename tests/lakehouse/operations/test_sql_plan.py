@@ -15,7 +15,7 @@ from lakehouse.operations.sql.plan import READING_OPTIONS, forbid_foreign_code, 
 from lakehouse.operations.sql.values import show_csv
 from lakehouse.operations.sql.write import NotConfirmedError, ReadOnlyError, Writer
 from pipelines.lake.errors import LeaseHeldError
-from pipelines.lake.lease.leases import lease_of, leases_held
+from pipelines.lake.lease.layers import lease_of, leases_held
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, KNOWN_GAPS, LEDGER, SILVER
 
 S, D = "silver.api_usage_events", "gold.api_usage_daily"

@@ -20,7 +20,7 @@ from lakehouse.commands.cli import main
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.operations.status import read_status
 from pipelines.lake.errors import UsageError
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.silver.breaker import Tally
 from pipelines.silver.breaker_store import BreakerStore, Transition

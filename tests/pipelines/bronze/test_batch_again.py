@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.bronze.schema import TABLE
 from pipelines.bronze.sink import BronzeSink
 from pipelines.lake.checkpoint.identity import Checkpoint
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE

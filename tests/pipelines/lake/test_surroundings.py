@@ -156,7 +156,7 @@ from deltalake import write_deltalake
 import pyarrow as pa
 from pipelines.runtime.jobs import stop_on_signals
 from pipelines.runtime.jvm import log_file
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.runtime.session import build_session
 from pipelines.lake.settings import load_settings
 

@@ -13,8 +13,11 @@ import pytest
 from pyspark.errors import AnalysisException, StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
+from pipelines.lake.lease.checkpoints import CheckpointLock, checkpoint_holder
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.runtime import jobs
 
@@ -146,11 +149,38 @@ def test_what_the_batch_function_raised_is_the_cause_of_the_streams_failure(spar
         raise KeyError(0)
 
     writer = spark.readStream.format("rate").load().writeStream.option("checkpointLocation", str(tmp_path))
-    query = jobs.start_stream(writer, fail, "1 second", str(tmp_path))
+    query = jobs.start_stream(writer, fail, "1 second", CheckpointLock())
     with pytest.raises(StreamingQueryException) as caught:
         jobs.await_query(query, threading.Event())
 
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_checkpoint_is_free_when_its_stream_has_ended_however_it_ended(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "g1")
+
+    def fail(_batch: DataFrame, _id: int) -> None:
+        assert checkpoint_holder(path) is not None
+        raise KeyError(0)
+
+    def start(write: jobs.BatchFunction, trigger: str, location: str = path) -> StreamingQuery:
+        writer = spark.readStream.format("rate").load().writeStream.option("checkpointLocation", location)
+        return jobs.start_stream(writer, write, trigger, open_checkpoint(path, job="j", source="s", target="t").lock)
+
+    for _ in range(2):  # a supervisor starts it again in the same process
+        with pytest.raises(StreamingQueryException):
+            jobs.await_query(start(fail, "1 second"), threading.Event())
+        assert checkpoint_holder(path) is None
+    with pytest.raises(UsageError, match="give `available-now` or an interval") as kept:
+        start(fail, "now")
+    assert checkpoint_holder(path) is None
+    stop = threading.Event()
+    stop.set()
+    query = start(lambda _batch, _id: None, "1 hour", str(tmp_path / "g2"))
+    assert checkpoint_holder(path) is not None
+    jobs.await_query(query, stop)
+    assert checkpoint_holder(path) is None
+    assert kept.value.__traceback__ is not None
 
 
 def test_file_system_that_refuses_is_one_sentence_with_its_playbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

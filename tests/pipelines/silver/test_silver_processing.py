@@ -14,7 +14,7 @@ from pyspark.errors import StreamingQueryException
 from pipelines.lake import failpoints
 from pipelines.lake.errors import CheckpointError, TransientError, UsageError
 from pipelines.lake.event_schema import read_schemas
-from pipelines.lake.lease.leases import lease_of
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.runtime import delta

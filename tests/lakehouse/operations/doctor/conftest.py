@@ -14,7 +14,7 @@ from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.facts import Disk, Facts, HeldBy, StreamCheckpoint
 from lakehouse.operations.status import LakeStatus, PartitionStatus, TableStatus
 from pipelines.lake.kafka.topic import TopicState
-from pipelines.lake.lease.leases import Holder
+from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, SILVER
 from tests.lakehouse.operations.checkpoints.conftest import lake, on_topic

@@ -13,7 +13,7 @@ from lakehouse.operations.doctor.checkpoints import check_checkpoints
 from lakehouse.operations.doctor.findings import Finding
 from lakehouse.operations.doctor.reading import read_facts
 from lakehouse.operations.doctor.reading_checkpoints import read_checkpoints
-from pipelines.lake.lease.leases import CHECKPOINT_LOCK
+from pipelines.lake.lease.checkpoints import CHECKPOINT_LOCK
 from pipelines.lake.tables import BRONZE, GOLD_HOURLY, SILVER
 from tests.lakehouse.operations.checkpoints.test_verify import three_bronze_batches, three_silver_batches
 

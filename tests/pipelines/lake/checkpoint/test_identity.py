@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from pipelines.lake.checkpoint.identity import MARKER, open_checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets
-from pipelines.lake.errors import EXIT_USAGE, CheckpointError
+from pipelines.lake.errors import EXIT_USAGE, CheckpointError, UsageError
+from pipelines.lake.lease.checkpoints import checkpoint_holder
 from pipelines.lake.storage.backends import open_storage
 
 OWN: dict[str, Any] = {"job": "silver", "source": "bronze-id", "target": "silver-id"}
@@ -19,7 +21,9 @@ OWN: dict[str, Any] = {"job": "silver", "source": "bronze-id", "target": "silver
 def test_checkpoint_keeps_its_generation(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
     first = open_checkpoint(path, **OWN)
+    first.lock.release()
     again = open_checkpoint(path, **OWN)
+    again.lock.release()
     other = open_checkpoint(str(tmp_path / "b"), **OWN)
 
     assert first.is_new
@@ -31,6 +35,21 @@ def test_checkpoint_keeps_its_generation(tmp_path: Path) -> None:
     assert open_checkpoint(path, **OWN).is_new
     (offsets / "0").touch()
     assert not open_checkpoint(path, **OWN).is_new
+
+
+def test_second_run_on_a_checkpoint_is_refused_in_the_same_process_too(tmp_path: Path) -> None:
+    with (
+        open_checkpoint(str(tmp_path), **OWN).lock,
+        pytest.raises(UsageError, match=rf"in use by silver \(.*, pid {os.getpid()} "),
+    ):
+        open_checkpoint(str(tmp_path), **OWN)
+    held = open_checkpoint(str(tmp_path), **OWN)
+    with held.lock.released_on_error():
+        assert open_checkpoint(str(tmp_path), **OWN, lock=held.lock).generation == held.generation
+    assert checkpoint_holder(str(tmp_path)) is not None
+    with pytest.raises(KeyError), held.lock.released_on_error():
+        raise KeyError
+    assert checkpoint_holder(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("key", ["job", "source", "target"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -12,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from pipelines.lake.errors import LeaseHeldError, UsageError
-from pipelines.lake.lease.leases import CHECKPOINT_LOCK, held_by, lease_of, leases_held, release_checkpoint, take_checkpoint
+from pipelines.lake.lease.checkpoints import CHECKPOINT_LOCK, checkpoint_holder, lock_checkpoint
+from pipelines.lake.lease.layers import lease_of, leases_held
 from pipelines.lake.settings import Settings, load_settings
 
 _HOLD = """
 import sys, time
-from pipelines.lake.lease.leases import lease_of, take_checkpoint
+from pipelines.lake.lease.checkpoints import lock_checkpoint
+from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.settings import load_settings
 settings = load_settings(None, environ={}, overrides={"lake.root": sys.argv[1]})
-take_checkpoint(sys.argv[1], job="silver", run="other")
+lock = lock_checkpoint(sys.argv[1], job="silver", run="other")
 with lease_of(settings, "silver", job="silver", run="other").hold():
     print("held", flush=True)
     time.sleep(60)
@@ -63,34 +66,40 @@ def test_lease_and_checkpoint_are_free_when_their_holder_is_killed(settings: Set
         assert holder.stdout.readline() == "held\n"
         assert leases_held(settings)["silver"].pid == holder.pid
         with pytest.raises(UsageError, match=rf"in use by silver \(run other, pid {holder.pid} on"):
-            take_checkpoint(str(tmp_path), job="silver", run="me")
+            lock_checkpoint(str(tmp_path), job="silver", run="me")
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
 
     assert leases_held(settings) == {}
-    take_checkpoint(str(tmp_path), job="silver", run="me")
+    lock_checkpoint(str(tmp_path), job="silver", run="me").release()
     with lease_of(settings, "silver", job="silver", run="me").hold() as others_wrote:
         assert others_wrote
 
 
-def test_checkpoint_is_free_when_its_last_run_gave_it_back(tmp_path: Path) -> None:
-    take_checkpoint(str(tmp_path), job="silver", run="a")
-    take_checkpoint(str(tmp_path), job="silver", run="b")
-    release_checkpoint(str(tmp_path))
-    assert held_by(tmp_path / CHECKPOINT_LOCK) is not None
-
-    release_checkpoint(str(tmp_path))
-    assert held_by(tmp_path / CHECKPOINT_LOCK) is None
+def test_checkpoint_is_free_when_its_run_gave_it_back_or_is_gone(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    lock = lock_checkpoint(path, job="silver", run="a")
+    with pytest.raises(UsageError, match=rf"in use by silver \(run a, pid {os.getpid()} on"):
+        lock_checkpoint(path, job="silver", run="b")
+    assert checkpoint_holder(path) is not None
+    lock.release()
+    assert checkpoint_holder(path) is None
+    with lock_checkpoint(path, job="silver", run="b"):
+        lock.release()  # given back before: it is not given back again for another
+        assert checkpoint_holder(path) is not None
+    lock = lock_checkpoint(path, job="silver", run="c")
+    del lock
+    assert checkpoint_holder(path) is None
 
 
 def test_lock_whose_holder_cannot_be_noted_is_given_back(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT_LOCK).symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left|Invalid argument") as caught:
-        take_checkpoint(str(tmp_path), job="silver", run="a")
+        lock_checkpoint(str(tmp_path), job="silver", run="a")
 
     # The error is still held, and with it the frame that had the file open.
     assert caught.value.__traceback__ is not None
-    assert held_by(tmp_path / CHECKPOINT_LOCK) is None
+    assert checkpoint_holder(str(tmp_path)) is None
 
 
 def test_block_inside_a_block_holds_the_lease_too(settings: Settings) -> None:
@@ -98,6 +107,39 @@ def test_block_inside_a_block_holds_the_lease_too(settings: Settings) -> None:
     with lease.hold(), lease.hold():
         pass
     assert leases_held(settings) == {}
+
+
+def test_run_whose_block_failed_is_told_again_that_somebody_else_wrote(settings: Settings) -> None:
+    mine = lease_of(settings, "silver", job="silver", run="a")
+    with mine.hold():
+        pass
+    with lease_of(settings, "silver", job="dlq", run="b").hold():
+        pass
+
+    def hold(*, fails: bool) -> None:
+        with mine.hold() as others_wrote:
+            told.append(others_wrote)
+            if fails:
+                raise KeyError
+
+    told = list[bool]()
+    with pytest.raises(KeyError):
+        hold(fails=True)
+    hold(fails=False)
+    hold(fails=False)
+    assert told == [True, True, False]
+
+
+def test_lake_on_an_object_store_is_not_guarded_yet() -> None:
+    settings = load_settings(None, environ={}, overrides={"lake.root": "s3a://bucket/lake"})
+    mine = lease_of(settings, "silver", job="silver", run="a")
+    with mine.hold() as first, lease_of(settings, "silver", job="dlq", run="b").hold():
+        assert first
+    with mine.hold() as again:
+        assert not again
+    assert leases_held(settings) == {}
+    with lock_checkpoint("s3a://bucket/points/silver/g1", job="silver", run="a"):
+        assert checkpoint_holder("s3a://bucket/points/silver/g1") is None
 
 
 @pytest.mark.parametrize("scheme", ["file:", "file://"])
@@ -117,8 +159,8 @@ def test_look_at_a_checkpoint_is_not_taken_for_its_user(tmp_path: Path) -> None:
         fcntl.flock(looking, fcntl.LOCK_SH)
         timer = threading.Timer(0.3, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
         timer.start()
-        take_checkpoint(str(tmp_path), job="silver", run="a")
+        taken = lock_checkpoint(str(tmp_path), job="silver", run="a")
         timer.join()
 
-    assert held_by(lock) is not None
-    release_checkpoint(str(tmp_path))
+    assert checkpoint_holder(str(tmp_path)) is not None
+    taken.release()

@@ -34,10 +34,11 @@ def _lake(folder: Path) -> Settings:
         write_deltalake(table.path(settings), pa.table({"n": [1]}))
     (folder / "lake" / "_leases").mkdir()
     for layer in ("bronze", "silver", "gold"):
-        (folder / "lake" / "_leases" / f"{layer}.json").touch()
+        for name in (f"{layer}.json", f"{layer}.token"):
+            (folder / "lake" / "_leases" / name).touch()
         checkpoint = folder / "checkpoints" / layer / "g2"
         checkpoint.mkdir(parents=True)
-        for name in ("lakehouse.json", "lakehouse.lock"):
+        for name in ("lakehouse.json", "lakehouse.lock", "lakehouse.token"):
             (checkpoint / name).touch()
     return settings
 
@@ -56,11 +57,13 @@ def test_job_that_is_barred_says_by_what_and_makes_nothing(tmp_path: Path) -> No
         ("silver", silver / "_delta_log", READ_ONLY, "writable"),
         ("silver", lake / "_leases", NOTHING, "readable"),
         ("silver", lake / "_leases" / "silver.json", 0o400, "writable"),
+        ("silver", lake / "_leases" / "silver.token", 0o400, "writable"),
         ("silver", checkpoints, NOTHING, "readable"),
         ("silver", checkpoints / "silver", NOTHING, "readable"),
         ("silver", checkpoints / "silver" / "g2", READ_ONLY, "writable"),
         ("silver", checkpoints / "silver" / "g2" / "lakehouse.json", NOTHING, "readable"),
         ("silver", checkpoints / "silver" / "g2" / "lakehouse.lock", 0o400, "writable"),
+        ("silver", checkpoints / "silver" / "g2" / "lakehouse.token", 0o400, "writable"),
         ("gold", silver.parent, NOTHING, "readable"),
         ("gold", Path(GOLD_DAILY.path(settings)), READ_ONLY, "writable"),
         ("reconcile", Path(GOLD_DAILY.path(settings)), READ_ONLY, "writable"),
