@@ -15,6 +15,9 @@ from pipelines.lake.ranges import END_INSTANT_MS, FIRST_INSTANT_MS, MISSING_BELO
 Longs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+VALID, REJECTED, TOMBSTONE = 0, 1, 2
+"""The `verdict` of a record, before copies are looked for."""
+
 
 @dataclass(frozen=True)
 class Facts:

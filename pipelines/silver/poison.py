@@ -14,7 +14,11 @@ from pipelines.lake.errors import BreakerOpenError, PoisonBatchError
 from pipelines.lake.logging import Log
 from pipelines.lake.retries import POISON_PLAYBOOK, Kind, classify
 from pipelines.lake.settings import RetrySettings
+from pipelines.runtime import delta
+from pipelines.silver.dead_letters import OPEN
 from pipelines.silver.fates import Longs
+from pipelines.silver.lookup import among
+from pipelines.silver.rules import POISON_RULE
 from pipelines.silver.transforms import coordinate
 
 NO_POISON: Longs = np.zeros(0, dtype=np.int64)
@@ -98,6 +102,21 @@ class PoisonSearch:
         if cause.kind is Kind.DATA:
             return True
         return cause.suspects_data and self.failures.count(batch_id) + 1 >= self.settings.attempts
+
+
+def known_poison(batch: DataFrame, batch_id: int, dlq: str, app_id: str) -> Longs:
+    """Poison that this very batch set aside before it died: judged as sound, it would be more rows than were written.
+
+    `app_id`: of the append of dead letters once poison was found, to the table at `dlq`.
+    """
+    spark = batch.sparkSession
+    if delta.transaction_version(spark, dlq, app_id) != batch_id:
+        return NO_POISON
+    letters = spark.read.format("delta").load(dlq).where(F.col("_status") == OPEN)
+    letters = letters.where(F.array_contains("_quality_flags", POISON_RULE))
+    found = letters.select(coordinate().alias("at")).toArrow().column("at").to_numpy()
+    mine = among(batch, "at", coordinate(), found).select(coordinate().alias("at"))
+    return np.sort(mine.toArrow().column("at").to_numpy())
 
 
 @dataclass
