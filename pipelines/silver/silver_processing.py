@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive.guard import refuse_unread
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import source_version
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
@@ -27,7 +28,7 @@ from pipelines.runtime.contract_start import refuse_gap, work_around_damage
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.runtime.replay import OnConflict, Selection
 from pipelines.runtime.restores import refuse_old_copy
-from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables, poison_search
+from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables, poison_search
 from pipelines.silver.batch import JOB, transaction_parts
 from pipelines.silver.breaker_gate import BreakerGate
 from pipelines.silver.breaker_store import BreakerStore
@@ -55,6 +56,22 @@ def run(
     refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
     refuse_old_copy(spark, checkpoint, Ledger(settings), transaction_parts(tables.silver, tables.dlq))
+    read = _records(spark, settings, tables, checkpoint)
+    sink = make_sink(
+        settings,
+        tables,
+        checkpoint,
+        on_conflict=on_conflict,
+        source_version=partial(source_version, checkpoint.path),
+        breaker=BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings)),
+        search=poison_search(settings, checkpoint),
+    )
+    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+    return jobs.start_stream(writer, sink, trigger or settings.silver.trigger, checkpoint.path)
+
+
+def _records(spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint) -> DataFrame:
+    """Bronze's records as a stream, from where the checkpoint began."""
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)
     if version is None and starting:
@@ -68,23 +85,12 @@ def run(
     # The watermark says how far event time has come; it never decides to drop, and a wrong clock does not push it.
     kafka_time = F.coalesce(F.unix_micros("_kafka_timestamp"), F.lit(0))
     event_time = F.least(F.expr("events.time(_raw_value)"), kafka_time)
-    read = (
+    return (
         with_kafka_ms(read)
         .select(*RECORD, F.timestamp_micros(event_time).alias("_watermark_time"))
         .withWatermark("_watermark_time", f"{settings.silver.late_after_seconds} seconds")
         .drop("_watermark_time")
     )
-    sink = make_sink(
-        settings,
-        tables,
-        checkpoint,
-        on_conflict=on_conflict,
-        source_version=partial(source_version, checkpoint.path),
-        breaker=BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings)),
-        search=poison_search(settings, checkpoint),
-    )
-    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-    return jobs.start_stream(writer, sink, trigger or settings.silver.trigger, checkpoint.path)
 
 
 def _is_readable(bronze: str, version: int, *, is_new: bool) -> bool:
