@@ -20,7 +20,7 @@ from pipelines.lake.ledger.ledger import SCHEMA as LEDGER_SCHEMA
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER, TableDef
-from pipelines.silver import breaker_store
+from pipelines.silver.breaker import breaker_store
 
 PAGE = PROJECT / "docs" / "tables.md"
 

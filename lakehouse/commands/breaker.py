@@ -14,7 +14,7 @@ from pipelines.lake.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.lake.settings import Settings
-    from pipelines.silver.breaker_store import Transition
+    from pipelines.silver.breaker.breaker_store import Transition
 
 app = typer.Typer(help="Show the circuit breaker of Silver, or accept the dead letters that it holds back.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def show(
 ) -> None:
     """Show the state, what is held, when it is tried again, and the last changes."""
     from pipelines.lake.settings import process_settings  # noqa: PLC0415 - keeps `--help` fast
-    from pipelines.silver.breaker_store import BreakerStore  # noqa: PLC0415
+    from pipelines.silver.breaker.breaker_store import BreakerStore  # noqa: PLC0415
 
     settings = process_settings(config)
     newest = BreakerStore(settings).newest(_SHOWN)
@@ -68,7 +68,7 @@ def reset(
 ) -> None:
     """Close the breaker: what Bronze holds now passes, whatever its share of dead letters; later records count again."""
     from pipelines.lake.settings import process_settings  # noqa: PLC0415
-    from pipelines.silver.breaker_store import BreakerStore, Transition  # noqa: PLC0415
+    from pipelines.silver.breaker.breaker_store import BreakerStore, Transition  # noqa: PLC0415
 
     if not reason.strip():
         msg = "--reason is empty, expected why the dead letters are accepted; give it in a few words."
@@ -90,7 +90,7 @@ def reset(
 
 def describe(settings: Settings, newest: list[Transition]) -> dict[str, Any]:
     """What `show` says, as plain values; `newest` are the last transitions, the newest first."""
-    from pipelines.silver.breaker import Limits  # noqa: PLC0415
+    from pipelines.silver.breaker.breaker import Limits  # noqa: PLC0415
 
     last = newest[0] if newest else None
     is_open = last is not None and last.to_state != "closed"
@@ -120,7 +120,7 @@ def describe(settings: Settings, newest: list[Transition]) -> dict[str, Any]:
 def find_acceptance(settings: Settings, last: Transition | None) -> Acceptance:
     """What a reset would accept; raises UsageError where the breaker is closed."""
     from pipelines.lake.ledger.ledger import Ledger  # noqa: PLC0415
-    from pipelines.silver.breaker import merge_ends  # noqa: PLC0415
+    from pipelines.silver.breaker.breaker import merge_ends  # noqa: PLC0415
 
     if last is None or last.to_state == "closed":
         msg = "The circuit breaker is closed, so there is nothing to reset; `lakehouse breaker show` tells what it did."

@@ -174,8 +174,8 @@ def _read_breaker(settings: Settings, table: DeltaTable | LakehouseError | None)
     """The breaker's last change, or why it is not known."""
     if not isinstance(table, DeltaTable):
         return None, None if table is None else f"The breaker's state is not known: {table}"
-    from pipelines.silver.breaker import Limits  # noqa: PLC0415 - Arrow's dataset is loaded only where there is something to read
-    from pipelines.silver.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
+    from pipelines.silver.breaker.breaker import Limits  # noqa: PLC0415 - Arrow's dataset is loaded only where there is something to read
+    from pipelines.silver.breaker.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
 
     try:
         last = BreakerStore(settings).last()

@@ -19,9 +19,9 @@ from pipelines.runtime.contract_start import refuse_differences, work_around_dam
 from pipelines.runtime.replay import OnConflict
 from pipelines.runtime.restores import refuse_restored
 from pipelines.silver.batch import JOB, Targets
-from pipelines.silver.breaker_gate import BreakerGate
+from pipelines.silver.breaker.breaker_gate import BreakerGate
+from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.guards import Guards
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.poison import PoisonSearch
 from pipelines.silver.progress import Progress
 from pipelines.silver.read_records import RecordReader

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.silver.fates import (
+from pipelines.silver.dedup.fates import (
     REJECTED,
     TOMBSTONE,
     VALID,

@@ -15,9 +15,9 @@ from pipelines.lake.logging import Log
 from pipelines.lake.retries import POISON_PLAYBOOK, Kind, classify
 from pipelines.lake.settings import RetrySettings
 from pipelines.runtime import delta
-from pipelines.silver.dead_letters import OPEN
-from pipelines.silver.fates import Longs
-from pipelines.silver.lookup import among
+from pipelines.silver.dead_letters.dead_letters import OPEN
+from pipelines.silver.dedup.fates import Longs
+from pipelines.silver.dedup.lookup import among
 from pipelines.silver.rules import POISON_RULE
 from pipelines.silver.transforms import coordinate
 

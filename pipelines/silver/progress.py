@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipelines.lake.tables import DLQ, SILVER
+from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.judge import History, Judged
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.settings import SilverSettings
 from pipelines.runtime.kept_rows import kept
-from pipelines.silver.fates import REJECTED, VALID, Facts, Longs
+from pipelines.silver.dedup.fates import REJECTED, VALID, Facts, Longs
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import silver_table
 from pipelines.silver.transforms import build_dead_letters, build_facts, build_silver_rows, classify, parse_events

@@ -30,8 +30,8 @@ from pipelines.runtime.replay import OnConflict, Selection
 from pipelines.runtime.restores import refuse_old_copy
 from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables, poison_search
 from pipelines.silver.batch import JOB, transaction_parts
-from pipelines.silver.breaker_gate import BreakerGate
-from pipelines.silver.breaker_store import BreakerStore
+from pipelines.silver.breaker.breaker_gate import BreakerGate
+from pipelines.silver.breaker.breaker_store import BreakerStore
 from pipelines.silver.replay import known_ranges, replay
 
 

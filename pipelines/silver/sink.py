@@ -15,8 +15,8 @@ from pipelines.lake.logging import Log
 from pipelines.lake.tables import BRONZE
 from pipelines.silver.accounting import ledger_row
 from pipelines.silver.batch import JOB, POISON_PART, Batch, Targets
-from pipelines.silver.breaker_gate import BreakerGate
-from pipelines.silver.fates import Facts
+from pipelines.silver.breaker.breaker_gate import BreakerGate
+from pipelines.silver.dedup.fates import Facts
 from pipelines.silver.guards import Guards
 from pipelines.silver.judge import Judged, judge
 from pipelines.silver.poison import NO_POISON, PoisonSearch, known_poison

@@ -15,10 +15,10 @@ from pipelines.lake.tables import DLQ, SILVER, TableName
 from pipelines.runtime import delta
 from pipelines.runtime.session import instant
 from pipelines.silver.batch import Batch, Targets
-from pipelines.silver.dead_letters import close_replayed
-from pipelines.silver.fates import REJECTED, VALID, Facts
+from pipelines.silver.dead_letters.dead_letters import close_replayed
+from pipelines.silver.dedup.fates import REJECTED, VALID, Facts
+from pipelines.silver.dedup.lookup import among, kafka_moment
 from pipelines.silver.judge import Judged
-from pipelines.silver.lookup import among, kafka_moment
 from pipelines.silver.read_records import RecordReader
 from pipelines.silver.replacing import replace_rows
 from pipelines.silver.transforms import coordinate

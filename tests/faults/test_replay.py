@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.silver import judge
-from pipelines.silver.fates import BatchSurvivors, Copies, Facts
-from pipelines.silver.lookup import SilverLookup
+from pipelines.silver.dedup.fates import BatchSurvivors, Copies, Facts
+from pipelines.silver.dedup.lookup import SilverLookup
 from tests.faults.conftest import LakeCase
 from tests.faults.evidence import Evidence
 

@@ -14,7 +14,7 @@ from pipelines.lake.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.silver.letter_replay import Trial
+    from pipelines.silver.dead_letters.letter_replay import Trial
 
 Say = Callable[[str], None]
 
@@ -63,7 +63,7 @@ def _replay(
 def _run(
     spark: SparkSession, settings: Settings, selection: Selection, died: list[str], *, dry_run: bool, say: Say
 ) -> dict[str, Any]:
-    from pipelines.silver import letter_replay  # noqa: PLC0415
+    from pipelines.silver.dead_letters import letter_replay  # noqa: PLC0415
 
     if not dry_run:
         letter_replay.prepare(spark, settings)

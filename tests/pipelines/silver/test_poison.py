@@ -25,7 +25,7 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.runtime import delta, jobs
 from pipelines.silver import read_records, transforms
-from pipelines.silver.fates import Longs
+from pipelines.silver.dedup.fates import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison
 from pipelines.silver.replay import replay
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipelines.lake.tables import DLQ, SILVER
-from pipelines.silver.fates import REJECTED, VALID, Coverage, Facts
+from pipelines.silver.dedup.fates import REJECTED, VALID, Coverage, Facts
+from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.judge import History, Judged, Known, KnownRejected, LetterStates, judge, sort_batch
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.progress import Progress
 
 NOON_MS = 1_700_000_000_000

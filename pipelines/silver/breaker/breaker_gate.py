@@ -15,9 +15,9 @@ from pipelines.lake.errors import BreakerOpenError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.retries import POISON_PLAYBOOK
 from pipelines.lake.settings import BreakerSettings
-from pipelines.silver.breaker import Breaker, Limits, Sample, Tally, merge_ends
-from pipelines.silver.breaker_store import BreakerStore, Transition, start
-from pipelines.silver.fates import REJECTED, Coverage, Facts
+from pipelines.silver.breaker.breaker import Breaker, Limits, Sample, Tally, merge_ends
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition, start
+from pipelines.silver.dedup.fates import REJECTED, Coverage, Facts
 from pipelines.silver.rules import rejecting_rules
 from pipelines.silver.transforms import classify, parse_events
 

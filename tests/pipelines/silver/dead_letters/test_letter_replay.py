@@ -23,7 +23,8 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import DLQ, LEDGER, SILVER
 from pipelines.runtime import delta
-from pipelines.silver import letter_replay, read_records, writer
+from pipelines.silver import read_records, writer
+from pipelines.silver.dead_letters import letter_replay
 
 if TYPE_CHECKING:
     from tests.conftest import Copy
