@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.tables import SILVER
 from pipelines.silver.batch import JOB
-from pipelines.silver.dedup.fates import VALID, Coverage, Facts
+from pipelines.silver.facts import VALID, Coverage, Facts
 from pipelines.silver.judge import History, Known, KnownRejected, may_have_passed, sort_batch
 from pipelines.silver.progress import Progress
 
