@@ -37,6 +37,11 @@ BROKEN = {
         "from lakehouse.operations.status import read_status\n",
         ("pipelines.silver.intruder -> lakehouse.operations.status", "imports only rooms below it"),
     ),
+    "Spark in a decision of Silver": (
+        "pipelines/silver/batch.py",
+        "from pipelines.silver import transforms\n",
+        ("pipelines.silver.batch -> pipelines.silver.transforms", "Silver decides and counts without a JVM"),
+    ),
     "the ledger in the proof": (
         "lakehouse/proof/intruder.py",
         "from pipelines.lake.ledger.ledger import Ledger\n",

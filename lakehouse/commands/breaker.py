@@ -11,7 +11,6 @@ import typer
 from lakehouse.operations.breaker import accept, describe, find_acceptance
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import process_settings
-from pipelines.silver.breaker_store import BreakerStore
 
 app = typer.Typer(help="Show the circuit breaker of Silver, or accept the dead letters that it holds back.", no_args_is_help=True)
 
@@ -25,6 +24,8 @@ def show(
     config: Config = Path("conf/local.yaml"),
 ) -> None:
     """Show the state, what is held, when it is tried again, and the last changes."""
+    from pipelines.silver.breaker.breaker_store import BreakerStore  # noqa: PLC0415
+
     settings = process_settings(config)
     newest = BreakerStore(settings).newest(_SHOWN)
     found = describe(settings, newest)
@@ -52,6 +53,8 @@ def reset(
     config: Config = Path("conf/local.yaml"),
 ) -> None:
     """Close the breaker: what Bronze holds now passes, whatever its share of dead letters; later records count again."""
+    from pipelines.silver.breaker.breaker_store import BreakerStore  # noqa: PLC0415
+
     if not reason.strip():
         msg = "--reason is empty, expected why the dead letters are accepted; give it in a few words."
         raise UsageError(msg)

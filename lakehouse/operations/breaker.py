@@ -9,8 +9,8 @@ from typing import Any
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
-from pipelines.silver.breaker import Limits, merge_ends
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker.breaker import Limits, merge_ends
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pipelines.lake.storage.access import no_lake
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
-from pipelines.silver.breaker import Limits
+from pipelines.silver.breaker.breaker import Limits
 
 _NEWEST_FILES = 40
 """Ledger files read for each job; streams append one for each batch."""
@@ -179,7 +179,7 @@ def _read_breaker(settings: Settings, table: DeltaTable | LakehouseError | None)
     if not isinstance(table, DeltaTable):
         return None, None if table is None else f"The breaker's state is not known: {table}"
     # Arrow's dataset, which is slow to import, is loaded only where the breaker has a table.
-    from pipelines.silver.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
+    from pipelines.silver.breaker.breaker_store import UNREADABLE, BreakerStore  # noqa: PLC0415
 
     try:
         last = BreakerStore(settings).last()

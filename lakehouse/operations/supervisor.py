@@ -17,8 +17,8 @@ from pipelines.lake.retries import Kind, backoff_seconds
 from pipelines.lake.settings import Settings
 from pipelines.runtime import jobs
 from pipelines.runtime.contract_start import cause_in_tables
-from pipelines.silver.breaker import Limits
-from pipelines.silver.breaker_store import BreakerStore
+from pipelines.silver.breaker.breaker import Limits
+from pipelines.silver.breaker.breaker_store import BreakerStore
 
 _LOG = Log("up")
 _POLL_SECONDS = 2.0

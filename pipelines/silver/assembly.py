@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
+from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.event_schema import EventSchemas, read_schemas
 from pipelines.lake.lease.checkpoints import CheckpointLock
@@ -18,9 +19,15 @@ from pipelines.runtime import delta, jobs
 from pipelines.runtime.contract_start import refuse_differences, work_around_damage
 from pipelines.runtime.replay import OnConflict
 from pipelines.runtime.restores import refuse_restored
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup
+from pipelines.silver.batch import JOB, Targets
+from pipelines.silver.breaker.breaker_gate import BreakerGate
+from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
+from pipelines.silver.guards import Guards
+from pipelines.silver.poison import PoisonSearch
+from pipelines.silver.progress import Progress
 from pipelines.silver.schema import DLQ_TABLE, silver_table
-from pipelines.silver.sink import JOB, SilverSink
+from pipelines.silver.sink import SilverSink
+from pipelines.silver.writer import SilverWriter
 
 RECORD = [
     "_raw_value",
@@ -99,25 +106,47 @@ def open_silver_checkpoint(
 
 
 def make_sink(
-    settings: Settings, tables: Tables, checkpoint: Checkpoint, on_conflict: OnConflict, *, bounded: bool = False
+    settings: Settings,
+    tables: Tables,
+    checkpoint: Checkpoint,
+    *,
+    on_conflict: OnConflict = "skip",
+    bounded: bool = False,
+    ledger: Ledger | None = None,
+    job: str = JOB,
+    source_version: Callable[[int], int] | None = None,
+    breaker: BreakerGate | None = None,
+    search: PoisonSearch | None = None,
 ) -> SilverSink:
-    """Put the sink together; `bounded` for a run over a part of Bronze that ends by itself."""
+    """Build the sink of one run, complete.
+
+    `bounded`: the run reads a part of Bronze and ends by itself. `ledger`: where it records its batches, by default the
+    lake's. `job`: who holds the lease.
+    """
+    ledger, targets = ledger or Ledger(settings), Targets(tables.silver, tables.dlq, checkpoint)
+    lookup = SilverLookup(
+        tables.silver,
+        list(tables.schemas.fields),
+        window_ms=settings.silver.dedup_window_hours * 3_600_000,
+        skew_ms=settings.silver.skew_after_seconds * 1000,
+        bounded=bounded,
+    )
     return SilverSink(
-        silver=tables.silver,
-        dlq=tables.dlq,
-        checkpoint=checkpoint,
-        ledger=Ledger(settings),
+        targets=targets,
+        ledger=ledger,
+        lease=lease_of(settings, "silver", job=job, run=checkpoint.generation),
         settings=settings.silver,
         schemas=tables.schemas,
-        lookup=SilverLookup(
-            tables.silver,
-            list(tables.schemas.fields),
-            window_ms=settings.silver.dedup_window_hours * 3_600_000,
-            skew_ms=settings.silver.skew_after_seconds * 1000,
-            bounded=bounded,
-        ),
-        dead_letters=DeadLetterLookup(tables.dlq),
-        lease=lease_of(settings, "silver", job=JOB, run=checkpoint.generation),
+        progress=Progress(lookup, DeadLetterLookup(tables.dlq), dict(tables.versions)),
+        guards=Guards(targets, ledger),
+        writer=SilverWriter(targets, settings.silver, tables.schemas),
         corrects=on_conflict == "update",
-        seen=dict(tables.versions),
+        source_version=source_version,
+        breaker=breaker,
+        search=search,
     )
+
+
+def poison_search(settings: Settings, checkpoint: Checkpoint) -> PoisonSearch:
+    """Look for poison in the batches that fail on this checkpoint."""
+    return PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.lake.ledger.attempts import BatchCommit, batch_commits
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import DLQ, SILVER
+from pipelines.silver.facts import Coverage
+from pipelines.silver.judge import History
 
 PART = "part:"
 """Prefix of the generation of a ledger row that counts only what a batch left in the tables when it died."""
@@ -89,3 +92,12 @@ def settle(ledger: Ledger, job: str, attempts: dict[tuple[str, int], Attempt], o
         generation, batch_id = key
         if key != own and key not in known and (PART + generation, batch_id) not in known:
             ledger.record(attempt.part())
+
+
+def history_of(covered: Mapping[int, Sequence[tuple[int, int]]], attempts: Mapping[tuple[str, int], Attempt]) -> History:
+    """Join the ranges that the ledger has as `covered` with what the batches of `attempts` read."""
+    tried = {partition: list(ranges) for partition, ranges in covered.items()}
+    for attempt in attempts.values():
+        for partition, (start, end) in attempt.row.offsets.items():
+            tried.setdefault(int(partition), []).append((start, end))
+    return History(Coverage(covered), Coverage(tried))

@@ -11,7 +11,6 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.archive.guard import refuse_archived
-from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
@@ -19,9 +18,7 @@ from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
 from pipelines.runtime.kafka_columns import in_ranges, with_kafka_ms
 from pipelines.runtime.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
-from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables
-from pipelines.silver.poison import PoisonSearch
-from pipelines.silver.sink import JOB
+from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables, poison_search
 
 
 def replay(
@@ -52,8 +49,8 @@ def replay(
     checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, _flags(selection, on_conflict))
     with checkpoint.lock:
         plan = open_plan(checkpoint, plan)
-        sink = make_sink(settings, tables, checkpoint, on_conflict, bounded=True)
-        sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
+        search = poison_search(settings, checkpoint)
+        sink = make_sink(settings, tables, checkpoint, on_conflict=on_conflict, bounded=True, search=search)
         rows = spark.read.format("delta").option("versionAsOf", plan.version).load(bronze).where(selection.condition())
 
         def read_again(ranges: Ranges, number: int) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive.guard import refuse_unread
-from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import source_version
 from pipelines.lake.delta_log.opening import existing_table
@@ -29,12 +29,11 @@ from pipelines.runtime.contract_start import refuse_gap, work_around_damage
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.runtime.replay import OnConflict, Selection
 from pipelines.runtime.restores import refuse_old_copy
-from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables
-from pipelines.silver.breaker_gate import BreakerGate
-from pipelines.silver.breaker_store import BreakerStore
-from pipelines.silver.poison import PoisonSearch
+from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables, poison_search
+from pipelines.silver.batch import JOB, transaction_parts
+from pipelines.silver.breaker.breaker_gate import BreakerGate
+from pipelines.silver.breaker.breaker_store import BreakerStore
 from pipelines.silver.replay import known_ranges, replay
-from pipelines.silver.sink import JOB
 
 
 def run(
@@ -67,7 +66,23 @@ def run(
 def _start(
     spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint, *, trigger: str, on_conflict: OnConflict
 ) -> StreamingQuery:
-    refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
+    refuse_old_copy(spark, checkpoint, Ledger(settings), transaction_parts(tables.silver, tables.dlq))
+    read = _records(spark, settings, tables, checkpoint)
+    sink = make_sink(
+        settings,
+        tables,
+        checkpoint,
+        on_conflict=on_conflict,
+        source_version=partial(source_version, checkpoint.path),
+        breaker=BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings)),
+        search=poison_search(settings, checkpoint),
+    )
+    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
+    return jobs.start_stream(writer, sink, trigger, checkpoint.lock)
+
+
+def _records(spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint) -> DataFrame:
+    """Bronze's records as a stream, from where the checkpoint began."""
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)
     if version is None and starting:
@@ -81,18 +96,12 @@ def _start(
     # The watermark says how far event time has come; it never decides to drop, and a wrong clock does not push it.
     kafka_time = F.coalesce(F.unix_micros("_kafka_timestamp"), F.lit(0))
     event_time = F.least(F.expr("events.time(_raw_value)"), kafka_time)
-    read = (
+    return (
         with_kafka_ms(read)
         .select(*RECORD, F.timestamp_micros(event_time).alias("_watermark_time"))
         .withWatermark("_watermark_time", f"{settings.silver.late_after_seconds} seconds")
         .drop("_watermark_time")
     )
-    sink = make_sink(settings, tables, checkpoint, on_conflict)
-    sink.source_version = lambda batch_id: source_version(checkpoint.path, batch_id)
-    sink.breaker = BreakerGate(settings.breaker, tables.bronze, checkpoint.generation, BreakerStore(settings), Ledger(settings))
-    sink.search = PoisonSearch(BatchFailures(JOB, checkpoint.path), settings.retries)
-    writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-    return jobs.start_stream(writer, sink, trigger, checkpoint.lock)
 
 
 def _is_readable(bronze: str, version: int, *, is_new: bool) -> bool:

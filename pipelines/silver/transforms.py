@@ -9,11 +9,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.runtime.session import instant
+from pipelines.silver.facts import REJECTED, TOMBSTONE, VALID
 from pipelines.silver.rules import Rule, any_failed, failed_ids, failed_sentences
 from pipelines.silver.schema import DLQ_TABLE
-
-VALID, REJECTED, TOMBSTONE = 0, 1, 2
-"""The `verdict` of a record, before copies are looked for."""
 
 _BYTES = ("_raw_value", "_kafka_key", "_kafka_headers")
 _OFFSET_BITS = 48

@@ -16,7 +16,7 @@ from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import run_live, run_to_end
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import BreakerSettings
-from pipelines.silver.breaker_store import BreakerStore
+from pipelines.silver.breaker.breaker_store import BreakerStore
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence
 

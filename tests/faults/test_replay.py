@@ -12,9 +12,10 @@ from pyspark.sql import SparkSession
 
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
-from pipelines.silver import sink
-from pipelines.silver.fates import BatchSurvivors, Copies, Facts
-from pipelines.silver.lookup import SilverLookup
+from pipelines.silver import judge
+from pipelines.silver.dedup.lookup import SilverLookup
+from pipelines.silver.facts import Facts
+from pipelines.silver.judge import BatchSurvivors, Copies
 from tests.faults.conftest import LakeCase
 from tests.faults.evidence import Evidence
 
@@ -60,7 +61,7 @@ def test_checker_goes_red_when_dedup_is_broken_on_purpose(
     spark: SparkSession, lake_case: Callable[[int], LakeCase], monkeypatch: pytest.MonkeyPatch, evidence: Evidence
 ) -> None:
     case = lake_case(3000)
-    monkeypatch.setattr(sink, "split_batch", _no_dedup_in_batch)
+    monkeypatch.setattr(judge, "split_batch", _no_dedup_in_batch)
     monkeypatch.setattr(SilverLookup, "existing", _no_lookup)
 
     _run(spark, case)

@@ -16,8 +16,7 @@ from lakehouse.operations.dead_letters.letters import open_letters, unfinished_r
 from pipelines.lake.settings import Settings
 from pipelines.runtime.jobs import named_error
 from pipelines.runtime.session import build_session
-from pipelines.silver import letter_replay
-from pipelines.silver.letter_replay import Trial
+from pipelines.silver.dead_letters.letter_replay import Trial
 
 Say = Callable[[str], None]
 
@@ -59,6 +58,8 @@ def _replay(
 def _run(
     spark: SparkSession, settings: Settings, selection: Selection, died: list[str], *, dry_run: bool, say: Say
 ) -> dict[str, Any]:
+    from pipelines.silver.dead_letters import letter_replay  # noqa: PLC0415
+
     if not dry_run:
         letter_replay.prepare(spark, settings)
         for replay_id in died:

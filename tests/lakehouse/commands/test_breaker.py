@@ -13,8 +13,8 @@ import pytest
 from lakehouse.commands.cli import main
 from lakehouse.operations.status import read_status
 from pipelines.lake.tables import LEDGER
-from pipelines.silver.breaker import Tally
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker.breaker import Tally
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
 from tests.lakehouse.conftest import T0, Answers, batch
 
 Capture = pytest.CaptureFixture[str]

@@ -18,8 +18,8 @@ from batch import archive_bronze
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, BRONZE_ARCHIVE, CIRCUIT_BREAKER, DLQ, GOLD_HOURLY, LEDGER, SILVER
-from pipelines.silver.breaker import Tally
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker.breaker import Tally
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
 from tests.faults.evidence import Evidence
 from tests.lakehouse.operations.checkpoints.conftest import CheckpointLake
 from tests.without_rights import command

@@ -22,8 +22,8 @@ from lakehouse.operations.status import read_status
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
-from pipelines.silver.breaker import Tally
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker.breaker import Tally
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
 from tests.kafka_door import door, with_error
 from tests.lakehouse.conftest import Answers
 

@@ -22,8 +22,8 @@ from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.runtime import jobs
-from pipelines.silver.breaker import Tally
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker.breaker import Tally
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
 
 BATCHES = 5
 Fails = Callable[[int, int], Exception | None]

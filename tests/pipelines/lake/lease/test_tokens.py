@@ -20,8 +20,6 @@ from pipelines.lake.lease.protocol import AlreadyHeldError, Holder, LeaseBackend
 
 _HOLD = """
 import sys, time
-from pathlib import Path
-from pipelines.lake.lease.flock import FlockBackend
 from pipelines.lake.lease.protocol import Holder
 held = FlockBackend(Path(sys.argv[1])).acquire(Holder("silver", "killed"))
 print(held.token, flush=True)
@@ -29,8 +27,6 @@ time.sleep(60)
 """
 _RACE = """
 import sys
-from pathlib import Path
-from pipelines.lake.lease.flock import FlockBackend
 from pipelines.lake.lease.protocol import Holder, acquire_within
 backend, counter, held = FlockBackend(Path(sys.argv[1])), Path(sys.argv[2]), []
 for turn in range(50):
@@ -43,9 +39,7 @@ print(held)
 """
 _DIES_BETWEEN = """
 import os, sys
-from pathlib import Path
 from pipelines.lake.lease import flock
-from pipelines.lake.lease.protocol import Holder
 write = os.pwrite
 def once(descriptor, content, at):
     if b"silver" in content:

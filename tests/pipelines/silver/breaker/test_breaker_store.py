@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 
 from pipelines.lake.errors import DamagedError
 from pipelines.lake.settings import load_settings
-from pipelines.silver.breaker import State, Tally
-from pipelines.silver.breaker_store import UNREADABLE, BreakerStore, Transition
+from pipelines.silver.breaker.breaker import State, Tally
+from pipelines.silver.breaker.breaker_store import UNREADABLE, BreakerStore, Transition
 
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.storage.places import make_folder
 from pipelines.lake.tables import CIRCUIT_BREAKER, Column, TableDef
-from pipelines.silver.breaker import NOTHING, Breaker, Ends, State, Tally
+from pipelines.silver.breaker.breaker import NOTHING, Breaker, Ends, State, Tally
 
 _LOG = Log("breaker")
 UNREADABLE = (LakehouseError, DeltaError, OSError, pa.ArrowException)

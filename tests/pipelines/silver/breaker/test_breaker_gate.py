@@ -14,8 +14,8 @@ from lakehouse.operations.breaker import find_acceptance
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, own_error
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import CIRCUIT_BREAKER, DLQ, LEDGER, SILVER
-from pipelines.silver.breaker import Tally
-from pipelines.silver.breaker_store import BreakerStore, Transition
+from pipelines.silver.breaker.breaker import Tally
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake

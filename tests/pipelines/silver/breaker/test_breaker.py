@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipelines.lake.settings import BreakerSettings
-from pipelines.silver.breaker import NOTHING, Breaker, Limits, Sample, State, Tally, merge_ends
+from pipelines.silver.breaker.breaker import NOTHING, Breaker, Limits, Sample, State, Tally, merge_ends
 
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 LIMITS = Limits(share=0.5, min_records=100, window=timedelta(minutes=5), cool_down=timedelta(minutes=1))

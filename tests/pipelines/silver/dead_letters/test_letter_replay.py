@@ -23,7 +23,8 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import DLQ, LEDGER, SILVER
 from pipelines.runtime import delta
-from pipelines.silver import letter_replay, sink
+from pipelines.silver import writer
+from pipelines.silver.dead_letters import letter_replay
 
 if TYPE_CHECKING:
     from tests.conftest import Copy
@@ -210,9 +211,9 @@ def dying(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         raise _Killed
 
     target: tuple[Any, str] = {
-        "claimed": (sink.SilverSink, "_write"),
+        "claimed": (writer.SilverWriter, "write"),
         "written": (Ledger, "record"),
-        "recorded": (sink, "close_replayed"),
+        "recorded": (writer, "close_replayed"),
         "closed": (letter_replay, "leave_open"),
     }[request.param]
     with monkeypatch.context() as patched:
@@ -242,7 +243,7 @@ def test_replay_that_fails_lets_its_letters_go(new: Lake, monkeypatch: pytest.Mo
 
     silver, counts = new.rows(SILVER, "event_id"), new.counts()
     with monkeypatch.context() as patched:
-        patched.setattr(sink, "build_silver_rows", fail)
+        patched.setattr(writer, "build_silver_rows", fail)
         with pytest.raises(ArithmeticError):
             _replay(new)
 

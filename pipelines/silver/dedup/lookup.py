@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ranges import END_INSTANT_MS, FIRST_INSTANT_MS
 from pipelines.runtime.kafka_columns import with_kafka_ms
-from pipelines.silver.fates import Facts, Flags, Longs
-from pipelines.silver.recent_keys import RecentKeys
-from pipelines.silver.silver_files import LONGS, Places, SilverFiles
+from pipelines.silver.dedup.recent_keys import RecentKeys
+from pipelines.silver.dedup.silver_files import LONGS, Places, SilverFiles
+from pipelines.silver.facts import Facts, Flags, Longs
+from pipelines.silver.judge import LetterStates
 from pipelines.silver.transforms import coordinate, payload_hash, second_key
 
 _HOUR = 3_600_000
@@ -167,14 +168,6 @@ class SilverLookup:
             second_key(F.col("event_id")).alias("key2"),
             payload_hash(self.fields).alias("payload"),
         ]
-
-
-@dataclass(frozen=True)
-class LetterStates:
-    """For each of n records whether it is a dead letter in that state."""
-
-    open: Flags
-    discarded: Flags
 
 
 @dataclass

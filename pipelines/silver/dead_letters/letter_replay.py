@@ -18,18 +18,17 @@ from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.runtime import delta
 from pipelines.runtime.kafka_columns import with_kafka_ms
-from pipelines.silver.assembly import RECORD, ensure_written
-from pipelines.silver.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
-from pipelines.silver.fates import Longs
-from pipelines.silver.lookup import DeadLetterLookup, SilverLookup, among
+from pipelines.silver.assembly import RECORD, Tables, ensure_written, make_sink
+from pipelines.silver.batch import JOB
+from pipelines.silver.dead_letters.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
+from pipelines.silver.dedup.lookup import among
+from pipelines.silver.facts import VALID, Longs
 from pipelines.silver.rules import failed_ids, failed_sentences, rejecting_rules
-from pipelines.silver.sink import JOB, SilverSink
-from pipelines.silver.transforms import VALID, classify, coordinate, parse_events
+from pipelines.silver.sink import SilverSink
+from pipelines.silver.transforms import classify, coordinate, parse_events
 
 LETTERS_IN_ONE_BATCH = 100_000
 """More are replayed as several batches, each complete before the next: a batch is held by the executors."""
-
-_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -127,42 +126,25 @@ def _leave_open(spark: SparkSession, path: str, replay_id: str, at: datetime) ->
 
 
 def _has_written(spark: SparkSession, sink: SilverSink) -> bool:
-    generation = sink.checkpoint.generation
-    committed = delta.transaction_version(spark, sink.silver, sink.checkpoint.app_id())
-    return committed is not None or sink.ledger.has(JOB, generation, 0)
+    checkpoint = sink.targets.checkpoint
+    committed = delta.transaction_version(spark, sink.targets.silver, checkpoint.app_id())
+    return committed is not None or sink.ledger.has(JOB, checkpoint.generation, 0)
 
 
 def silver_sink(spark: SparkSession, settings: Settings, replay_id: str) -> SilverSink:
     """Silver's sink for one replay: its checkpoint is the replay, whose only batch is number 0."""
-    silver, dlq = SILVER.path(settings), DLQ.path(settings)
-    schemas = read_schemas(settings.schemas_dir)
+    tables = Tables(BRONZE.path(settings), SILVER.path(settings), DLQ.path(settings), read_schemas(settings.schemas_dir))
     checkpoint = Checkpoint(
         path="",
         generation=replay_id,
         job=JOB,
-        source=delta.table_id(spark, dlq),
-        target=delta.table_id(spark, silver),
+        source=delta.table_id(spark, tables.dlq),
+        target=delta.table_id(spark, tables.silver),
         starting="",
         is_new=True,
     )
-    return SilverSink(
-        silver=silver,
-        dlq=dlq,
-        checkpoint=checkpoint,
-        ledger=_ReplayLedger(settings),
-        settings=settings.silver,
-        schemas=schemas,
-        lookup=SilverLookup(
-            silver,
-            list(schemas.fields),
-            window_ms=settings.silver.dedup_window_hours * _HOUR_MS,
-            skew_ms=settings.silver.skew_after_seconds * 1000,
-            # The keys since the oldest letter might not fit into memory.
-            bounded=True,
-        ),
-        dead_letters=DeadLetterLookup(dlq),
-        lease=lease_of(settings, "silver", job="dlq", run=replay_id),
-    )
+    # Bounded: the keys since the oldest letter might not fit into memory.
+    return make_sink(settings, tables, checkpoint, bounded=True, ledger=_ReplayLedger(settings), job="dlq")
 
 
 class _ReplayLedger(Ledger):

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.silver.recent_keys import RecentKeys, units_of
+from pipelines.silver.dedup.recent_keys import RecentKeys, units_of
 
 settings.register_profile("no-clock", deadline=None, derandomize=True)  # a busy machine is no failure
 settings.load_profile("no-clock")

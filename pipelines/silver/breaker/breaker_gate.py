@@ -15,11 +15,11 @@ from pipelines.lake.errors import BreakerOpenError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.retries import POISON_PLAYBOOK
 from pipelines.lake.settings import BreakerSettings
-from pipelines.silver.breaker import Breaker, Limits, Sample, Tally, merge_ends
-from pipelines.silver.breaker_store import BreakerStore, Transition, start
-from pipelines.silver.fates import Coverage, Facts
+from pipelines.silver.breaker.breaker import Breaker, Limits, Sample, Tally, merge_ends
+from pipelines.silver.breaker.breaker_store import BreakerStore, Transition, start
+from pipelines.silver.facts import REJECTED, Coverage, Facts
 from pipelines.silver.rules import rejecting_rules
-from pipelines.silver.transforms import REJECTED, classify, parse_events
+from pipelines.silver.transforms import classify, parse_events
 
 _LEDGER_LAG = timedelta(seconds=5)
 """So long, at most, a batch's ledger row may be seen after the time that it bears."""

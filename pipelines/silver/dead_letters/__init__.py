@@ -1,0 +1,1 @@
+"""Dead letters of Silver: their states, and their replay."""

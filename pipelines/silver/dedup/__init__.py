@@ -1,0 +1,1 @@
+"""Deduplication of Silver: the look-up of rows that the table has already."""
