@@ -16,7 +16,7 @@ from pipelines.lake.contract.contract import (
     LISTED,
     TRANSACTION_RETENTION,
 )
-from pipelines.lake.ledger.ledger import SCHEMA as LEDGER_SCHEMA
+from pipelines.lake.ledger.schema import SCHEMA as LEDGER_SCHEMA
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE_ARCHIVE, CIRCUIT_BREAKER, LEDGER, TableDef

@@ -180,8 +180,8 @@ def _settings(config: Path) -> Settings:
 
 
 def _path(settings: Settings, given: str) -> str:
-    from lakehouse.operations.checkpoints.lake_tables import JOBS  # noqa: PLC0415
     from pipelines.lake.checkpoint.generations import newest_generation_path  # noqa: PLC0415
+    from pipelines.lake.job_tables import JOBS  # noqa: PLC0415
 
     return newest_generation_path(settings, given) if given in JOBS else given
 

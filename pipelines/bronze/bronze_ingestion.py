@@ -22,6 +22,7 @@ from pipelines.lake import kafka
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets
 from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
@@ -55,7 +56,7 @@ def run(
     delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
     archived.ensure(settings)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
-    refuse_old_copy(spark, checkpoint, Ledger(settings), {"": path})
+    refuse_old_copy(spark, checkpoint, Ledger(settings), JOBS[JOB].transaction_paths(settings))
     sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
     if checkpoint.is_new and not starting_offsets:
         if checkpoint.starting:
@@ -155,7 +156,7 @@ def _open_checkpoint(
         starting=starting,
         versions={str(BRONZE): delta.current_version(spark, bronze)},
     )
-    refuse_restored(checkpoint, Ledger(settings), {str(BRONZE): bronze})
+    refuse_restored(checkpoint, Ledger(settings), JOBS[JOB].written_paths(settings))
     return checkpoint
 
 

@@ -17,6 +17,7 @@ from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import has_commit
 from pipelines.lake.errors import UsageError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
@@ -55,7 +56,7 @@ def run(
     refuse_unread(settings)
     refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
     checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "")
-    refuse_old_copy(spark, checkpoint, Ledger(settings), {"": tables.silver, "dlq": tables.dlq, "dlq-poison": tables.dlq})
+    refuse_old_copy(spark, checkpoint, Ledger(settings), JOBS[JOB].transaction_paths(settings))
     # As the checkpoint has it, not the flag: it holds for the stream's whole life, and for one that was rebuilt.
     version, starting = _starting(checkpoint.starting or None)
     if version is None and starting:

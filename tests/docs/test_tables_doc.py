@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.archive import records
-from pipelines.lake.ledger.ledger import SCHEMA
+from pipelines.lake.ledger.schema import SCHEMA
 from pipelines.lake.tables import ALL_TABLES
 from pipelines.silver import breaker_store
 from scripts.docs_tables import LEDGER_COLUMNS, PAGE, tables_page
