@@ -13,6 +13,7 @@ from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.ledger.reader import LedgerReader
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import LEDGER, TableName
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
@@ -78,7 +79,7 @@ def transactions(settings: Settings, marker: Marker) -> dict[TableName, int | No
 
 def _last_transaction(table: DeltaTable, app_id: str) -> int | None:
     """The last batch of an app id, from the commits: deltalake takes a checksum file for true, and that may be wrong."""
-    for commit in newest_commits(table.table_uri, table.version(), at_most=_TRANSACTIONS):
+    for commit in newest_commits(place_of(table), table.version(), at_most=_TRANSACTIONS):
         if app_id in commit.transactions:
             return commit.transactions[app_id]
     return table.transaction_version(app_id)

@@ -37,6 +37,7 @@ from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.ledger.voids import EVENTS, LETTERS
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 
@@ -152,7 +153,7 @@ def _refuse_taken_back(settings: Settings, ledger: LedgerReader) -> None:
     for name, kind in ((SILVER, EVENTS), (DLQ, LETTERS)):
         table, rows = find_table(settings, name), ledger.standing("silver", kind)
         since = _first_end(name, rows)
-        for restore in find_restores(table.table_uri, table.version(), since=since).restores if table else ():
+        for restore in find_restores(place_of(table), table.version(), since=since).restores if table else ():
             if gone := restore.taken_back(row.versions.get(str(name)) for row in rows):
                 msg = (
                     f"{name} was restored to version {restore.kept} by hand, and {gone} batches had written after it: a new "

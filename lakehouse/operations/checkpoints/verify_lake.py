@@ -15,6 +15,7 @@ from pipelines.lake.job_tables import JOBS
 from pipelines.lake.ledger.reader import LedgerReader
 from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE, TableName
 
 _NEWEST_ROWS = 100
@@ -104,7 +105,7 @@ def _check_restored(
     settings: Settings, name: TableName, marker: Marker, ledger: LedgerReader, last: int | None
 ) -> Iterator[Finding]:
     table = find_table(settings, name)
-    for restore in find_restores(table.table_uri, table.version(), since=last).restores if table else ():
+    for restore in find_restores(place_of(table), table.version(), since=last).restores if table else ():
         rows = ledger.rows(job=marker.job, generation=marker.generation)
         gone = {row.batch_id for row in rows if restore.taken_back([row.versions.get(str(name))])}
         if gone:

@@ -23,6 +23,7 @@ from pipelines.lake.ledger.voids import EVENTS, LETTERS, standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, REVERSIBLE, SILVER, TableName
 
 _KINDS = {SILVER: EVENTS, DLQ: LETTERS}
@@ -74,7 +75,7 @@ def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
     _require_files(table, now, then)
     if table == GOLD_DAILY:
         _refuse_open_bills(now, then)
-    history = list(newest_commits(now.table_uri, now.version(), after=to - 1))[::-1]
+    history = list(newest_commits(place_of(now), now.version(), after=to - 1))[::-1]
     if not history or history[0].version != to:
         first = history[0].version if history else now.version()
         msg = f"The log of {table} has no commit of version {to} any more; choose a version from {first} on."
@@ -140,7 +141,7 @@ def _require_files(table: TableName, now: DeltaTable, then: DeltaTable) -> None:
     names = [set(pa.table(one.get_add_actions()).column("path").to_pylist()) for one in (now, then)]
     storage = table_storage(then)
     needed = sorted(names[1] - names[0])
-    with told_apart(now.table_uri):
+    with told_apart(place_of(now)):
         gone = sum(info.type != pa_fs.FileType.File for info in (storage.get_file_info(needed) if needed else []))
     if gone:
         msg = (

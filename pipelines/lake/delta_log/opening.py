@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.playbooks import page_for_files_of, path_of, table_in
 from pipelines.lake.storage.local_files import as_unreadable, is_absent, look, names_in, said_by, told_apart, unreadable
-from pipelines.lake.storage.places import is_local
+from pipelines.lake.storage.places import is_local, place_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -73,7 +73,7 @@ def require_plain(table: DeltaTable) -> None:
     if "deletionVectors" in unknown and not deleted_rows(table):
         unknown.discard("deletionVectors")
     if unknown:
-        raise _unknown(table.table_uri, sorted(unknown))
+        raise _unknown(place_of(table), sorted(unknown))
 
 
 def reader_features(table: DeltaTable) -> set[str]:
@@ -112,7 +112,7 @@ def deleted_rows(table: DeltaTable) -> int:
         return 0
     import pyarrow as pa  # noqa: PLC0415
 
-    with told_apart(table.table_uri):
+    with told_apart(place_of(table)):
         vectors = pa.table(table.deletion_vectors()).column("selection_vector")
     return sum(len(vector.values) - (pa.compute.sum(vector.values).as_py() or 0) for vector in vectors)
 

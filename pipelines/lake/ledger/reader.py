@@ -20,6 +20,7 @@ from pipelines.lake.ledger.schema import SCHEMA
 from pipelines.lake.ledger.voids import standing
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.storage.protocol import READERS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,7 +90,7 @@ class LedgerReader:
         if self._table is None:
             return schema.empty_table()
         require_plain(self._table)
-        storage, place = table_storage(self._table), self._table.table_uri
+        storage, place = table_storage(self._table), place_of(self._table)
 
         def read(file: File) -> pa.Table:
             with told_apart(place), storage.open_input_file(unquote(file["path"])) as stream:

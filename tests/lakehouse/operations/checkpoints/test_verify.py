@@ -181,6 +181,14 @@ def test_restore_is_found_behind_any_number_of_commits(lake: Any) -> None:
     assert found(lake, path) == [("error", "restored-table")]
 
 
+def test_restore_is_found_below_a_path_that_a_uri_quotes(lake: Any) -> None:
+    lake.folder = lake.folder / "my lake"
+    path = three_silver_batches(lake)
+    assert found(lake, path) == []
+    lake.table(SILVER).restore(1)
+    assert found(lake, path) == [("error", "restored-table")]
+
+
 def test_restore_before_the_first_batch_is_found_by_what_the_marker_says(lake: Any) -> None:
     for _ in range(2):
         lake.append(SILVER)
