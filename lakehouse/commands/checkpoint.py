@@ -11,7 +11,6 @@ import typer
 from lakehouse.commands.checkpoint_tables import show_details, show_list, show_verdict
 from lakehouse.operations.checkpoints.copying import CopyPlan, plan_copy, write_copy
 from lakehouse.operations.checkpoints.details import checkpoint_details
-from lakehouse.operations.checkpoints.lake_tables import JOBS
 from lakehouse.operations.checkpoints.listing import list_checkpoints
 from lakehouse.operations.checkpoints.rebuild import plan_rebuild, write_rebuild
 from lakehouse.operations.checkpoints.rewind import plan_rewind
@@ -164,6 +163,8 @@ def _settings(config: Path) -> Settings:
 
 
 def _path(settings: Settings, given: str) -> str:
+    from pipelines.lake.job_tables import JOBS  # noqa: PLC0415
+
     return newest_generation_path(settings, given) if given in JOBS else given
 
 

@@ -64,7 +64,7 @@ def show_plan(console: Console, plan: RollbackPlan) -> None:
     shown = ", ".join(plan.commits[-5:])
     console.print(f"  {len(plan.commits)} commits are taken back: {'..., ' if len(plan.commits) > 5 else ''}{shown}")
     if plan.bronze_version is not None:
-        read = sum(row["rows_read"] for row in plan.batches)
+        read = sum(row.rows_read for row in plan.batches)
         console.print(f"  {len(plan.batches)} batches of {len(plan.generations)} generations, which read {read:,} records")
         console.print(f"  their records are read again from version {plan.bronze_version} of Bronze on")
 

@@ -13,8 +13,8 @@ from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.ledger import schema as ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableDef, TableName
-from pipelines.silver import breaker_store
 from pipelines.silver import schema as silver
+from pipelines.silver.breaker import breaker_store
 
 
 def definitions(settings: Settings) -> Mapping[TableName, TableDef]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -21,11 +19,12 @@ from pipelines.lake.errors import LakehouseError, UnknownFeatureError, Unreadabl
 from pipelines.lake.kafka.topic import NoAnswerError, NoTopicError, TopicState, ask_topic
 from pipelines.lake.lease.layers import look_at_leases
 from pipelines.lake.lease.protocol import Holder
+from pipelines.lake.ledger.ranges import positions
+from pipelines.lake.ledger.reader import LedgerReader
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.ledger.voids import standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.access import no_lake
-from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
 from pipelines.silver.breaker.breaker import Limits
 
@@ -34,9 +33,6 @@ _NEWEST_FILES = 40
 
 ProblemKind = Literal["not readable", "not understood", "damaged"]
 """Why a table's log or rows could not be read: what was not seen is neither absent nor known to be damaged."""
-
-_BATCH_COLUMNS = ["job", "generation", "batch_id", "offsets", "rows_read", "inserted", "committed_at", "duration_ms", "versions"]
-_LEDGER_STATS = ["path", "min.job", "max.job", "max.committed_at"]
 
 
 @dataclass(frozen=True)
@@ -223,13 +219,13 @@ def _kind(error: LakehouseError) -> ProblemKind:
     return "not understood" if isinstance(error, UnknownFeatureError) else "damaged"
 
 
-def _read_batches(ledger: DeltaTable | LakehouseError | None) -> tuple[list[dict[str, Any]], str | None]:
+def _read_batches(ledger: DeltaTable | LakehouseError | None) -> tuple[list[LedgerRow], str | None]:
     """The ledger's newest rows, or why there are none: the commands that mend it are chosen by what the rest of a status says."""
     if not isinstance(ledger, DeltaTable):
         return [], None if ledger is None else f"How far the layers are is not known: the log of {LEDGER} cannot be read."
     try:
-        with told_apart(ledger.table_uri):
-            return _newest_batches(ledger), None
+        # Batches that were taken back have read nothing.
+        return standing(LedgerReader(ledger).newest_of_each_job(_NEWEST_FILES)), None
     except (UnreadableError, UnknownFeatureError) as error:
         return [], f"How far the layers are is not known: {error}"
     except (DeltaError, OSError, pa.ArrowException) as error:
@@ -237,42 +233,19 @@ def _read_batches(ledger: DeltaTable | LakehouseError | None) -> tuple[list[dict
         return [], f"How far the layers are is not known: a file of {LEDGER} cannot be read ({said})."
 
 
-def _newest_batches(ledger: DeltaTable) -> list[dict[str, Any]]:
-    """Rows of the ledger's newest files of each job; files without statistics are always read."""
-    by_job: dict[Any, list[tuple[Any, str]]] = {}
-    paths = []
-    for add in file_facts(ledger, _LEDGER_STATS).to_pylist():
-        if add.get("max.committed_at") is None:
-            paths.append(add["path"])
-        else:
-            by_job.setdefault((add.get("min.job"), add.get("max.job")), []).append((add["max.committed_at"], add["path"]))
-    paths += [path for files in by_job.values() for _, path in sorted(files, reverse=True)[:_NEWEST_FILES]]
-    require_plain(ledger)
-    storage = table_storage(ledger)
-
-    def read(path: str) -> list[dict[str, Any]]:
-        with storage.open_input_file(path) as file:
-            rows: list[dict[str, Any]] = pq.ParquetFile(file).read(columns=_BATCH_COLUMNS, use_threads=False).to_pylist()
-            return rows
-
-    with ThreadPoolExecutor(8) as pool:
-        # Batches that were taken back have read nothing.
-        return [dict(row) for row in standing(row for rows in pool.map(read, paths) for row in rows)]
-
-
-def _last_batches(batches: list[dict[str, Any]]) -> list[BatchStatus]:
-    last = {row["job"]: row for row in sorted(batches, key=lambda row: row["committed_at"])}
+def _last_batches(batches: list[LedgerRow]) -> list[BatchStatus]:
+    last = {row.job: row for row in batches}
     return [
         BatchStatus(
-            row["job"],
-            row["generation"],
-            row["batch_id"],
-            row["rows_read"],
-            row["inserted"],
-            row["committed_at"],
-            row["duration_ms"],
+            row.job,
+            row.generation,
+            row.batch_id,
+            row.rows_read,
+            row.inserted,
+            row.committed_at,
+            row.duration_ms,
         )
-        for row in sorted(last.values(), key=lambda row: _order(row["job"]))
+        for row in sorted(last.values(), key=lambda row: _order(row.job))
     ]
 
 
@@ -281,13 +254,9 @@ def _order(job: str) -> tuple[int, str]:
     return (flow.index(job) if job in flow else len(flow), job)
 
 
-def _partitions(topic: TopicState | None, batches: list[dict[str, Any]]) -> list[PartitionStatus]:
-    ends: dict[str, dict[int, int]] = {"bronze": {}, "silver": {}}
-    for row in batches:
-        if row["job"] in ends:
-            reached = ends[row["job"]]
-            for partition, (_, stop) in json.loads(row["offsets"] or "{}").items():
-                reached[int(partition)] = max(stop, reached.get(int(partition), 0))
+def _partitions(topic: TopicState | None, batches: list[LedgerRow]) -> list[PartitionStatus]:
+    of_layer = {layer: positions(row for row in batches if row.job == layer) for layer in ("bronze", "silver")}
+    ends = {layer: {partition: end for partition, (_, end) in found.items()} for layer, found in of_layer.items()}
     _pass_markers(ends, batches)
     found = []
     start, end, stable = (topic.start, topic.end, topic.stable) if topic is not None else ({}, {}, {})
@@ -297,15 +266,14 @@ def _partitions(topic: TopicState | None, batches: list[dict[str, Any]]) -> list
     return found
 
 
-def _pass_markers(ends: dict[str, dict[int, int]], batches: list[dict[str, Any]]) -> None:
+def _pass_markers(ends: dict[str, dict[int, int]], batches: list[LedgerRow]) -> None:
     """Take Silver's ends to Bronze's where Silver has read each version of Bronze that has rows of the partition.
 
     Silver's ends are those of records. Bronze's are those of offsets: a transaction's marker is one, and no record.
     """
-    silver = [row for row in batches if row["job"] == "silver"]
-    versions = (json.loads(row["versions"] or "{}") for row in sorted(silver, key=lambda row: row["committed_at"], reverse=True))
+    silver = (row.versions for row in reversed(batches) if row.job == "silver")
     # The version that Silver's stream comes to next: all before it are read whole.
-    comes_to = next((found[str(BRONZE)] for found in versions if str(BRONZE) in found), None)
+    comes_to = next((versions[str(BRONZE)] for versions in silver if str(BRONZE) in versions), None)
     if comes_to is None:
         return
     for partition, end in ends["bronze"].items():
@@ -314,13 +282,13 @@ def _pass_markers(ends: dict[str, dict[int, int]], batches: list[dict[str, Any]]
         ends["silver"][partition] = max(own, min([end, *unread]))
 
 
-def _unread(batches: list[dict[str, Any]], partition: int, comes_to: int) -> Iterator[tuple[int, int]]:
+def _unread(batches: list[LedgerRow], partition: int, comes_to: int) -> Iterator[tuple[int, int]]:
     """Ranges [first, stop) of the partition in batches of Bronze that have rows and that Silver has not read."""
     for row in batches:
-        span = json.loads(row["offsets"] or "{}").get(str(partition)) if row["job"] == "bronze" else None
-        version = json.loads(row["versions"] or "{}").get(str(BRONZE))
-        if span and span[1] > span[0] and row["rows_read"] and (version is None or version >= comes_to):
-            yield span[0], span[1]
+        span = row.spans.get(partition) if row.job == "bronze" else None
+        version = row.versions.get(str(BRONZE))
+        if span and span[1] > span[0] and row.rows_read and (version is None or version >= comes_to):
+            yield span
 
 
 def _ask_kafka(settings: Settings) -> tuple[TopicState | None, str | None, str | None]:

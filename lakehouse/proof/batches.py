@@ -1,4 +1,8 @@
-"""I3 per batch: what `ops.batch_ledger` says of each batch adds up, and its sums are what the tables hold."""
+"""Checks I3 per batch: what `ops.batch_ledger` says of each batch adds up, and its sums are what the tables hold.
+
+Reads the ledger's columns itself, and their JSON, a second time beside `pipelines/lake/ledger`, on purpose: a mistake in the
+reader that the sinks and commands share would otherwise agree with itself here. An import contract forbids that import.
+"""
 
 # ruff: noqa: S608 - the SQL is built from constants of this package
 

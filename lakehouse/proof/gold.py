@@ -1,4 +1,7 @@
-"""I5: Gold equals what DuckDB computes from Silver."""
+"""Checks I5: Gold equals what DuckDB computes from Silver.
+
+Bounds and sums are stated a second time, and the ledger's JSON is read a second time, on purpose: see `batches.py`.
+"""
 
 # ruff: noqa: S608 - the SQL is built from constants of this package
 

@@ -23,6 +23,7 @@ from pipelines.lake.playbooks import ARCHIVE
 from pipelines.lake.retries import page_for
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import as_unreadable, told_apart
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
@@ -137,8 +138,8 @@ class Lake:
         """Make a DuckDB table `name` of `columns` of `table`, of the pinned version or of `version`."""
         source = self.tables[table]
         if version is not None:
-            source = existing_table(source.table_uri, version)
-        with told_apart(source.table_uri):
+            source = existing_table(place_of(source), version)
+        with told_apart(place_of(source)):
             self._copy(rows_dataset(source), name, columns, str(table))
 
     def _copy(self, dataset: Any, name: str, columns: str, what: str) -> None:

@@ -25,6 +25,7 @@ from lakehouse.proof.strict import StrictReader, field_types
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE
 
 _ROWS = 20_000
@@ -113,7 +114,7 @@ def load_rebuilt(lake: Lake, settings: Settings) -> None:
     workers = 1 if records < _SMALL else min(os.cpu_count() or 1, 8)
     shares = [
         _Share(
-            bronze.table_uri,
+            place_of(bronze),
             bronze.version(),
             first,
             workers,

@@ -16,6 +16,7 @@ from lakehouse.proof.result import FIRST, Finding, Invariant
 from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import place_of
 
 _COMMIT_DIGITS = 20
 _BATCH_ROWS = 32_768
@@ -94,7 +95,7 @@ def _missing_versions(storage: pa_fs.FileSystem, versions: list[int], newest: in
 
 
 def _file_problem(storage: pa_fs.FileSystem, table: DeltaTable, add: dict[str, Any]) -> str | None:
-    path, place = add["path"], f"{table.table_uri.removeprefix('file://').rstrip('/')}/{add['path']}"
+    path, place = add["path"], f"{place_of(table).rstrip('/')}/{add['path']}"
     with told_apart(place):
         info = storage.get_file_info([path])[0]
     if info.type != pa_fs.FileType.File:

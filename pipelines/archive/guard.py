@@ -13,7 +13,8 @@ from pipelines.archive import records
 from pipelines.archive.content import COORDINATES, coordinates, pack, read
 from pipelines.archive.hot import HotTable
 from pipelines.lake.errors import UsageError
-from pipelines.lake.ledger.ledger import Ledger, merge_ranges, subtract
+from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.ledger.ranges import merge_ranges, subtract
 from pipelines.lake.settings import Settings
 
 _SHOWN = 5

@@ -32,6 +32,7 @@ from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DataLossError, UsageError
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import open_folder
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE
 
 _STATISTICS = ("_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at", "_event_date")
@@ -75,7 +76,7 @@ class HotTable:
 
     def newest(self) -> HotTable:
         """The table as it is now."""
-        return HotTable(existing_table(self.table.table_uri))
+        return HotTable(existing_table(place_of(self.table)))
 
     @property
     def version(self) -> int:
@@ -142,7 +143,7 @@ class HotTable:
 
     def write(self, rows: pa.RecordBatchReader) -> list[str]:
         """Write rows to files in the table's folder, which no version has yet, and return their names."""
-        system, root = open_folder(self.table.table_uri)
+        system, root = open_folder(place_of(self.table))
         return write_files(system, root, rows, level=_LEVEL)
 
     def discard(self, names: Sequence[str]) -> None:
@@ -154,7 +155,7 @@ class HotTable:
             taken = {unquote(file.path) for file in self.newest().files}
         except Exception:  # the table cannot be read: what is in it is not known, so nothing is deleted
             return
-        system, root = open_folder(self.table.table_uri)
+        system, root = open_folder(place_of(self.table))
         for name in names:
             if name not in taken:
                 with suppress(OSError):  # VACUUM deletes it after a week
@@ -163,7 +164,7 @@ class HotTable:
     def dataset(self, names: Sequence[str]) -> ds.Dataset:
         """Rows of files in the table's folder, with the types of the table: those in a file (INT96) may have no zone."""
         require_plain(self.table)
-        system, root = open_folder(self.table.table_uri)
+        system, root = open_folder(place_of(self.table))
         return dataset(system, [f"{root}/{name}" for name in names], self.rows.schema)
 
     def _days_in(self, file: _File) -> Counter[int]:
@@ -190,7 +191,7 @@ class HotTable:
         yield from map(self._add, names)
 
     def _add(self, name: str) -> AddAction:
-        system, root = open_folder(self.table.table_uri)
+        system, root = open_folder(place_of(self.table))
         size = system.get_file_info(f"{root}/{name}").size
         statistics = _statistics(self.dataset([name]).to_table(columns=list(_STATISTICS)))
         return AddAction(name, size, {}, int(time.time() * 1000), False, json.dumps(statistics))

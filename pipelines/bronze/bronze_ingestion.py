@@ -21,6 +21,7 @@ from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets
 from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.options import client_config, source_options
 from pipelines.lake.kafka.topic import TopicState, offsets_at, wait_for_topic
 from pipelines.lake.kafka.watch import TopicWatch
@@ -58,7 +59,7 @@ def run(
     archived.ensure(settings)
     checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
     with checkpoint.lock.released_on_error():
-        refuse_old_copy(spark, checkpoint, Ledger(settings), {"": path})
+        refuse_old_copy(spark, checkpoint, Ledger(settings), JOBS[JOB].transaction_paths(settings))
         sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
         if checkpoint.is_new and not starting_offsets:
             if checkpoint.starting:
@@ -158,7 +159,7 @@ def _open_checkpoint(spark: SparkSession, settings: Settings, topic: TopicState,
         versions={str(BRONZE): delta.current_version(spark, bronze)},
     )
     with checkpoint.lock.released_on_error():
-        refuse_restored(checkpoint, Ledger(settings), {str(BRONZE): bronze})
+        refuse_restored(checkpoint, Ledger(settings), JOBS[JOB].written_paths(settings))
     return checkpoint
 
 

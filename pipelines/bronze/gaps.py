@@ -15,7 +15,7 @@ from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.delta_log.opening import existing_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.kafka.topic import TopicState
-from pipelines.lake.ledger.ledger import merge_ranges, subtract
+from pipelines.lake.ledger.ranges import merge_ranges, subtract
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.storage.places import absolute

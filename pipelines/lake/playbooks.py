@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.lake.tables import (
-    ALL_TABLES,
-    BRONZE,
-    DLQ,
-    GOLD_DAILY,
-    GOLD_HOURLY,
-    SILVER,
-)
+from pipelines.lake.tables import ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
 
 BILLS = "billing"
 CHECKPOINTS = "checkpoint-lost"

@@ -10,15 +10,14 @@ which version the checkpoint had written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from pyspark.sql import SparkSession
 
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import last_planned
-from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.opening import existing_table
+from pipelines.lake.delta_log.restores import find_restores
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.storage.backends import open_storage
@@ -36,14 +35,14 @@ def restored_since(path: str, version: int) -> int | None:
     newer = table.version() - version
     if newer <= 0:
         return None
-    commits = list(newest_commits(absolute(path), table.version(), after=version))
-    if len(commits) < newer:
+    found = find_restores(absolute(path), table.version(), since=version, at_least=0)
+    if (seen := table.version() + 1 - found.oldest) < newer:
         msg = (
-            f"The log of {path} reaches back over {len(commits)} of the {newer} commits since version {version}, so whether the "
+            f"The log of {path} reaches back over {seen} of the {newer} commits since version {version}, so whether the "
             "table was restored since cannot be told; start a new generation of the checkpoint."
         )
         raise CheckpointError(msg)
-    return max((commit.version for commit in commits if commit.operation == "RESTORE"), default=None)
+    return next((restore.version for restore in found.restores), None)
 
 
 def refuse_lost_commits(checkpoint: Checkpoint, ledger: Ledger, tables: Mapping[str, str]) -> None:
@@ -135,7 +134,7 @@ def _reached(checkpoint: Checkpoint, ledger: Ledger) -> dict[str, int]:
     """Last version of each table that the checkpoint was made at or has written, as far as its marker and the ledger know."""
     last = dict(checkpoint.versions)
     for row in ledger.batches(checkpoint.job):
-        if row["generation"] == checkpoint.generation:
-            for name, version in json.loads(row["versions"]).items():
+        if row.generation == checkpoint.generation:
+            for name, version in row.versions.items():
                 last[name] = max(version, last.get(name, 0))
     return last

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.event_schema import EventSchemas, read_schemas
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
@@ -61,7 +62,7 @@ def open_tables(spark: SparkSession, settings: Settings) -> Tables:
     schemas = read_schemas(settings.schemas_dir)
     ensure_written(spark, settings, schemas, run="start")
     refuse_differences(spark, settings, (silver_table(schemas), DLQ_TABLE), (BRONZE, LEDGER))
-    written = {str(SILVER): silver, str(DLQ): dlq}
+    written = JOBS[JOB].written_paths(settings)
     return Tables(bronze, silver, dlq, schemas, {name: delta.current_version(spark, path) for name, path in written.items()})
 
 
@@ -90,7 +91,6 @@ def open_silver_checkpoint(
     lock: CheckpointLock | None = None,
 ) -> Checkpoint:
     """Open the checkpoint of a run over these tables; see `open_checkpoint` for what it refuses."""
-    written = {str(SILVER): tables.silver, str(DLQ): tables.dlq}
     checkpoint = open_checkpoint(
         jobs.checkpoint_path(settings, JOB, path),
         job=JOB,
@@ -101,7 +101,7 @@ def open_silver_checkpoint(
         lock=lock,
     )
     with checkpoint.lock.released_on_error():
-        refuse_restored(checkpoint, Ledger(settings), written)
+        refuse_restored(checkpoint, Ledger(settings), JOBS[JOB].written_paths(settings))
     return checkpoint
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from pipelines.lake.ledger.attempts import BatchCommit, batch_commits
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.ledger.row import Kind
 from pipelines.lake.tables import DLQ, SILVER
 from pipelines.silver.facts import Coverage
 from pipelines.silver.judge import History
 
-PART = "part:"
+PART = Kind.PART.prefix
 """Prefix of the generation of a ledger row that counts only what a batch left in the tables when it died."""
 
 

@@ -87,9 +87,9 @@ def _plan(spark: SparkSession, bronze: str, selection: Selection) -> Plan:
 
 def known_ranges(spark: SparkSession, settings: Settings, bronze: str) -> Ranges:
     """First and end offset of each partition in Bronze: by the ledger, or where it says nothing by the table."""
-    covered = Ledger(settings).covered("bronze")
-    if covered:
-        return {partition: (ranges[0][0], ranges[-1][1]) for partition, ranges in covered.items()}
+    recorded = Ledger(settings).positions("bronze")
+    if recorded:
+        return recorded
     offset = F.col("_kafka_offset")
     rows = spark.read.format("delta").load(bronze).groupBy("_kafka_partition").agg(F.min(offset), F.max(offset)).collect()
     return {row[0]: (row[1], row[2] + 1) for row in rows}

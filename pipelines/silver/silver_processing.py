@@ -18,6 +18,7 @@ from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import has_commit
 from pipelines.lake.errors import UsageError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
@@ -30,7 +31,7 @@ from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.runtime.replay import OnConflict, Selection
 from pipelines.runtime.restores import refuse_old_copy
 from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables, poison_search
-from pipelines.silver.batch import JOB, transaction_parts
+from pipelines.silver.batch import JOB
 from pipelines.silver.breaker.breaker_gate import BreakerGate
 from pipelines.silver.breaker.breaker_store import BreakerStore
 from pipelines.silver.replay import known_ranges, replay
@@ -66,7 +67,7 @@ def run(
 def _start(
     spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint, *, trigger: str, on_conflict: OnConflict
 ) -> StreamingQuery:
-    refuse_old_copy(spark, checkpoint, Ledger(settings), transaction_parts(tables.silver, tables.dlq))
+    refuse_old_copy(spark, checkpoint, Ledger(settings), JOBS[JOB].transaction_paths(settings))
     read = _records(spark, settings, tables, checkpoint)
     sink = make_sink(
         settings,

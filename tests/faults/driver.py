@@ -129,7 +129,7 @@ class Driver:
 
     def _gold_version(self) -> int:
         rows = Ledger(self.case.settings).since("gold", DAY)
-        return max((json.loads(row["offsets"])["silver_version"][1] for row in rows), default=-1)
+        return max((row.silver_versions[1] for row in rows if row.silver_versions), default=-1)
 
     def said(self) -> str:
         """The end of the log."""

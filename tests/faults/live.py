@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -53,7 +52,7 @@ def lag(settings: Settings) -> str | None:
         return f"bronze: {bronze} of {kafka}"
     if silver != bronze:
         return f"silver: {silver} of {bronze}"
-    seen = max((json.loads(row["offsets"])["silver_version"][1] for row in ledger.batches("gold")), default=-1)
+    seen = max((row.silver_versions[1] for row in ledger.batches("gold") if row.silver_versions), default=-1)
     written = [commit["version"] for commit in DeltaTable(SILVER.path(settings)).history() if commit["operation"] in _DATA]
     return f"gold: {seen} of {max(written)}" if seen < max(written) else None
 

@@ -25,7 +25,7 @@ from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.errors import StreamFailedError
-from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.ledger.ledger import Ledger, LedgerRow
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from tests.faults.conftest import DAY, PATIENCE, LakeCase, make_case
@@ -71,7 +71,7 @@ class Busy:
             await_no_lag(self.case.settings)
             assert driver.is_running, driver.error
 
-    def batches(self, job: str) -> list[Row]:
+    def batches(self, job: str) -> list[LedgerRow]:
         return Ledger(self.case.settings).batches(job)
 
 
@@ -106,7 +106,7 @@ def test_stream_and_daily_batch_on_the_same_day(busy: Busy, evidence: Evidence) 
         return outcome
 
     def between() -> int:
-        return sum(spans[0][0] < row["committed_at"] < spans[-1][1] for row in busy.batches("gold"))
+        return sum(spans[0][0] < row.committed_at < spans[-1][1] for row in busy.batches("gold"))
 
     with busy.streams("C1"), ThreadPoolExecutor(1) as pool:
         # One from another process, as it is scheduled, and others in this one.

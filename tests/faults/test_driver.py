@@ -134,8 +134,8 @@ def test_killed_after_the_commit_before_the_commit_log(driver: Driver, evidence:
     assert (driver.committed("bronze"), driver.written("bronze", BRONZE)) == (batch - 1, batch)
     evidence.fired("SIGKILL at bronze.after_append; the batch stands in the table, not in the commit log")
     _recovers(driver, evidence)
-    ledger = [row for row in Ledger(driver.case.settings).batches("bronze") if row["batch_id"] == batch]
-    assert [row["versions"] for row in ledger] == [f'{{"{BRONZE}": {version}}}']  # skipped, and counted once
+    ledger = [row for row in Ledger(driver.case.settings).batches("bronze") if row.batch_id == batch]
+    assert [row.versions for row in ledger] == [{str(BRONZE): version}]  # skipped, and counted once
 
 
 @pytest.mark.case("D5")
@@ -145,7 +145,7 @@ def test_killed_between_the_writes_of_a_silver_batch(driver: Driver, evidence: E
         driver.send()
         driver.wait_for_no_lag()
         driver.arm("silver.after_replace")
-        replaced = sum(row["replaced"] for row in Ledger(driver.case.settings).batches("silver"))
+        replaced = sum(row.replaced for row in Ledger(driver.case.settings).batches("silver"))
         driver.send_earlier_copies(200)
         assert driver.dies() == -signal.SIGKILL
     else:
@@ -155,12 +155,12 @@ def test_killed_between_the_writes_of_a_silver_batch(driver: Driver, evidence: E
     assert driver.committed("silver") == batch - 1
     is_written = point in ("after_append", "after_dead_letters", "after_ledger")
     assert (driver.written("silver", SILVER) == batch) == is_written
-    recorded = {row["batch_id"] for row in Ledger(driver.case.settings).batches("silver")}
+    recorded = {row.batch_id for row in Ledger(driver.case.settings).batches("silver")}
     assert (batch in recorded) == (point == "after_ledger")
     evidence.fired(f"SIGKILL at silver.{point}")
     _recovers(driver, evidence)
     if point == "after_replace":
-        assert sum(row["replaced"] for row in Ledger(driver.case.settings).batches("silver")) > replaced
+        assert sum(row.replaced for row in Ledger(driver.case.settings).batches("silver")) > replaced
     assert driver.version(DLQ) > 0
 
 
@@ -268,7 +268,7 @@ def test_second_driver_is_refused_on_the_checkpoint_and_takes_turns_on_the_table
     assert f"pid {driver.pid} on" in refusal
     assert beside.returncode == 0, said
     rows = Ledger(driver.case.settings).batches("bronze")
-    assert len({row["generation"] for row in rows}) == 2
+    assert len({row.generation for row in rows}) == 2
     with evidence.recovery():
         driver.wait_for_no_lag()
     evidence.loud("on the same checkpoint refused with exit code 2, the holder's pid named; on the same table both took turns")

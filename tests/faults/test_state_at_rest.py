@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from pathlib import Path
@@ -56,7 +55,7 @@ def test_deleted_commit_file_lets_the_batch_run_again_and_be_skipped(filled: Lak
     filled.restart(evidence)
     assert all(int(filled.newest(job, "commits").name) > batches[job] for job in JOBS)
     for job in JOBS:
-        again = [row for row in Ledger(filled.case.settings).batches(job) if row["batch_id"] <= batches[job]]
+        again = [row for row in Ledger(filled.case.settings).batches(job) if row.batch_id <= batches[job]]
         assert again == rows[job]
     evidence.fired("newest commit file of all three checkpoints deleted; each batch ran again and left its ledger row as it was")
     evidence.holds(filled.case.verdicts())
@@ -64,16 +63,16 @@ def test_deleted_commit_file_lets_the_batch_run_again_and_be_skipped(filled: Lak
 
 @pytest.mark.case("R3")
 def test_lost_checkpoints_are_made_anew_from_the_tables(filled: Lake, evidence: Evidence) -> None:
-    known = {job: {row["generation"] for row in Ledger(filled.case.settings).batches(job)} for job in JOBS}
+    known = {job: {row.generation for row in Ledger(filled.case.settings).batches(job)} for job in JOBS}
     shutil.rmtree(filled.case.settings.lake.checkpoints)
 
     filled.restart(evidence, *(["checkpoint", "rebuild", job] for job in JOBS))
 
     for job in JOBS:
-        generations = {row["generation"] for row in Ledger(filled.case.settings).batches(job)}
+        generations = {row.generation for row in Ledger(filled.case.settings).batches(job)}
         assert len(generations) == len(known[job]) + 1
-    bronze = [row for row in Ledger(filled.case.settings).batches("bronze") if row["generation"] not in known["bronze"]]
-    assert sum(row["rows_read"] for row in bronze) == UNREAD  # nothing is read twice
+    bronze = [row for row in Ledger(filled.case.settings).batches("bronze") if row.generation not in known["bronze"]]
+    assert sum(row.rows_read for row in bronze) == UNREAD  # nothing is read twice
     evidence.fired("the checkpoints of Bronze, Silver and Gold deleted; each went on in a new generation")
     evidence.holds(filled.case.verdicts())
 
@@ -181,7 +180,7 @@ def test_deleted_data_file_stops_the_reader_by_name(filled: Lake, evidence: Evid
 def _restore_silver(lake: Lake) -> int:
     """Take the last two batches of Silver back by hand, past all that the project offers for it."""
     rows = Ledger(lake.case.settings).batches("silver")
-    ends = sorted({json.loads(row["versions"]).get(str(SILVER), 0) for row in rows})
+    ends = sorted({row.versions.get(str(SILVER), 0) for row in rows})
     DeltaTable(SILVER.path(lake.case.settings)).restore(ends[-3])
     return int(ends[-3])
 

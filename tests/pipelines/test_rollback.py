@@ -21,7 +21,7 @@ from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.errors import CheckpointError, UsageError
 from pipelines.lake.lease.flock import FlockBackend
 from pipelines.lake.lease.protocol import HeldLease, Holder
-from pipelines.lake.ledger.ledger import BatchRow, Ledger, subtract
+from pipelines.lake.ledger.ledger import BatchRow, Ledger, LedgerRow
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta
 from pipelines.runtime.restores import refuse_restored
@@ -87,7 +87,7 @@ def test_silver_is_read_again_and_everything_adds_up(lake: Lake, make_event: Mak
     assert lake.counts()["replaced"] == 1
     assert _open(lake, "g1").generation
     plan = plan_rollback(lake.settings, str(SILVER), 1)
-    assert ([row["batch_id"] for row in plan.batches], plan.bronze_version, plan.rows, plan.rows_then) == ([2], 2, 4, 2)
+    assert ([row.batch_id for row in plan.batches], plan.bronze_version, plan.rows, plan.rows_then) == ([2], 2, 4, 2)
     done = _roll_back(lake, SILVER, 1, repair=True)
 
     assert _silver(lake) == before
@@ -134,7 +134,7 @@ def test_dead_letters_are_rejected_again_after_their_table_is_rolled_back(
     _fill(lake, make_event, make_record)
     before = _silver(lake)
     plan = plan_rollback(lake.settings, str(DLQ), 1)
-    assert ([row["batch_id"] for row in plan.batches], plan.bronze_version) == ([2], 2)
+    assert ([row.batch_id for row in plan.batches], plan.bronze_version) == ([2], 2)
     _roll_back(lake, DLQ, 1, repair=True)
 
     assert _silver(lake) == before
@@ -357,21 +357,10 @@ def test_vacuumed_version_is_refused(lake: Lake, make_event: Make, make_record: 
         plan_rollback(lake.settings, str(SILVER), 1)
 
 
-def test_ranges_are_subtracted() -> None:
-    assert subtract({0: [(0, 10), (20, 30)], 1: [(0, 5)]}, {0: [(0, 3), (5, 7), (25, 40)]}) == {
-        0: [(3, 5), (7, 10), (20, 25)],
-        1: [(0, 5)],
-    }
-    assert subtract({0: [(3, 6)]}, {0: [(0, 9)]}) == {}
-
-
 def test_start_is_the_first_bronze_version_with_a_missing_or_an_unread_record() -> None:
-    def row(version: int, **offsets: list[int]) -> dict[str, Any]:
-        return {
-            "offsets": json.dumps({name[1:]: found for name, found in offsets.items()}),
-            "holes": None,
-            "versions": json.dumps({str(BRONZE): version}),
-        }
+    def row(version: int, **offsets: list[int]) -> LedgerRow:
+        read = {name[1:]: found for name, found in offsets.items()}
+        return BatchRow("bronze", "b1", version, read, versions={str(BRONZE): version}).committed()
 
     bronze = [row(1, p0=[0, 10], p1=[0, 5]), row(2, p0=[10, 20], p1=[5, 5]), row(5, p0=[20, 30], p1=[5, 9])]
     kept = {0: [(0, 30)], 1: [(0, 9)]}

@@ -112,7 +112,7 @@ class Patient:
 def restore_by_hand(sick: Patient) -> int:
     """Take Silver's last batch back as somebody does who knows RESTORE and not `lakehouse rollback`; return the version."""
     rows = Ledger(sick.case.settings).batches("silver")
-    versions = [json.loads(row["versions"]).get(str(SILVER)) for row in rows]
+    versions = [row.versions.get(str(SILVER)) for row in rows]
     written: list[int] = sorted(version for version in versions if version is not None)
     DeltaTable(sick.path(SILVER)).restore(written[-2])
     return written[-2]

@@ -11,15 +11,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from lakehouse.operations.checkpoints.ledger_rows import LedgerRow
 from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.delta_log.opening import require_plain
+from pipelines.lake.ledger.ranges import Ranges
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.storage.protocol import READERS
 
-Ranges = Mapping[int, list[tuple[int, int]]]
-"""For each partition ranges [start, end) of offsets, sorted, none touching another."""
 Offsets = npt.NDArray[np.int64]
 
 _KEY, _OFFSET = "_kafka_partition", "_kafka_offset"
@@ -51,7 +50,7 @@ class BronzeRows:
                 mixed.append(file)
         claimed: dict[int, int] = {}
         for row in ledger:
-            _lift(claimed, {int(partition): stop for partition, (_, stop) in row.offsets.items()})
+            _lift(claimed, {partition: stop for partition, (_, stop) in row.spans.items()})
         mixed.sort(key=lambda file: file["modification_time"] or 0, reverse=True)
         with ThreadPoolExecutor(READERS) as pool:
             for first in range(0, len(mixed), READERS):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from lakehouse.operations.checkpoints.lake_tables import transactions
-from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
+from lakehouse.operations.checkpoints.lake_tables import ledger_reader, transactions
 from lakehouse.operations.checkpoints.reading import CheckpointState, read_checkpoint
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition, Position
 from pipelines.lake.errors import LakehouseError, UsageError
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.protocol import Storage
+
+_LEDGER = (
+    "job generation batch_id offsets rows_read inserted replaced already_present versions committed_at holes duration_ms".split()
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class BatchDetails:
     end: DeltaPosition | None
     ledger: LedgerRow | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; of the ledger what tells how far the batch has come."""
+        row = None if self.ledger is None else {name: getattr(self.ledger, name) for name in _LEDGER}
+        return {**asdict(replace(self, ledger=None)), "ledger": row}
+
 
 @dataclass(frozen=True)
 class Details:
@@ -65,7 +74,7 @@ class Details:
             "transactions": self.transactions,
             "broken": [asdict(file) for file in state.broken],
             "lake_problem": self.lake_problem,
-            "batches": [asdict(batch) for batch in self.batches],
+            "batches": [batch.as_dict() for batch in self.batches],
         }
 
 
@@ -86,7 +95,7 @@ def checkpoint_details(settings: Settings, folder: Storage, *, batch: int | None
     try:
         if state.marker:
             ids = {str(name): done for name, done in transactions(settings, state.marker).items()}
-            reader = LedgerReader(settings)
+            reader = ledger_reader(settings)
             newest = None if batch is not None else last + 1
             found = reader.rows(job=state.marker.job, generation=state.marker.generation, newest=newest)
             rows = {row.batch_id: row for row in found}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
 from deltalake import DeltaTable
 
 from pipelines.lake.checkpoint.identity import Marker
@@ -13,42 +10,16 @@ from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.derived_files import find_damage
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
+from pipelines.lake.job_tables import JOBS
+from pipelines.lake.ledger.reader import LedgerReader
 from pipelines.lake.settings import Settings
-from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.storage.places import place_of
+from pipelines.lake.tables import LEDGER, TableName
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"
 """As in pipelines/bronze/schema.py, which needs pyspark."""
-_HISTORY = 200
-"""Commits looked through for a RESTORE."""
-
-
 _TRANSACTIONS = 50
 """Commits looked through for a transaction id: a stream's last one is among the newest."""
-
-
-@dataclass(frozen=True)
-class JobTables:
-    """What a job reads (None: Kafka), the table that its checkpoint names as target, and where its batches leave an id."""
-
-    source: TableName | None
-    target: TableName
-    transactions: dict[str, TableName] = field(default_factory=dict)
-    """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself."""
-
-
-JOBS = {
-    "bronze": JobTables(None, BRONZE, {"": BRONZE}),
-    "silver": JobTables(BRONZE, SILVER, {"": SILVER, "dlq": DLQ}),
-    "gold": JobTables(SILVER, GOLD_HOURLY),
-}
-
-
-def job_tables(job: str) -> JobTables:
-    """The tables of a job; raises UsageError where there is no such job."""
-    if job not in JOBS:
-        msg = f"There is no job `{job}` with a checkpoint, expected one of {', '.join(JOBS)}; correct the name."
-        raise UsageError(msg)
-    return JOBS[job]
 
 
 def find_table(settings: Settings, name: TableName) -> DeltaTable | None:
@@ -81,26 +52,13 @@ def table_id(table: DeltaTable) -> str:
 
 def table_versions(settings: Settings, job: str) -> dict[str, int]:
     """Versions, now, of the tables in which the job's batches leave their ids."""
-    found = {name: find_table(settings, name) for name in JOBS[job].transactions.values()}
+    found = {name: find_table(settings, name) for name in JOBS[job].written}
     return {str(name): table.version() for name, table in found.items() if table is not None}
 
 
-@dataclass(frozen=True)
-class Restore:
-    """A RESTORE in a table's log: the version that it is, and the one that it went back to."""
-
-    version: int
-    kept: int
-
-    def taken_back(self, written: Iterable[int | None]) -> int:
-        """How many of the versions that batches wrote are gone by it."""
-        return sum(version is not None and self.kept < version < self.version for version in written)
-
-
-def restores(table: DeltaTable, newest: int = _HISTORY) -> list[Restore]:
-    """The RESTOREs among the table's newest commits, whoever made them."""
-    commits = newest_commits(table.table_uri, table.version(), at_most=newest)
-    return [Restore(one.version, one.restored_to) for one in commits if one.restored_to is not None]
+def ledger_reader(settings: Settings) -> LedgerReader:
+    """The batch ledger as it is now; a damaged derived file is named, as by `find_table`."""
+    return LedgerReader(find_table(settings, LEDGER))
 
 
 def topic_id(table: DeltaTable) -> str | None:
@@ -114,13 +72,14 @@ def transactions(settings: Settings, marker: Marker) -> dict[TableName, int | No
     found: dict[TableName, int | None] = {}
     for part, name in JOBS[marker.job].transactions.items() if marker.job in JOBS else ():
         table = find_table(settings, name)
-        found[name] = None if table is None else _last_transaction(table, marker.app_id(part))
+        done = None if table is None else _last_transaction(table, marker.app_id(part))
+        found[name] = max((one for one in (done, found.get(name)) if one is not None), default=None)
     return found
 
 
 def _last_transaction(table: DeltaTable, app_id: str) -> int | None:
     """The last batch of an app id, from the commits: deltalake takes a checksum file for true, and that may be wrong."""
-    for commit in newest_commits(table.table_uri, table.version(), at_most=_TRANSACTIONS):
+    for commit in newest_commits(place_of(table), table.version(), at_most=_TRANSACTIONS):
         if app_id in commit.transactions:
             return commit.transactions[app_id]
     return table.transaction_version(app_id)

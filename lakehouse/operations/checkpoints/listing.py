@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.operations.checkpoints.lake_tables import JOBS, find_table
-from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
+from lakehouse.operations.checkpoints.lake_tables import find_table, ledger_reader
 from lakehouse.operations.checkpoints.reading import METADATA, CheckpointState, read_checkpoint
 from lakehouse.operations.checkpoints.topic import ask_aside
 from lakehouse.operations.checkpoints.verify_source import next_offsets, next_version
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, UnreadableError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.topic import TopicState
+from pipelines.lake.ledger.reader import LedgerReader
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import names_in
@@ -145,7 +147,7 @@ def list_checkpoints(
                 lag=lag,
                 lag_unit=unit,
                 ledger_batch=row.batch_id if row else None,
-                ledger_end=row.offsets if row else None,
+                ledger_end=dict(row.offsets) if row else None,
                 problem="; ".join([*problems, *dict.fromkeys(str(one) for one in unseen)]) or None,
                 is_unread=bool(unseen),
             )
@@ -174,7 +176,7 @@ def _unread(place: _Place, path: str, error: LakehouseError) -> Overview:
 
 def _ledger(settings: Settings) -> LedgerReader | LakehouseError:
     try:
-        return LedgerReader(settings)
+        return ledger_reader(settings)
     except LakehouseError as error:
         return error
 

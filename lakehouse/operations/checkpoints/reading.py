@@ -9,14 +9,7 @@ from typing import TypeVar
 
 from pipelines.lake.checkpoint.checked_files import checksum_of, fits_checksum
 from pipelines.lake.checkpoint.identity import MARKER, Marker
-from pipelines.lake.checkpoint.spark_files import (
-    Planned,
-    Position,
-    check_commit,
-    read_initial,
-    read_planned,
-    read_query_id,
-)
+from pipelines.lake.checkpoint.spark_files import Planned, Position, check_commit, read_initial, read_planned, read_query_id
 from pipelines.lake.errors import CheckpointError
 from pipelines.lake.storage.protocol import Entry, Storage, read_all
 

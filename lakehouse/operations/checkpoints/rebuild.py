@@ -16,25 +16,29 @@ from lakehouse.operations.checkpoints.findings import LostRange, cut_short, list
 from lakehouse.operations.checkpoints.holders import refuse_used
 from lakehouse.operations.checkpoints.lake_tables import (
     find_table,
-    job_tables,
+    ledger_reader,
     require_table,
-    restores,
     table_id,
     table_versions,
     topic_id,
 )
-from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
 from lakehouse.operations.checkpoints.starting import bronze_version_for_silver, silver_version_for_gold
 from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import MARKER, Marker, new_generation_id
+from pipelines.lake.delta_log.restores import find_restores
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import DataLossError
+from pipelines.lake.job_tables import job_tables
 from pipelines.lake.kafka.topic import ask_topic
+from pipelines.lake.ledger.ranges import positions
+from pipelines.lake.ledger.reader import LedgerReader
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.ledger.voids import EVENTS, LETTERS
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 
@@ -98,7 +102,7 @@ def _start_bronze(settings: Settings, accept_loss: bool) -> _Start:
             "see playbooks/kafka-outage.md."
         )
         raise DataLossError(msg)
-    rows = LedgerReader(settings).rows(job="bronze")
+    rows = ledger_reader(settings).rows(job="bronze")
     ends = BronzeRows(table).ends(rows)
     if short := cut_short(ends, topic.end):
         msg = (
@@ -123,17 +127,14 @@ def _wanted(ends: Mapping[int, int], rows: list[LedgerRow], held: Mapping[int, i
 
     A partition that Bronze knows nothing of was added later and is wanted from 0; a new lake wants what Kafka has (`held`).
     """
-    read: dict[int, int] = {}
-    for row in rows:
-        for partition, (_, stop) in row.offsets.items():
-            read[int(partition)] = max(stop, read.get(int(partition), 0))
+    read = {partition: stop for partition, (_, stop) in positions(rows).items()}
     is_new = not ends and not read
     return {part: ends.get(part, read.get(part, first if is_new else 0)) for part, first in held.items()}
 
 
 def _start_silver(settings: Settings, accept_loss: bool) -> _Start:
     del accept_loss
-    table, ledger = require_table(settings, BRONZE), LedgerReader(settings)
+    table, ledger = require_table(settings, BRONZE), ledger_reader(settings)
     bronze, silver = ledger.rows(job="bronze"), ledger.standing("silver")
     _refuse_taken_back(settings, ledger)
     version = bronze_version_for_silver(table, silver, bronze)
@@ -152,7 +153,8 @@ def _refuse_taken_back(settings: Settings, ledger: LedgerReader) -> None:
     """
     for name, kind in ((SILVER, EVENTS), (DLQ, LETTERS)):
         table, rows = find_table(settings, name), ledger.standing("silver", kind)
-        for restore in restores(table) if table else ():
+        since = _first_end(name, rows)
+        for restore in find_restores(place_of(table), table.version(), since=since).restores if table else ():
             if gone := restore.taken_back(row.versions.get(str(name)) for row in rows):
                 msg = (
                     f"{name} was restored to version {restore.kept} by hand, and {gone} batches had written after it: a new "
@@ -162,9 +164,22 @@ def _refuse_taken_back(settings: Settings, ledger: LedgerReader) -> None:
                 raise DataLossError(msg)
 
 
+def _first_end(name: TableName, rows: list[LedgerRow]) -> int | None:
+    """Version of the table with which the first of the generations ended; None where no row has one.
+
+    No generation of Silver writes after a RESTORE, so one that took a batch back is later than the last version of its
+    generation.
+    """
+    last: dict[str, int] = {}
+    for row in rows:
+        if str(name) in row.versions:
+            last[row.generation] = max(row.versions[str(name)], last.get(row.generation, 0))
+    return min(last.values(), default=None)
+
+
 def _start_gold(settings: Settings, accept_loss: bool) -> _Start:
     del accept_loss
-    table, ledger = require_table(settings, SILVER), LedgerReader(settings)
+    table, ledger = require_table(settings, SILVER), ledger_reader(settings)
     begins = log_begins(SILVER.path(settings))
     version = silver_version_for_gold(settings, ledger.rows(job="gold"), begins)
     if version > table.version():  # the log was replaced by an older one: its versions mean something else now

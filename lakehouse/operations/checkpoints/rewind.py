@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from lakehouse.operations.checkpoints.copying import CopyPlan, plan_generation, require_empty, require_marker
 from lakehouse.operations.checkpoints.findings import cut_short, listed, lost_ranges
 from lakehouse.operations.checkpoints.holders import refuse_used
-from lakehouse.operations.checkpoints.lake_tables import JOBS, job_tables, require_table, table_id
-from lakehouse.operations.checkpoints.ledger_rows import LedgerReader
+from lakehouse.operations.checkpoints.lake_tables import ledger_reader, require_table, table_id
 from lakehouse.operations.checkpoints.reading import CheckpointState, read_checkpoint
 from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS
 from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import CheckpointError, DataLossError, UsageError
+from pipelines.lake.job_tables import JOBS, job_tables
 from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.protocol import Storage
@@ -131,7 +131,7 @@ def _require_versions(settings: Settings, marker: Marker, end: DeltaPosition) ->
 
 
 def _records_in_ledger(settings: Settings, marker: Marker, again: Sequence[int]) -> int | None:
-    rows = LedgerReader(settings).rows(job=marker.job, generation=marker.generation)
+    rows = ledger_reader(settings).rows(job=marker.job, generation=marker.generation)
     if again and not rows:
         return None
     return sum(row.rows_read for row in rows if row.batch_id in set(again))

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from deltalake import DeltaTable
 
-from lakehouse.operations.checkpoints.bronze_rows import BronzeRows, Offsets, Ranges
-from lakehouse.operations.checkpoints.ledger_rows import LedgerRow
+from lakehouse.operations.checkpoints.bronze_rows import BronzeRows, Offsets
 from pipelines.lake.delta_log.commits import newest_commits
-from pipelines.lake.ledger.ledger import merge_ranges
+from pipelines.lake.ledger.ranges import covered_by, subtract
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, SILVER
 
@@ -32,41 +32,17 @@ def bronze_version_for_silver(table: DeltaTable, silver: Iterable[LedgerRow], br
     # A stream that has read all stands before the version that comes next, which cannot be named as a start yet.
     read = min(read, table.version())
     written = [row for row in bronze if row.versions.get(name, read) < read]
-    gaps = subtract(covered(written), covered(rows))
+    gaps = subtract(covered_by(written), covered_by(rows))
     # Most gaps are lawful holes (transaction markers): only rows count.
     missed = BronzeRows(table).offsets_in(gaps) if gaps else {}
     return min([read, *(row.versions[name] for row in written if _holds_any(row, missed))])
 
 
-def covered(rows: Iterable[LedgerRow]) -> dict[int, list[tuple[int, int]]]:
-    """For each Kafka partition the ranges of offsets that the batches of `rows` read, without the holes that they saw."""
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    for row in rows:
-        for partition, (start, stop) in row.offsets.items():
-            if stop > start:
-                edges = [start, *(edge for hole in row.holes.get(partition, []) for edge in hole), stop]
-                ranges.setdefault(int(partition), []).extend(zip(edges[::2], edges[1::2], strict=True))
-    return {partition: merge_ranges(found) for partition, found in ranges.items()}
-
-
-def subtract(whole: Ranges, part: Ranges) -> dict[int, list[tuple[int, int]]]:
-    """Give what of `whole` is not in `part`; partitions without a rest are left out."""
-    rest: dict[int, list[tuple[int, int]]] = {}
-    for partition, ranges in whole.items():
-        for start, stop in ranges:
-            reached = start
-            for first, end in [*part.get(partition, []), (stop, stop)]:
-                if reached < min(first, stop):
-                    rest.setdefault(partition, []).append((reached, min(first, stop)))
-                reached = max(reached, end)
-    return rest
-
-
 def _holds_any(row: LedgerRow, missed: Mapping[int, Offsets]) -> bool:
     return any(
-        np.searchsorted(missed[int(partition)], start) < np.searchsorted(missed[int(partition)], stop)
-        for partition, (start, stop) in row.offsets.items()
-        if int(partition) in missed
+        np.searchsorted(missed[partition], start) < np.searchsorted(missed[partition], stop)
+        for partition, (start, stop) in row.spans.items()
+        if partition in missed
     )
 
 
@@ -76,9 +52,8 @@ def silver_version_for_gold(settings: Settings, gold: Iterable[LedgerRow], begin
     A version that changed no row (a new column, a compaction) is no gap: the change feed has nothing of it. Versions before
     `begins`, where Silver's log begins, can no longer be read and are not looked at.
     """
-    key = "silver_version"
     reached = begins - 1
-    for first, last in sorted((row.offsets[key][0], row.offsets[key][1]) for row in gold if row.offsets.get(key)):
+    for first, last in sorted(row.silver_versions for row in gold if row.silver_versions):
         if any(_changes_rows(settings, version) for version in range(reached + 1, first)):
             break
         reached = max(reached, last)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from lakehouse.operations.checkpoints.findings import BROKEN, RUN_BACK, Finding, batches, listed
-from lakehouse.operations.checkpoints.lake_tables import JOBS
 from lakehouse.operations.checkpoints.reading import INITIAL, METADATA, CheckpointState
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition, Position
+from pipelines.lake.job_tables import JOBS
 
 
 def check_files(state: CheckpointState) -> Iterator[Finding]:

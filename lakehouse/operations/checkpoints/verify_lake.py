@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping
 from deltalake import DeltaTable
 
 from lakehouse.operations.checkpoints.findings import BROKEN, ROLLBACK, Finding, batches
-from lakehouse.operations.checkpoints.lake_tables import JOBS, find_table, restores, table_id, topic_id, transactions
-from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
+from lakehouse.operations.checkpoints.lake_tables import find_table, ledger_reader, table_id, topic_id, transactions
 from lakehouse.operations.checkpoints.reading import CheckpointState
 from pipelines.lake.checkpoint.identity import Marker
+from pipelines.lake.delta_log.restores import find_restores
+from pipelines.lake.job_tables import JOBS
+from pipelines.lake.ledger.reader import LedgerReader
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE, TableName
 
 _NEWEST_ROWS = 100
@@ -24,15 +28,15 @@ def check_lake(settings: Settings, state: CheckpointState) -> Iterator[Finding]:
     if marker is None or marker.job not in JOBS:
         return
     ids = transactions(settings, marker)
-    ledger = LedgerReader(settings)
+    ledger = ledger_reader(settings)
     rows = ledger.rows(job=marker.job, generation=marker.generation, newest=_NEWEST_ROWS)
     target = find_table(settings, JOBS[marker.job].target)
     yield from _check_identity(settings, marker, target, has_run=state.last_committed is not None)
     yield from _check_skipped(state, ids, rows)
     yield from _check_known(marker, ids, rows)
-    names = {JOBS[marker.job].target, *JOBS[marker.job].transactions.values()}
+    names = {JOBS[marker.job].target, *JOBS[marker.job].written}
     for name in sorted(names, key=str):
-        yield from _check_restored(settings, name, marker, ledger)
+        yield from _check_restored(settings, name, marker, ledger, _last_version(name, marker, rows))
 
 
 def _check_identity(settings: Settings, marker: Marker, target: DeltaTable | None, *, has_run: bool) -> Iterator[Finding]:
@@ -88,9 +92,20 @@ def _check_known(marker: Marker, ids: Mapping[TableName, int | None], rows: list
             yield Finding("not-run", "info", message)
 
 
-def _check_restored(settings: Settings, name: TableName, marker: Marker, ledger: LedgerReader) -> Iterator[Finding]:
+def _last_version(name: TableName, marker: Marker, rows: list[LedgerRow]) -> int | None:
+    """Version of the table that the generation wrote last or was made at; None where neither row nor marker says it.
+
+    The job refuses the checkpoint for any RESTORE after it, so all of these have to be found.
+    """
+    written = [row.versions[str(name)] for row in rows if str(name) in row.versions]
+    return max(written, default=marker.versions.get(str(name)))
+
+
+def _check_restored(
+    settings: Settings, name: TableName, marker: Marker, ledger: LedgerReader, last: int | None
+) -> Iterator[Finding]:
     table = find_table(settings, name)
-    for restore in restores(table) if table else ():
+    for restore in find_restores(place_of(table), table.version(), since=last).restores if table else ():
         rows = ledger.rows(job=marker.job, generation=marker.generation)
         gone = {row.batch_id for row in rows if restore.taken_back([row.versions.get(str(name))])}
         if gone:

@@ -17,6 +17,7 @@ from pipelines.lake.delta_log.plain_read import rows_dataset, to_rows, to_values
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import DLQ
 
 Longs = npt.NDArray[np.int64]
@@ -62,7 +63,7 @@ def read_letters(table: DeltaTable, chosen: LetterFilter, columns: Sequence[str]
     dataset = rows_dataset(table, _bounds(chosen))
     asked = (("_quality_flags", chosen.rules), ("_status", chosen.status))
     needed = [*columns, *(name for name, wanted in asked if wanted and name not in columns)]
-    with told_apart(table.table_uri):
+    with told_apart(place_of(table)):
         rows = dataset.to_table(columns=[name for name in needed if name in dataset.schema.names], filter=_expression(chosen))
     for name, kind in _ABSENT_COLUMNS.items():
         if name in needed and name not in rows.column_names:

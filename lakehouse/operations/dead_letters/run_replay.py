@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from lakehouse.operations.dead_letters.decide import Selection, select_for_replay
 from lakehouse.operations.dead_letters.filters import LetterFilter
 from lakehouse.operations.dead_letters.letters import open_letters, unfinished_replays
+from pipelines.lake.ledger.row import Kind
 from pipelines.lake.settings import Settings
 from pipelines.runtime.jobs import named_error
 from pipelines.runtime.session import build_session
@@ -72,7 +73,7 @@ def _run(
     found: dict[str, Any] = {"would_pass": passing, "by_rules": by_rule}
     if dry_run or not trials:
         return found
-    replay_id = f"replay-{uuid.uuid4().hex[:12]}"
+    replay_id = f"{Kind.REPLAY.prefix}{uuid.uuid4().hex[:12]}"
     outcome = letter_replay.replay(spark, settings, selection.coordinates, replay_id)
     say(f"Replay {replay_id}: {outcome.replayed:,} replayed, {outcome.left_open:,} left open.")
     return found | {"replay_id": replay_id, "replayed": outcome.replayed, "left_open": outcome.left_open}

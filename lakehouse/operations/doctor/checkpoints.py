@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from lakehouse.operations.checkpoints.findings import BROKEN, SOURCE_GAP, batches
 from lakehouse.operations.checkpoints.findings import Finding as CheckpointFinding
-from lakehouse.operations.checkpoints.lake_tables import JOBS
 from lakehouse.operations.doctor.facts import THE_CHECKPOINTS, Facts, StreamCheckpoint
 from lakehouse.operations.doctor.findings import Finding, Severity
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.tables import SILVER
 
 _TRAP = {"behind-table", "behind-ledger"}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from lakehouse.operations.checkpoints.findings import Finding as CheckpointFinding
-from lakehouse.operations.checkpoints.ledger_rows import LedgerRow
 from lakehouse.operations.checkpoints.reading import CheckpointState
 from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.findings import Confidence
@@ -17,6 +16,7 @@ from pipelines.lake.delta_log.commits import Commit
 from pipelines.lake.delta_log.derived_files import Damage
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.protocol import Holder
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableName
 

@@ -13,8 +13,7 @@ from typing import TypeVar
 from deltalake.exceptions import DeltaError
 from pyarrow import ArrowException
 
-from lakehouse.operations.checkpoints.lake_tables import JOBS, find_table, topic_id
-from lakehouse.operations.checkpoints.ledger_rows import LedgerReader, LedgerRow
+from lakehouse.operations.checkpoints.lake_tables import find_table, ledger_reader, topic_id
 from lakehouse.operations.checkpoints.topic import PATIENCE_SECONDS
 from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.facts import (
@@ -39,17 +38,12 @@ from lakehouse.operations.doctor.reading_letters import read_letter_facts
 from lakehouse.operations.doctor.reading_neighbours import read_neighbours
 from lakehouse.operations.status import LakeStatus, read_status
 from pipelines.lake.delta_log.plain_read import rows_dataset
-from pipelines.lake.errors import (
-    LakehouseError,
-    SettingsError,
-    TransientError,
-    UnknownFeatureError,
-    UnreadableError,
-    UsageError,
-)
+from pipelines.lake.errors import LakehouseError, SettingsError, TransientError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.topic import NoTopicError, TopicState, ask_topic
-from pipelines.lake.ledger.ledger import merge_ranges
+from pipelines.lake.ledger.ranges import merge_ranges
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import as_unreadable, is_there
 from pipelines.lake.storage.places import local_place
@@ -168,7 +162,7 @@ def _schema_problem(settings: Settings) -> str | None:
 
 
 def _ledger_rows(settings: Settings) -> dict[str, list[LedgerRow]]:
-    reader = LedgerReader(settings)
+    reader = ledger_reader(settings)
     found = {job: reader.rows(job=job, newest=NEWEST_ROWS) for job in JOBS}
     return {job: rows for job, rows in found.items() if rows}
 

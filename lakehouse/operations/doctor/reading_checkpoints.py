@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lakehouse.operations.checkpoints.lake_tables import JOBS
 from lakehouse.operations.checkpoints.listing import checkpoint_names
 from lakehouse.operations.checkpoints.verify import verify_checkpoint
 from lakehouse.operations.doctor.facts import HeldBy, StreamCheckpoint
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import LakehouseError, TransientError, UnknownFeatureError, UnreadableError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.checkpoints import checkpoint_holder
 from pipelines.lake.lease.protocol import Holder

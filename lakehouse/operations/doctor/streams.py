@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lakehouse.operations.checkpoints.lake_tables import JOBS
-from lakehouse.operations.checkpoints.ledger_rows import LedgerRow
 from lakehouse.operations.doctor.facts import Facts, HeldBy, StreamCheckpoint
 from lakehouse.operations.doctor.findings import Confidence, Finding
+from pipelines.lake.job_tables import JOBS
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.tables import BRONZE, SILVER
 
 QUIET = timedelta(minutes=5)
@@ -95,7 +95,7 @@ def silver_waits(facts: Facts) -> int:
     next_version = _silver_reads_on_from(facts)
     waiting = 0
     for row in facts.rows.get("bronze", []):
-        spans = [(int(part), start, stop) for part, (start, stop) in row.offsets.items()]
+        spans = [(part, start, stop) for part, (start, stop) in row.spans.items()]
         unread = sum(max(0, stop - max(start, ends.get(part, 0))) for part, start, stop in spans)
         if not unread and row.versions.get(str(BRONZE), -1) >= next_version:  # behind its ends, where a repair fills a hole
             waiting += row.inserted

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
-from lakehouse.operations.checkpoints.bronze_rows import Ranges
-from lakehouse.operations.checkpoints.ledger_rows import LedgerRow
-from lakehouse.operations.checkpoints.starting import covered, subtract
 from lakehouse.operations.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.operations.doctor.findings import Finding
-from pipelines.lake.ledger.ledger import merge_ranges
+from pipelines.lake.ledger.ranges import Ranges, covered_by, subtract
+from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.playbooks import MADE_FROM, STORE
 from pipelines.lake.retries import page_for_words
 
@@ -87,7 +85,7 @@ def _broken_log(facts: Facts, name: str, problem: str) -> Finding:
 def _check_holes(facts: Facts) -> Iterator[Finding]:
     """Holes between the ranges that Bronze's batches read, and holes inside them that Silver found."""
     rows = facts.rows.get("bronze", [])
-    read = covered(rows)
+    read = covered_by(rows)
     between = subtract(gaps(_from_oldest(read, rows)), facts.known_gaps)
     inside = subtract(_seen_by_silver(facts, read), facts.known_gaps)
     repair = (facts.commands.lakehouse("repair", "bronze", "--dry-run"), facts.commands.lakehouse("repair", "bronze"))
@@ -127,7 +125,7 @@ def _from_oldest(read: Ranges, rows: list[LedgerRow]) -> Ranges:
     if len(rows) < NEWEST_ROWS:  # all that the ledger has
         return read
     oldest = next(row for row in rows if row.generation == rows[-1].generation)
-    low = {int(part): start for part, (start, _) in oldest.offsets.items()}
+    low = {part: start for part, (start, _) in oldest.spans.items()}
     cut = {
         part: [(max(start, low.get(part, 0)), stop) for start, stop in spans if stop >= low.get(part, 0)]
         for part, spans in read.items()
@@ -142,18 +140,8 @@ def _seen_by_silver(facts: Facts, read: Ranges) -> dict[int, list[tuple[int, int
     for row in rows:
         for part, spans in row.holes.items():
             holes.setdefault(int(part), []).extend((start, stop) for start, stop in spans)
-    outside = subtract({part: merge_ranges(spans) for part, spans in holes.items()}, _records(rows))
+    outside = subtract(holes, covered_by(rows))
     return subtract(outside, gaps(read))
-
-
-def _records(rows: Iterable[LedgerRow]) -> dict[int, list[tuple[int, int]]]:
-    """For each partition the ranges in which the batches saw records: what they read, less their holes."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for row in rows:
-        holes = {int(part): [(start, stop) for start, stop in spans] for part, spans in row.holes.items()}
-        for part, spans in subtract(covered([row]), holes).items():
-            found.setdefault(part, []).extend(spans)
-    return {part: merge_ranges(spans) for part, spans in found.items()}
 
 
 def count(ranges: Ranges) -> int:

@@ -20,8 +20,9 @@ from pipelines.lake import failpoints
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
-from pipelines.lake.ledger.ledger import COUNTS, BatchRow, Ledger
-from pipelines.lake.ledger.voids import EVENTS, LedgerRow, standing, void_row
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.ledger.row import COUNTS, Kind, LedgerRow
+from pipelines.lake.ledger.voids import EVENTS, void_row
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
@@ -95,7 +96,7 @@ def _record_gold(spark: SparkSession, settings: Settings, plan: RebuildPlan, run
     """Note up to which version of Silver Gold stands: `lakehouse checkpoint rebuild gold` goes on from there."""
     row = BatchRow(
         job=plan.layer,
-        generation=f"rebuild-{run_id}",
+        generation=f"{Kind.REBUILD.prefix}{run_id}",
         batch_id=0,
         offsets={"silver_version": [0, plan.source_version]},
         versions={str(table): delta.current_version(spark, table.path(settings)) for table in (GOLD_HOURLY, GOLD_DAILY)},
@@ -221,7 +222,7 @@ def _merge_letters(spark: SparkSession, settings: Settings, plan: RebuildPlan, r
 def _correct_ledger(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_id: str, now: datetime) -> int:
     """Make the ledger say what the rebuild says, where it differs: undo Silver's batches and add the rebuild as one."""
     ledger = Ledger(settings)
-    batches = standing(ledger.batches(SILVER.layer))
+    batches = ledger.standing(SILVER.layer)
     rebuilt = Ledger(plan.settings(settings))
     counted = _sums(rebuilt.batches(SILVER.layer))
     events, letters = (spark.read.format("delta").load(table.path(settings)).count() for table in (SILVER, DLQ))
@@ -240,18 +241,18 @@ def _correct_ledger(spark: SparkSession, settings: Settings, plan: RebuildPlan, 
     accounted = sum(fates[name] for name in ("inserted", "replaced", "duplicate", "tombstone", "dead_lettered"))
     row = BatchRow(
         job=SILVER.layer,
-        generation=f"rebuild-{run_id}",
+        generation=f"{Kind.REBUILD.prefix}{run_id}",
         batch_id=0,
-        offsets={str(p): [ranges[0][0], ranges[-1][1]] for p, ranges in rebuilt.covered(SILVER.layer).items()},
+        offsets={str(p): [first, end] for p, (first, end) in rebuilt.positions(SILVER.layer).items()},
         rows_read=counted["rows_read"],
         already_present=counted["rows_read"] - accounted,
         versions={str(SILVER): delta.current_version(spark, SILVER.path(settings))},
         started_at=now,
     )
     row = replace(row, **fates)  # type: ignore[arg-type]  # counts by their names
-    generations = sorted({batch["generation"] for batch in batches})
-    voids = [void_row([batch for batch in batches if batch["generation"] == name], EVENTS) for name in generations]
-    ledger.append([*voids, row.record()])
+    generations = sorted({batch.generation for batch in batches})
+    voids = [void_row([batch for batch in batches if batch.generation == name], EVENTS) for name in generations]
+    ledger.append([*voids, row.committed()])
     return len(voids) + 1
 
 
@@ -262,14 +263,14 @@ def _record_stamps(spark: SparkSession, settings: Settings, run_id: str, batches
     """
     if not batches:
         return 0
-    path, last = SILVER.path(settings), max(batch["started_at"] for batch in batches)
+    path, last = SILVER.path(settings), max(batch.started_at for batch in batches)
     later = spark.read.format("delta").load(path).where(F.col("_processed_at") > F.lit(last))
     newest = later.agg(F.max("_processed_at")).collect()[0][0]
     if newest is None:
         return 0
     row = BatchRow(
         job=SILVER.layer,
-        generation=f"rebuild-{run_id}",
+        generation=f"{Kind.REBUILD.prefix}{run_id}",
         batch_id=0,
         offsets={},
         versions={str(SILVER): delta.current_version(spark, path)},
@@ -280,4 +281,4 @@ def _record_stamps(spark: SparkSession, settings: Settings, run_id: str, batches
 
 
 def _sums(rows: Sequence[LedgerRow]) -> dict[str, int]:
-    return {name: sum(int(row[name]) for row in rows) for name in COUNTS}
+    return {name: sum(int(getattr(row, name)) for row in rows) for name in COUNTS}

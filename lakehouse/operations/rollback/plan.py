@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -18,15 +17,16 @@ from pipelines.lake.delta_log.commits import Commit, newest_commits
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, LakehouseError, UsageError
-from pipelines.lake.ledger.ledger import Ledger, covered_by, subtract
-from pipelines.lake.ledger.voids import EVENTS, LETTERS, LedgerRow, is_void_row, standing
+from pipelines.lake.ledger.ledger import Ledger, LedgerRow
+from pipelines.lake.ledger.ranges import Ranges, covered_by, subtract
+from pipelines.lake.ledger.voids import EVENTS, LETTERS, standing
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, REVERSIBLE, SILVER, TableName
 
 _KINDS = {SILVER: EVENTS, DLQ: LETTERS}
-Ranges = dict[int, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RollbackPlan:
     @property
     def generations(self) -> list[str]:
         """Generations of checkpoints whose batches are taken back."""
-        return sorted({row["generation"] for row in self.batches})
+        return sorted({row.generation for row in self.batches})
 
 
 def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
@@ -75,7 +75,7 @@ def plan_rollback(settings: Settings, name: str, to: int) -> RollbackPlan:
     _require_files(table, now, then)
     if table == GOLD_DAILY:
         _refuse_open_bills(now, then)
-    history = list(newest_commits(now.table_uri, now.version(), after=to - 1))[::-1]
+    history = list(newest_commits(place_of(now), now.version(), after=to - 1))[::-1]
     if not history or history[0].version != to:
         first = history[0].version if history else now.version()
         msg = f"The log of {table} has no commit of version {to} any more; choose a version from {first} on."
@@ -141,7 +141,7 @@ def _require_files(table: TableName, now: DeltaTable, then: DeltaTable) -> None:
     names = [set(pa.table(one.get_add_actions()).column("path").to_pylist()) for one in (now, then)]
     storage = table_storage(then)
     needed = sorted(names[1] - names[0])
-    with told_apart(now.table_uri):
+    with told_apart(place_of(now)):
         gone = sum(info.type != pa_fs.FileType.File for info in (storage.get_file_info(needed) if needed else []))
     if gone:
         msg = (
@@ -180,7 +180,7 @@ def _time(commit: Commit) -> datetime:
 
 def _refuse_half_a_batch(settings: Settings, plan: RollbackPlan, operation: str) -> None:
     """Replacements of a batch are a MERGE before its append: with one and without the other no count is right."""
-    ends = {json.loads(row["versions"]).get(str(plan.table)) for row in Ledger(settings).batches("silver")}
+    ends = {row.versions.get(str(plan.table)) for row in Ledger(settings).batches("silver")}
     if plan.table == SILVER and operation == "MERGE" and plan.to not in ends:
         msg = f"Version {plan.to} of {plan.table} is in the middle of a batch; choose {plan.to - 1} or {plan.to + 1}."
         raise UsageError(msg)
@@ -192,12 +192,12 @@ def _with_batches(settings: Settings, plan: RollbackPlan) -> RollbackPlan:
     known = ledger.batches("silver")
 
     def is_undone(row: LedgerRow) -> bool:
-        wrote = json.loads(row["versions"]).get(str(plan.table))
+        wrote = row.versions.get(str(plan.table))
         # A batch that wrote nothing was decided by what the table held then.
-        return bool(wrote > plan.to if wrote is not None else kind == EVENTS and row["committed_at"] > plan.undone_since)
+        return bool(wrote > plan.to if wrote is not None else kind == EVENTS and row.committed_at > plan.undone_since)
 
     # A row that an earlier run has voided is undone all the same: that run may have died before its records were read again.
-    undone = [row for row in known if not is_void_row(row) and is_undone(row)]
+    undone = [row for row in known if not row.is_void and is_undone(row)]
     ids = {id(row) for row in undone}
     batches = [row for row in standing(known, kind) if id(row) in ids]
     if kind == LETTERS:
@@ -206,7 +206,7 @@ def _with_batches(settings: Settings, plan: RollbackPlan) -> RollbackPlan:
         refuse_ranges(settings, missing, "would have to be read again")
     else:
         kept = covered_by(row for row in standing(known) if id(row) not in ids)
-        missing = subtract(covered_by(row for row in known if not is_void_row(row)), kept)
+        missing = subtract(covered_by(row for row in known if not row.is_void), kept)
     return replace(plan, batches=batches, bronze_version=bronze_start(ledger.batches("bronze"), missing, kept))
 
 
@@ -217,10 +217,10 @@ def bronze_start(bronze: Sequence[LedgerRow], missing: Ranges, kept: Ranges) -> 
         return 0
     first, last = None, 0
     for row in bronze:
-        version = json.loads(row["versions"]).get(str(BRONZE), 0)
+        version = row.versions.get(str(BRONZE), 0)
         last = max(last, version)
-        for partition, (start, end) in json.loads(row["offsets"]).items():
-            wanted = missing.get(int(partition), [])
-            if end > max(start, ends.get(int(partition), 0)) or any(low < end and start < high for low, high in wanted):
+        for partition, (start, end) in row.spans.items():
+            wanted = missing.get(partition, [])
+            if end > max(start, ends.get(partition, 0)) or any(low < end and start < high for low, high in wanted):
                 first = version if first is None else min(first, version)
     return last if first is None else first

@@ -95,7 +95,7 @@ def _restore(spark: SparkSession, plan: RollbackPlan, reason: str) -> int:
 def _void(settings: Settings, plan: RollbackPlan) -> None:
     """Undo the ledger's counts of the batches, and their coverage; what the other table holds of them stays counted."""
     kind = EVENTS if plan.table == SILVER else LETTERS
-    rows = [void_row([row for row in plan.batches if row["generation"] == generation], kind) for generation in plan.generations]
+    rows = [void_row([row for row in plan.batches if row.generation == generation], kind) for generation in plan.generations]
     if rows:
         Ledger(settings).append(rows)
 

@@ -11,6 +11,7 @@ from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
 from pipelines.lake.contract.contract import Difference, TableFacts, differences, differing_columns
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.opening import has_variants, open_table, reader_features
+from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import TableDef, TableName
 
 
@@ -53,7 +54,7 @@ def differences_of(name: TableName, table: DeltaTable, defined: TableDef | None 
 
 def _sound_version(table: DeltaTable, defined: TableDef) -> int | None:
     """Newest version before the columns got other types; None where the log no longer tells."""
-    path = table.table_uri.removeprefix("file://")
+    path = place_of(table)
     for commit in newest_commits(path, table.version(), skip=lambda _, text: '"metaData"' not in text):
         before = open_table(path, commit.version - 1) if commit.version else None
         if before is None or not any(differing_columns(table_facts(before), defined)):

@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.playbooks import page_for_files_of, path_of, table_in
 from pipelines.lake.storage.local_files import as_unreadable, is_absent, look, names_in, said_by, told_apart, unreadable
-from pipelines.lake.storage.places import is_local
+from pipelines.lake.storage.places import is_local, place_of
 
 _UNKNOWN_FEATURES = re.compile(
     r"Feature '(\w[\w-]*)' is not supported|(minimum reader version \d+)|table features required: \[([^\]]*)\]"
@@ -71,7 +71,7 @@ def require_plain(table: DeltaTable) -> None:
     if "deletionVectors" in unknown and not deleted_rows(table):
         unknown.discard("deletionVectors")
     if unknown:
-        raise _unknown(table.table_uri, sorted(unknown))
+        raise _unknown(place_of(table), sorted(unknown))
 
 
 def reader_features(table: DeltaTable) -> set[str]:
@@ -109,7 +109,7 @@ def deleted_rows(table: DeltaTable) -> int:
     if "deletionVectors" not in (table.protocol().reader_features or ()):
         return 0
 
-    with told_apart(table.table_uri):
+    with told_apart(place_of(table)):
         vectors = pa.table(table.deletion_vectors()).column("selection_vector")
     return sum(len(vector.values) - (pa.compute.sum(vector.values).as_py() or 0) for vector in vectors)
 

@@ -20,6 +20,7 @@ from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError
 from pipelines.lake.storage.arrow_storage import table_storage
+from pipelines.lake.storage.places import place_of
 
 _LOOKED_AT = 500
 """Commits from the reader's position on: of those that come later it is said when the reader comes to them."""
@@ -45,7 +46,7 @@ def find_gap(table: DeltaTable, since: int, *, change_feed: bool) -> Gap | None:
     found: Gap | None = None
     was_set = False
     last = min(table.version(), since + _LOOKED_AT - 1)
-    for commit in newest_commits(table.table_uri, last, after=since - 1):
+    for commit in newest_commits(place_of(table), last, after=since - 1):
         if change_feed and commit.configuration is not None:
             was_set = True
             if not _is_on(commit.configuration):
@@ -67,7 +68,7 @@ def find_snapshot_gap(table: DeltaTable, version: int) -> Gap | None:
     """The same for a reader of the table as it stood at `version`, file by file."""
     names = [
         {unquote(path) for path in pa.table(one.get_add_actions()).column("path").to_pylist()}
-        for one in (existing_table(table.table_uri, version=version), table)
+        for one in (existing_table(place_of(table), version=version), table)
     ]
     wanted = sorted(names[0] - names[1])
     gone = any(info.type == pa_fs.FileType.NotFound for info in (table_storage(table).get_file_info(wanted) if wanted else ()))
@@ -77,7 +78,7 @@ def find_snapshot_gap(table: DeltaTable, version: int) -> Gap | None:
 def _was_on(table: DeltaTable, version: int) -> bool:
     """Whether the change feed was on at `version`; so it counts where that version cannot be opened."""
     try:
-        return _is_on(existing_table(table.table_uri, version=version).metadata().configuration)
+        return _is_on(existing_table(place_of(table), version=version).metadata().configuration)
     except DamagedError:
         return True
 

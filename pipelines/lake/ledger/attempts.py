@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pipelines.lake.delta_log.commits import Commit, newest_commits
 from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.ledger.ledger import BatchRow
+from pipelines.lake.delta_log.restores import without_taken_back
+from pipelines.lake.ledger.row import BatchRow
 from pipelines.lake.storage.places import absolute
 
 _NEWEST = 50
@@ -35,11 +36,8 @@ def batch_commits(path: str, job: str) -> list[BatchCommit]:
     Those that a RESTORE took back are left out, and those of others, whatever their metadata says.
     """
     found: list[BatchCommit] = []
-    kept: int | None = None
-    for commit in newest_commits(absolute(path), _version(path), at_most=_AT_MOST):
-        if commit.restored_to is not None and (kept is None or commit.version <= kept):
-            kept = commit.restored_to
-        elif (kept is None or commit.version <= kept) and (one := _of_batch(commit, job)) is not None:
+    for commit in without_taken_back(newest_commits(absolute(path), _version(path), at_most=_AT_MOST)):
+        if (one := _of_batch(commit, job)) is not None:
             found.append(one)
             if len(found) == _NEWEST:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.tables import LEDGER, Column, TableDef
 
 TABLE = TableDef(
@@ -51,3 +52,4 @@ TABLE = TableDef(
     keys=("job", "generation", "batch_id"),
     writer="each job",
 )
+SCHEMA = arrow_schema(TABLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 
-from pipelines.lake.storage.places import local_place
+from pipelines.lake.storage.places import local_place, place_of
 
 
 def open_folder(path: str) -> tuple[pa_fs.FileSystem, str]:
@@ -24,5 +24,5 @@ def table_storage(table: DeltaTable) -> pa_fs.FileSystem:
     while they hold a lock of Arrow's, for which `Scanner.to_reader` waits with Python's lock in hand, for ever; and one that
     still closes a file when Python ends aborts the process.
     """
-    system, root = open_folder(table.table_uri)
+    system, root = open_folder(place_of(table))
     return pa_fs.SubTreeFileSystem(root, system)

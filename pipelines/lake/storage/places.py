@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable  # settings come here, and `--help` need not pay for it
 
 _FILE = re.compile(r"file:(?://)?(?=/)")
 _SCHEME = "://"
@@ -35,6 +40,12 @@ def make_folder(path: str) -> None:
     place = local_place(path)
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
+
+
+def place_of(table: DeltaTable) -> str:
+    """The folder of a table as a path, or its URI on an object store: deltalake quotes a local one, such as `my%20lake`."""
+    uri: str = table.table_uri
+    return unquote(local_path(uri)) if is_local(uri) else uri
 
 
 def scheme_of(path: str) -> str:

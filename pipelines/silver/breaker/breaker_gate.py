@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -113,7 +112,7 @@ class BreakerGate:
         """Judge the records that came to Bronze since the breaker opened, at most those of a window."""
         opened = next((seen.at for seen in self.store.peek_newest(20) if seen.to_state == "open"), now)
         # A batch that Bronze was writing at that moment bears an earlier time, and the last probe did not see it.
-        begun = (row["started_at"] for row in self.ledger.since("bronze", opened - _LEDGER_LAG))
+        begun = (row.started_at for row in self.ledger.since("bronze", opened - _LEDGER_LAG))
         since = max(min([opened, *begun]), now - timedelta(seconds=self.settings.window_seconds))
         records = spark.read.format("delta").load(self.bronze).where(F.col("_ingested_at") >= F.lit(since))
         verdicts = classify(parse_events(records), rejecting_rules()).agg(
@@ -134,11 +133,11 @@ class BreakerGate:
         """The batches that an earlier process wrote within the window, but for those that were accepted."""
         rules, now = Limits.of(self.settings), self.clock()
         for row in self.ledger.since("silver", max(breaker.since, now - rules.window)):
-            ends = _ends(json.loads(row["offsets"] or "{}"))
+            ends = {partition: end for partition, (_, end) in row.spans.items()}
             if all(end <= breaker.accepted.get(partition, 0) for partition, end in ends.items()):
                 continue
-            tally = Tally(row["rows_read"], row["dead_lettered"])
-            sample = Sample(f"{row['generation']}/{row['batch_id']}", row["committed_at"], tally)
+            tally = Tally(row.rows_read, row.dead_lettered)
+            sample = Sample(f"{row.generation}/{row.batch_id}", row.committed_at, tally)
             breaker = breaker.counted(rules, sample)
         return breaker
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,8 +67,8 @@ def test_metadata_of_others_does_not_stop_a_batch_that_runs_again(
 
         sink()(batch, number)
 
-    rows = sorted(ledger.batches("bronze"), key=lambda row: row["batch_id"])
-    assert [(row["batch_id"], row["rows_read"], row["inserted"]) for row in rows] == [(n, 2, 2) for n in range(len(METADATA))]
-    assert [json.loads(row["offsets"]) for row in rows] == [{"0": [2 * n, 2 * n + 2]} for n in range(len(METADATA))]
+    rows = sorted(ledger.batches("bronze"), key=lambda row: row.batch_id)
+    assert [(row.batch_id, row.rows_read, row.inserted) for row in rows] == [(n, 2, 2) for n in range(len(METADATA))]
+    assert [row.offsets for row in rows] == [{"0": [2 * n, 2 * n + 2]} for n in range(len(METADATA))]
     offsets = DeltaTable(path).to_pyarrow_table(columns=["_kafka_offset"]).column(0).to_pylist()
     assert sorted(offsets) == list(range(2 * len(METADATA)))

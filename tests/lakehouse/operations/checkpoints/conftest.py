@@ -68,11 +68,16 @@ class CheckpointLake:
                 DeltaTable(path).alter.set_table_properties(properties, raise_if_not_exists=False)
         return DeltaTable(path)
 
-    def append(self, name: TableName, rows: Sequence[tuple[int, int]] = ((0, 0),), *, batch: int | None = None) -> int:
-        """Commit rows (of Bronze: partition, offset) as a batch of GENERATION, and return the version."""
+    def append(
+        self, name: TableName, rows: Sequence[tuple[int, int]] = ((0, 0),), *, batch: int | None = None, part: str | None = None
+    ) -> int:
+        """Commit rows (of Bronze: partition, offset) as a batch of GENERATION, and return the version.
+
+        `part` of the app id: `dlq` for the dead letters unless given.
+        """
         self.table(name)
         job = "silver" if name in (SILVER, DLQ) else name.layer
-        part = "-dlq" if name == DLQ else ""
+        part = f"-{part or 'dlq'}" if name == DLQ else ""
         ids = [] if batch is None else [Transaction(f"lakehouse-{job}{part}-{GENERATION}", batch)]
         if name == BRONZE:
             data = [{"_kafka_topic": "t", "_kafka_partition": one, "_kafka_offset": offset} for one, offset in rows]
@@ -84,6 +89,12 @@ class CheckpointLake:
             path, pa.Table.from_pylist(data, schema), mode="append", commit_properties=CommitProperties(app_transactions=ids)
         )
         return DeltaTable(path).version()
+
+    def others_commit(self, name: TableName, times: int) -> None:
+        """Commits of somebody else that change no row, such as compactions."""
+        log, first = Path(name.path(self.settings)) / "_delta_log", self.table(name).version() + 1
+        for number in range(first, first + times):
+            (log / f"{number:020d}.json").write_text('{"commitInfo":{"operation":"OPTIMIZE"}}\n', encoding="utf-8")
 
     def record(
         self, job: str, batch: int, offsets: Mapping[str, list[int]], *, generation: str = GENERATION, **more: Any

@@ -14,6 +14,7 @@ from lakehouse.operations.checkpoints.reading import CheckpointState, read_check
 from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.errors import CheckpointError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.storage.backends import open_storage
 
 
@@ -47,7 +48,7 @@ def test_versions_of_a_delta_source_are_decoded(lake: Any) -> None:
 
 
 def reading_table(job: str) -> Any:
-    return lake_tables.JOBS[job].target
+    return JOBS[job].target
 
 
 def test_only_the_last_batches_are_read_but_all_are_known(lake: Any) -> None:

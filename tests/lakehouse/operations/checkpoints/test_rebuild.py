@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lakehouse.operations.checkpoints.rebuild import RebuildPlan, plan_rebuild, write_rebuild
-from lakehouse.operations.checkpoints.starting import subtract
 from pipelines.lake.checkpoint.identity import Marker
+from pipelines.lake.delta_log.restores import LOOK_BACK
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.protocol import is_empty
@@ -163,6 +163,17 @@ def test_rows_that_a_restore_by_hand_took_back_are_not_left_behind(lake: Any) ->
     assert Marker.decode(plan.marker.encode()).versions == {str(SILVER): 4}
 
 
+def test_restore_by_hand_is_found_behind_all_that_a_later_generation_wrote(lake: Any) -> None:
+    silver_lake(lake)
+    for _ in range(3):
+        lake.append(SILVER)
+    lake.table(SILVER).restore(1)
+    lake.others_commit(SILVER, LOOK_BACK + 1)
+    lake.record("silver", 0, {"0": [4, 5]}, generation="later", versions={str(SILVER): lake.append(SILVER), str(BRONZE): 6})
+    with pytest.raises(DataLossError, match=f"2 batches had written after it.*rollback {SILVER} --to 1 --repair"):
+        plan_rebuild(lake.settings, "silver")
+
+
 def test_dead_letters_that_a_restore_by_hand_took_back_are_not_left_behind(lake: Any) -> None:
     silver_lake(lake)
     for number in range(2):
@@ -277,16 +288,3 @@ def test_what_cannot_be_rebuilt_is_one_sentence(lake: Any) -> None:
     with pytest.raises(TransientError, match="does not answer"):
         plan_rebuild(lake.settings, "bronze")
     assert not (lake.folder / "checkpoints").exists()
-
-
-@pytest.mark.parametrize(
-    ("part", "rest"),
-    [
-        ([], [(0, 10)]),
-        ([(0, 10)], []),
-        ([(2, 4), (6, 12)], [(0, 2), (4, 6)]),
-        ([(0, 1), (20, 30)], [(1, 10)]),
-    ],
-)
-def test_ranges_are_subtracted(part: list[tuple[int, int]], rest: list[tuple[int, int]]) -> None:
-    assert subtract({0: [(0, 10)]}, {0: part}) == ({0: rest} if rest else {})

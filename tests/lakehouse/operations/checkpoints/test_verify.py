@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lakehouse.operations.checkpoints.verify import Verdict, verify_checkpoint
+from pipelines.lake.delta_log.restores import LOOK_BACK
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 
@@ -171,6 +172,49 @@ def test_rows_that_a_restore_took_back_are_found_with_the_rollback_that_reads_th
     assert (finding.id, finding.severity) == ("restored-table", "error")
     assert "batch 1 to 2" in finding.message
     assert f"lakehouse rollback {SILVER} --to 1 --repair" in finding.message
+
+
+def test_restore_is_found_behind_any_number_of_commits(lake: Any) -> None:
+    path = three_silver_batches(lake)
+    lake.table(SILVER).restore(1)
+    lake.others_commit(SILVER, LOOK_BACK + 1)
+    assert found(lake, path) == [("error", "restored-table")]
+
+
+def test_restore_is_found_below_a_path_that_a_uri_quotes(lake: Any) -> None:
+    lake.folder = lake.folder / "my lake"
+    path = three_silver_batches(lake)
+    assert found(lake, path) == []
+    lake.table(SILVER).restore(1)
+    assert found(lake, path) == [("error", "restored-table")]
+
+
+def test_restore_before_the_first_batch_is_found_by_what_the_marker_says(lake: Any) -> None:
+    for _ in range(2):
+        lake.append(SILVER)
+    path = three_silver_batches(lake)
+    marker = json.loads((path / "lakehouse.json").read_text())
+    (path / "lakehouse.json").write_text(json.dumps(marker | {"versions": {str(SILVER): 2}}))
+    lake.table(SILVER).restore(3)
+    assert found(lake, path) == [("error", "restored-table")]
+
+
+def test_poison_that_the_checkpoint_does_not_know_of_is_found(lake: Any) -> None:
+    path = three_silver_batches(lake)
+    # A batch that was tried again without its poison leaves this id alone when it dies before its ledger row.
+    lake.append(DLQ, batch=3, part="dlq-poison")
+    (finding,) = verify(lake, path).findings
+    assert (finding.id, finding.severity) == ("behind-table", "error")
+    assert f"{DLQ} already has batch 3 of this generation" in finding.message
+    assert "Delta would silently skip batch 3" in finding.message
+
+
+def test_last_batch_among_the_dead_letters_is_that_of_any_of_their_ids(lake: Any) -> None:
+    path = three_silver_batches(lake)
+    lake.append(DLQ, batch=4)
+    lake.append(DLQ, batch=3, part="dlq-poison")
+    (finding,) = verify(lake, path).findings
+    assert f"{DLQ} already has batch 4 of this generation" in finding.message
 
 
 def test_source_that_lost_what_comes_next_is_found(lake: Any) -> None:

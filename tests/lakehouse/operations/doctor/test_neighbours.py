@@ -31,17 +31,7 @@ from pipelines.lake.delta_log.derived_files import find_damage, set_aside
 from pipelines.lake.delta_log.source_gaps import find_gap, find_snapshot_gap
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.tables import (
-    BRONZE,
-    DLQ,
-    GOLD_DAILY,
-    GOLD_HOURLY,
-    KNOWN_GAPS,
-    LEDGER,
-    REVERSIBLE,
-    SILVER,
-    TableName,
-)
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, LEDGER, REVERSIBLE, SILVER, TableName
 from tests.faults.evidence import Evidence
 
 Act = Callable[[DeltaTable], None]

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from lakehouse.operations.checkpoints.lake_tables import restores
 from pipelines.lake.delta_log.commits import newest_commits, said
+from pipelines.lake.delta_log.restores import FoundRestores, Restore, find_restores
 from pipelines.lake.ledger.attempts import batch_commits, find_batch
-from pipelines.lake.ledger.ledger import BatchRow
+from pipelines.lake.ledger.row import BatchRow
 from pipelines.runtime.restores import restored_since
 
 ROW = BatchRow("bronze", "abc", 3, {"0": [5, 9]}, holes={"0": [[6, 7]]}, started_at=datetime(2026, 1, 28, tzinfo=UTC))
@@ -130,7 +130,7 @@ def test_metadata_of_others_is_ignored(path: str, metadata: str) -> None:
     assert batch_commits(path, "bronze") == mine
     assert find_batch(path, "bronze", "abc", 3) == mine[0]
     assert restored_since(path, 1) is None
-    assert restores(DeltaTable(path)) == []
+    assert _restores(path) == []
 
 
 def test_copy_of_our_metadata_is_no_batch(path: str) -> None:
@@ -151,7 +151,7 @@ def test_commit_of_another_shape_is_passed_over(path: str, info: Any) -> None:
     assert [commit.version for commit in newest_commits(path, 2)] == [2, 1, 0]
     is_restore = isinstance(info, dict) and info.get("operation") == "RESTORE"
     assert restored_since(path, 1) == (2 if is_restore else None)
-    assert restores(DeltaTable(path)) == []
+    assert _restores(path) == []
     assert next(newest_commits(path, 2)).at is None
 
 
@@ -180,7 +180,7 @@ def test_batches_that_a_restore_took_back_are_left_out(path: str) -> None:
         (6, "def", 0),
     ]
     assert restored_since(path, 3) == 5
-    assert [(one.version, one.kept) for one in restores(DeltaTable(path))] == [(5, 3)]
+    assert _restores(path) == [(5, 3)]
 
 
 def test_commit_says_what_it_did_to_rows(path: str) -> None:
@@ -205,3 +205,32 @@ def test_commit_says_what_it_did_to_rows(path: str) -> None:
 def test_only_an_object_is_said() -> None:
     assert said('{"rollback": {"to": 3}}') == {"rollback": {"to": 3}}
     assert [said(one) for one in ("[]", "{", None, 3, b"{}")] == [{}] * 5
+
+
+def _restores(path: str) -> list[tuple[int, int | None]]:
+    return [(one.version, one.kept) for one in find_restores(path, DeltaTable(path).version()).restores if one.kept is not None]
+
+
+def test_restore_that_was_taken_back_itself_took_nothing_back(path: str) -> None:
+    for number in (4, 5):
+        row = BatchRow("bronze", "abc", number, {"0": [9, 10]}, started_at=ROW.started_at)
+        _append(path, row, row.metadata())
+    DeltaTable(path).restore(1)
+    DeltaTable(path).restore(2)
+
+    assert [one.row.batch_id for one in batch_commits(path, "bronze")] == [3, 4]
+    # Each is a reason to refuse an old checkpoint all the same.
+    assert _restores(path) == [(5, 2), (4, 1)]
+
+
+def test_restores_are_found_since_a_version_or_among_the_newest(path: str) -> None:
+    DeltaTable(path).restore(0)
+    for _ in range(5):
+        _commit(path, {"operation": "OPTIMIZE"})
+
+    version = DeltaTable(path).version()
+    assert [one.version for one in find_restores(path, version, since=1, at_least=0).restores] == [2]
+    assert find_restores(path, version, since=2, at_least=0).restores == ()
+    assert find_restores(path, version, at_least=5) == FoundRestores((), version - 4)
+    assert find_restores(path, version, since=version, at_least=6).restores == (Restore(2, 0),)
+    assert find_restores(path, version).oldest == 0

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipelines.lake.ledger.ledger import COUNTS, BatchRow, Ledger, merge_ranges
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.ledger.row import COUNTS, Kind
 from pipelines.lake.settings import load_settings
 
 STARTED = datetime(2026, 1, 28, 10, 0, 0, 123_456, tzinfo=UTC)
@@ -66,9 +65,49 @@ def test_ledger_knows_its_batches_and_what_they_cover(ledger: Ledger) -> None:
     assert ledger.end_offsets("silver") == {0: 30, 1: 3}
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)).map(lambda pair: (pair[0], sum(pair))), max_size=12))
-def test_merged_ranges_cover_the_same_and_do_not_touch(ranges: list[tuple[int, int]]) -> None:
-    merged = merge_ranges(ranges)
+def test_partition_without_a_record_has_a_position_and_covers_nothing(ledger: Ledger) -> None:
+    ledger.record(BatchRow("bronze", "g1", 0, {"0": [3, 9], "1": [7, 7]}))
 
-    assert {n for start, end in merged for n in range(start, end)} == {n for start, end in ranges for n in range(start, end)}
-    assert all(left[1] < right[0] for left, right in pairwise(merged))
+    assert ledger.covered("bronze") == {0: [(3, 9)]}
+    assert ledger.positions("bronze") == {0: (3, 9), 1: (7, 7)}
+    # A reader that took 0 for it would look for offsets 0 to 6 that retention had deleted before the lake was there.
+    assert ledger.end_offsets("bronze") == {0: 9, 1: 7}
+
+
+@pytest.mark.parametrize(
+    ("generation", "kind"),
+    [
+        ("0123456789ab", Kind.BATCH),
+        ("voided", Kind.BATCH),
+        ("replay-0123456789ab", Kind.REPLAY),
+        ("replay-0123456789ab.2", Kind.REPLAY),
+        ("part:0123456789ab", Kind.PART),
+        ("part:replay-0123456789ab", Kind.PART),
+        ("rebuild-20260128", Kind.REBUILD),
+        ("void:0123456789ab", Kind.VOID_EVENTS),
+        ("void:rebuild-20260128", Kind.VOID_EVENTS),
+        ("void-dlq:0123456789ab", Kind.VOID_LETTERS),
+    ],
+)
+def test_kind_is_told_by_the_generation(ledger: Ledger, generation: str, kind: Kind) -> None:
+    ledger.record(replace(ROW, generation=generation))
+    [row] = ledger.batches("silver")
+
+    assert (row.kind, row.generation) == (kind, generation)
+    assert generation.startswith(kind.prefix)
+    assert row.is_void == (kind in (Kind.VOID_EVENTS, Kind.VOID_LETTERS))
+
+
+def test_stored_form_is_the_one_that_it_always_was(ledger: Ledger) -> None:
+    ledger.record(ROW)
+    ledger.record(replace(ROW, batch_id=4, holes={"0": [[6, 7]]}))
+    table = DeltaTable(ledger.path).to_pyarrow_table().sort_by("batch_id")
+
+    assert table.column_names == [
+        *("job", "generation", "batch_id", "offsets", *COUNTS),
+        *("holes", "versions", "started_at", "committed_at", "duration_ms"),
+    ]
+    assert table["holes"].to_pylist() == [None, '{"0": [[6, 7]]}']
+    assert table["offsets"].to_pylist() == ['{"0": [5, 9]}'] * 2
+    assert table["versions"].to_pylist() == ['{"silver.api_usage_events": 7}'] * 2
+    assert set(ledger.batches("silver")[0].metadata()) == {one.name for one in fields(BatchRow)}

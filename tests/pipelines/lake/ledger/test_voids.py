@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.lake.ledger.ledger import COUNTS, BatchRow, Ledger
+from pipelines.lake.ledger.ledger import BatchRow, Ledger
+from pipelines.lake.ledger.row import COUNTS
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, standing, void_row
 from pipelines.lake.settings import load_settings
 
@@ -29,7 +30,7 @@ def _ledger(tmp_path: Path) -> Ledger:
 
 
 def _sums(ledger: Ledger) -> dict[str, int]:
-    return {name: sum(row[name] for row in ledger.batches("silver")) for name in COUNTS}
+    return {name: sum(getattr(row, name) for row in ledger.batches("silver")) for name in COUNTS}
 
 
 def test_events_taken_back_leave_the_dead_letters_and_uncover_the_offsets(tmp_path: Path) -> None:
@@ -38,13 +39,13 @@ def test_events_taken_back_leave_the_dead_letters_and_uncover_the_offsets(tmp_pa
     ledger.append([void_row(before[1:], EVENTS)])
 
     assert ledger.covered("silver") == {0: [(0, 10)]}
-    assert [row["batch_id"] for row in standing(ledger.batches("silver"))] == [0]
+    assert [row.batch_id for row in standing(ledger.batches("silver"))] == [0]
     expected = {"rows_read": 14, "inserted": 4, "replaced": 1, "duplicate": 2, "conflict": 1, "tombstone": 1, "late": 3}
     assert _sums(ledger) == {**dict.fromkeys(COUNTS, 0), **expected, "dead_lettered": 6}
-    void = next(row for row in ledger.batches("silver") if row["generation"] == "void:g1")
+    void = next(row for row in ledger.batches("silver") if row.generation == "void:g1")
     parts = ("inserted", "replaced", "duplicate", "already_present", "dead_lettered", "tombstone")
-    assert void["rows_read"] == sum(void[name] for name in parts)
-    assert void["committed_at"] == before[-1]["committed_at"]
+    assert void.rows_read == sum(getattr(void, name) for name in parts)
+    assert void.committed_at == before[-1].committed_at
     assert all(ledger.has("silver", "g1", number) for number in range(3))
 
 
@@ -55,7 +56,7 @@ def test_dead_letters_taken_back_leave_the_rest(tmp_path: Path) -> None:
 
     assert ledger.covered("silver") == {0: [(0, 30)]}
     assert ledger.letters_taken_back("silver") == {0: [(20, 30)]}
-    assert [row["batch_id"] for row in standing(ledger.batches("silver"), LETTERS)] == [0, 1]
+    assert [row.batch_id for row in standing(ledger.batches("silver"), LETTERS)] == [0, 1]
     assert (_sums(ledger)["dead_lettered"], _sums(ledger)["inserted"]) == (4, 12)
 
 

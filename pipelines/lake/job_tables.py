@@ -1,0 +1,49 @@
+"""Lists each job's tables: what it reads, what its checkpoint names as target, and where its batches leave a transaction id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipelines.lake.errors import UsageError
+from pipelines.lake.settings import Settings
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
+
+
+@dataclass(frozen=True)
+class JobTables:
+    """What a job reads (None: Kafka), the table that its checkpoint names as target, and where its batches leave an id."""
+
+    source: TableName | None
+    target: TableName
+    transactions: Mapping[str, TableName] = field(default_factory=dict)
+    """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself."""
+
+    @property
+    def written(self) -> tuple[TableName, ...]:
+        """The tables in which batches leave an id, each once."""
+        return tuple(dict.fromkeys(self.transactions.values()))
+
+    def transaction_paths(self, settings: Settings) -> dict[str, str]:
+        """Part of the app id -> path of the table."""
+        return {part: table.path(settings) for part, table in self.transactions.items()}
+
+    def written_paths(self, settings: Settings) -> dict[str, str]:
+        """Name -> path of each table in which batches leave an id."""
+        return {str(table): table.path(settings) for table in self.written}
+
+
+JOBS = {
+    "bronze": JobTables(None, BRONZE, {"": BRONZE}),
+    # A batch that is tried again without the records that fail takes another id: the first try's would keep its letters out.
+    "silver": JobTables(BRONZE, SILVER, {"": SILVER, "dlq": DLQ, "dlq-poison": DLQ}),
+    "gold": JobTables(SILVER, GOLD_HOURLY),
+}
+
+
+def job_tables(job: str) -> JobTables:
+    """The tables of a job; raises UsageError where there is no such job."""
+    if job not in JOBS:
+        msg = f"There is no job `{job}` with a checkpoint, expected one of {', '.join(JOBS)}; correct the name."
+        raise UsageError(msg)
+    return JOBS[job]
