@@ -135,7 +135,7 @@ def _read_token(descriptor: int, path: Path) -> int:
     if content and not content.isdigit():
         msg = (
             f"The file {path} is damaged, expected a number: how many holders the lease beside it had; stop what writes to this "
-            "lake, delete the file, and start again."
+            "lake, delete the file, and start again (playbooks/spark-crash.md)."
         )
         raise LakehouseError(msg)
     return int(content or b"0")

@@ -20,6 +20,8 @@ from pipelines.lake.lease.protocol import AlreadyHeldError, Holder, LeaseBackend
 
 _HOLD = """
 import sys, time
+from pathlib import Path
+from pipelines.lake.lease.flock import FlockBackend
 from pipelines.lake.lease.protocol import Holder
 held = FlockBackend(Path(sys.argv[1])).acquire(Holder("silver", "killed"))
 print(held.token, flush=True)
@@ -27,6 +29,8 @@ time.sleep(60)
 """
 _RACE = """
 import sys
+from pathlib import Path
+from pipelines.lake.lease.flock import FlockBackend
 from pipelines.lake.lease.protocol import Holder, acquire_within
 backend, counter, held = FlockBackend(Path(sys.argv[1])), Path(sys.argv[2]), []
 for turn in range(50):
@@ -39,7 +43,9 @@ print(held)
 """
 _DIES_BETWEEN = """
 import os, sys
+from pathlib import Path
 from pipelines.lake.lease import flock
+from pipelines.lake.lease.protocol import Holder
 write = os.pwrite
 def once(descriptor, content, at):
     if b"silver" in content:
