@@ -33,11 +33,10 @@ def door(broker: int, change: Answer = lambda _answer: None) -> Iterator[tuple[s
         with suppress(OSError):
             # Whole ones only: a port that two pieces share would lead past this door.
             for message in _messages(server):
-                given: bytes | None = message.replace(broker.to_bytes(4, "big"), port.to_bytes(4, "big"))
-                if asked.is_set():
-                    given = change(message)
-                    if given != message:
-                        changed.append(len(message))
+                led_here = message.replace(broker.to_bytes(4, "big"), port.to_bytes(4, "big"))
+                given = change(led_here) if asked.is_set() else led_here
+                if given != led_here:
+                    changed.append(len(message))
                 if given is not None:
                     client.sendall(given)
 
@@ -52,11 +51,13 @@ def door(broker: int, change: Answer = lambda _answer: None) -> Iterator[tuple[s
 
     opened = [entry]
     threading.Thread(target=serve, daemon=True).start()
-    yield f"127.0.0.1:{port}", changed
-    for one in opened:
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
+    try:
+        yield f"127.0.0.1:{port}", changed
+    finally:
+        for one in opened:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
 def with_error(code: int, topic: str, partition: int) -> Answer:
@@ -64,10 +65,12 @@ def with_error(code: int, topic: str, partition: int) -> Answer:
     place = partition.to_bytes(4, "big")
 
     def change(answer: bytes) -> bytes:
-        named = answer.find(topic.encode())
         # After the number of the partition: no error, and no timestamp.
-        found = answer.find(place + bytes(2) + b"\xff" * 8, named) + len(place)
-        return answer if named < 0 else answer[:found] + code.to_bytes(2, "big") + answer[found + 2 :]
+        rest = answer.partition(topic.encode())[2]
+        _, found, after = rest.partition(place + bytes(2) + b"\xff" * 8)
+        if not found:
+            return answer
+        return answer[: len(answer) - len(after) - 10] + code.to_bytes(2, "big") + b"\xff" * 8 + after
 
     return change
 
