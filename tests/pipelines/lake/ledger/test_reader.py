@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,8 +94,8 @@ def test_statistics_say_which_files_to_open(ledger: Ledger) -> None:
         ledger.append([_row(0, job=job)])
     for number in range(1, 4):
         ledger.append([_row(number)])
-    path = next(file for file in DeltaTable(ledger.path).file_uris() if pq.read_table(file)["job"][0].as_py() == "bronze")
-    Path(path.removeprefix("file://")).unlink()
+    paths = [unquote(uri.removeprefix("file://")) for uri in DeltaTable(ledger.path).file_uris()]
+    Path(next(path for path in paths if pq.read_table(path)["job"][0].as_py() == "bronze")).unlink()
 
     assert _numbers(ledger.batches("silver")) == [0, 1, 2, 3]
     assert _numbers(ledger.reader().rows(job="silver", newest=2)) == [2, 3]
