@@ -7,17 +7,15 @@ import json
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.gold.publish import day_of, days_of, hours_of, merge_daily, merge_hourly, moment
+from pipelines.gold.publish import days_of, hours_of
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
-from pipelines.gold.transforms import build_daily, build_hourly
-from pipelines.lake import failpoints
+from pipelines.gold.sink import JOB, GoldSink, touched_hours
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.contract.sentences import gap_sentence
 from pipelines.lake.days import parse_optional_day
@@ -25,9 +23,8 @@ from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import ContractError, StoppedError, UsageError
-from pipelines.lake.lease.layers import Lease, lease_of
-from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.logging import Log
+from pipelines.lake.lease.layers import lease_of
+from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
@@ -38,9 +35,6 @@ from pipelines.runtime import delta, jobs
 from pipelines.runtime.contract_start import refuse_differences, refuse_gap, work_around_damage
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Selection, open_plan
 from pipelines.runtime.restores import refuse_lost_commits
-
-JOB = "gold"
-_LOG = Log(JOB)
 
 
 def run(
@@ -187,90 +181,6 @@ def _sink(settings: Settings, checkpoint: Checkpoint) -> GoldSink:
     silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
     lease = lease_of(settings, "gold", job=JOB, run=checkpoint.generation)
     return GoldSink(silver, hourly, daily, checkpoint, Ledger(settings), lease)
-
-
-@dataclass(frozen=True)
-class GoldSink:
-    """Recomputes the hours that a batch of changes touches, from Silver as it is now, and merges them into Gold.
-
-    Guarantee: Gold is a function of Silver alone; a batch that runs again, or a fresh checkpoint that reads every
-    change again, ends in the same rows. Final days are left as they were billed.
-    """
-
-    silver: str
-    hourly: str
-    daily: str
-    checkpoint: Checkpoint
-    ledger: Ledger
-    lease: Lease
-
-    def __call__(self, batch: DataFrame, batch_id: int) -> None:
-        """Write one batch and its ledger row."""
-        hours, versions, rows_read = touched_hours(batch)
-        if hours:
-            self.publish(batch.sparkSession, hours, versions, rows_read, batch_id)
-
-    def publish(self, spark: SparkSession, hours: Sequence[datetime], versions: list[int], rows_read: int, batch_id: int) -> None:
-        """Recompute `hours` and merge them; `versions` are the first and the last of Silver's that were read."""
-        with self.lease.hold():
-            self._publish(spark, hours, versions, rows_read, batch_id)
-
-    def _publish(
-        self, spark: SparkSession, hours: Sequence[datetime], versions: list[int], rows_read: int, batch_id: int
-    ) -> None:
-        started = datetime.now(UTC)
-        silver_version = delta.current_version(spark, self.silver)
-        table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
-        failpoints.reach("gold.before_hourly")
-        counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
-        failpoints.reach("gold.after_hourly")
-        days = days_of(hours)
-        published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin([day_of(day) for day in days]))
-        merge_daily(spark, self.daily, build_daily(published), days, started, silver_version=silver_version)
-        failpoints.reach("gold.after_daily")
-        row = BatchRow(
-            job=JOB,
-            generation=self.checkpoint.generation,
-            batch_id=batch_id,
-            offsets={"silver_version": versions},
-            rows_read=rows_read,
-            inserted=counts.inserted,
-            replaced=counts.updated,
-            versions={
-                str(GOLD_HOURLY): delta.last_version(spark, self.hourly),
-                str(GOLD_DAILY): delta.last_version(spark, self.daily),
-                str(SILVER): silver_version,
-            },
-            started_at=started,
-        )
-        if not self.ledger.has(JOB, row.generation, batch_id):
-            self.ledger.record(row)
-        failpoints.reach("gold.after_ledger")
-        _LOG.info("batch written", batch=batch_id, hours=len(hours), inserted=counts.inserted, updated=counts.updated)
-
-
-def touched_hours(changes: DataFrame) -> tuple[list[datetime], list[int], int]:
-    """Hours that the changes lie in, first and last Silver version among them, and how many changes there are."""
-    groups = (
-        changes.groupBy(F.date_trunc("hour", "event_timestamp").alias("hour"))
-        .agg(F.count(F.lit(1)).alias("rows"), F.min("_commit_version").alias("first"), F.max("_commit_version").alias("last"))
-        .collect()
-    )
-    if not groups:
-        return [], [], 0
-    hours = sorted(group["hour"] for group in groups)
-    versions = [min(group["first"] for group in groups), max(group["last"] for group in groups)]
-    return hours, versions, sum(group["rows"] for group in groups)
-
-
-def in_hours(silver: DataFrame, hours: Sequence[datetime]) -> DataFrame:
-    """Silver rows of `hours`; the days, as literals, prune files."""
-    days = days_of(hours)
-    begin, end = hours_of(days[0])[0], hours_of(days[-1])[1]
-    pruned = silver.where(F.col("_event_date").isin([day_of(day) for day in days])) if len(days) <= 400 else silver
-    return pruned.where(F.col("event_timestamp").between(moment(begin), moment(end))).where(
-        F.date_trunc("hour", "event_timestamp").isin([moment(hour) for hour in hours])
-    )
 
 
 def _starting_version(text: str | None, current: int, flag: str = "--starting-offsets") -> str:

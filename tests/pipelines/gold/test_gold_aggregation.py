@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.gold import gold_aggregation
+from pipelines.gold import gold_aggregation, sink
 from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import jobs
@@ -106,7 +106,7 @@ def test_replay_that_died_is_gone_on_with_although_silver_went_on(
     lake.append(make_record(make_event(), 0))
     lake.run_silver()
     with monkeypatch.context() as patch:
-        patch.setattr(gold_aggregation, "merge_hourly", die)
+        patch.setattr(sink, "merge_hourly", die)
         with pytest.raises(_Killed):
             _replay(lake, *flags)
     lake.append(make_record(make_event(event_id="e2", event_timestamp="2026-01-29T12:00:00Z"), 1, at=T0 + timedelta(days=1)))
