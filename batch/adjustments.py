@@ -15,7 +15,7 @@ from pipelines.gold.publish import day_of
 from pipelines.gold.schema import ADJUSTMENTS_TABLE, CORRECTED, DAILY_KEYS, LATE, REPLAYED, TOTALS
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake.delta_log.commits import newest_commits
-from pipelines.lake.storage.places import absolute
+from pipelines.lake.places import absolute
 from pipelines.runtime import delta
 
 

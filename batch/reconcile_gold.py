@@ -33,13 +33,13 @@ from pipelines.gold.schema import (
 )
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake import failpoints
+from pipelines.lake.access import require_access
 from pipelines.lake.days import parse_day
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.access import require_access
 from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
 from pipelines.runtime import delta, jobs
 from pipelines.runtime.contract_start import refuse_differences, work_around_damage

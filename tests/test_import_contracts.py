@@ -42,6 +42,11 @@ BROKEN = {
         "from pipelines.silver import transforms\n",
         ("pipelines.silver.batch -> pipelines.silver.transforms", "Silver decides and counts without a JVM"),
     ),
+    "a cycle of rooms": (
+        "pipelines/lake/storage/intruder.py",
+        "from pipelines.lake.delta_log.opening import open_table\n",
+        ("Rooms have no cycle", ".delta_log", ".storage"),
+    ),
     "the ledger in the proof": (
         "lakehouse/proof/intruder.py",
         "from pipelines.lake.ledger.ledger import Ledger\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lakehouse.operations.definitions import definitions
+from pipelines.lake.access import require_lake
 from pipelines.lake.contract.contract import CONSTRAINTS, Difference, lease_layer
 from pipelines.lake.contract.facts import differences_at
 from pipelines.lake.contract.sentences import damage_sentence, sentence
@@ -13,9 +14,8 @@ from pipelines.lake.delta_log.derived_files import ASIDE, find_damage, set_aside
 from pipelines.lake.delta_log.opening import existing_table, has_table
 from pipelines.lake.errors import ContractError, DamagedError, DataLossError, UsageError
 from pipelines.lake.lease.layers import lease_of
+from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.access import require_lake
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import ALL_TABLES, TableDef, TableName
 
 

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from lakehouse.operations.checkpoints.topic import PATIENCE_SECONDS
+from pipelines.lake.access import no_lake
 from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.delta_log.opening import deleted_rows, open_table, require_plain
 from pipelines.lake.errors import LakehouseError, UnknownFeatureError, UnreadableError, UsageError
@@ -21,10 +22,9 @@ from pipelines.lake.lease.layers import look_at_leases
 from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.ledger.ranges import positions
 from pipelines.lake.ledger.reader import LedgerReader
-from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.ledger.voids import standing
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.access import no_lake
 from pipelines.lake.tables import ALL_TABLES, BRONZE, CIRCUIT_BREAKER, LEDGER
 from pipelines.silver.breaker.breaker import Limits
 

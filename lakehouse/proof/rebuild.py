@@ -24,8 +24,8 @@ from lakehouse.proof.result import Invariant
 from lakehouse.proof.strict import StrictReader, field_types
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE
 
 _ROWS = 20_000

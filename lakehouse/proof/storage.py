@@ -14,9 +14,9 @@ from deltalake import DeltaTable
 from lakehouse.proof.lake import Lake
 from lakehouse.proof.result import FIRST, Finding, Invariant
 from pipelines.lake.delta_log.file_facts import file_facts
+from pipelines.lake.places import place_of
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import place_of
 
 _COMMIT_DIGITS = 20
 _BATCH_ROWS = 32_768

@@ -30,9 +30,9 @@ from pipelines.archive.storage import dataset, write_files
 from pipelines.lake.delta_log.opening import existing_table, open_table, require_plain
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DataLossError, UsageError
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import open_folder
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE
 
 _STATISTICS = ("_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at", "_event_date")

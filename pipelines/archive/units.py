@@ -18,11 +18,11 @@ from pipelines.archive.content import Figures, Part, figures, read
 from pipelines.archive.storage import dataset, sha256
 from pipelines.lake.delta_log.plain_read import PARQUET
 from pipelines.lake.errors import DataLossError, LakehouseError, UnreadableError
+from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import open_folder
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE
 

@@ -16,9 +16,9 @@ from pipelines.lake.delta_log.opening import existing_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.ledger.ranges import merge_ranges, subtract
+from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS, Column, TableDef
 from pipelines.runtime.replay import Ranges
 

@@ -18,17 +18,17 @@ from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.sink import JOB, GoldSink, touched_hours
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.contract.sentences import gap_sentence
+from pipelines.lake.contract.source_gaps import find_gap
 from pipelines.lake.days import parse_optional_day
 from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import ContractError, StoppedError, UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.places import absolute
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta, jobs

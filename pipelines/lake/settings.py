@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.lake.errors import SettingsError
-from pipelines.lake.storage.places import local_path
+from pipelines.lake.places import local_path
 
 EMBEDDED = "embedded"
 ENV_PREFIX = "LAKEHOUSE__"

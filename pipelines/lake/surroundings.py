@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.lake.errors import UsageError
+from pipelines.lake.places import absolute, local_path
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import absolute, local_path
 
 NEEDED_HANDLES = 1024
 """Spark opens 330 for its jars alone, and one more for each file, socket and thread's selector."""

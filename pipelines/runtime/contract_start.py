@@ -11,15 +11,15 @@ from pipelines.lake.checkpoint.spark_files import DeltaPosition
 from pipelines.lake.contract.contract import WRITTEN_BY, lease_layer
 from pipelines.lake.contract.facts import differences_at
 from pipelines.lake.contract.sentences import damage_sentence, gap_sentence, sentence
+from pipelines.lake.contract.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.lake.delta_log.derived_files import find_damage, set_aside
 from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.delta_log.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.lake.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
+from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import BRONZE, SILVER, TableDef, TableName
 from pipelines.runtime import delta
 

@@ -14,9 +14,9 @@ from pipelines.lake.contract.contract import COMMON_PROPERTIES
 from pipelines.lake.delta_log.commits import MARK
 from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
+from pipelines.lake.places import absolute, is_local
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.places import absolute, is_local
 from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import ALL_TABLES, Column, TableDef, TableName
 

@@ -22,17 +22,17 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from pipelines.lake.access import require_access
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
 from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.logging import Log, setup_logging
+from pipelines.lake.places import local_path
 from pipelines.lake.process import on_stop_signals, say_last
 from pipelines.lake.retries import Kind, classify, may_hold_values, own_error_of, text_of
 from pipelines.lake.settings import Settings, process_settings
-from pipelines.lake.storage.access import require_access
 from pipelines.lake.storage.local_files import as_unreadable
-from pipelines.lake.storage.places import local_path
 from pipelines.lake.traces import keep_traces_in, save_trace
 from pipelines.runtime.contract_start import cause_in_tables
 from pipelines.runtime.session import build_session

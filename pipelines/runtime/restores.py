@@ -20,9 +20,9 @@ from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.restores import find_restores
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.places import absolute, is_local
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import look
-from pipelines.lake.storage.places import absolute, is_local
 from pipelines.runtime import delta
 
 

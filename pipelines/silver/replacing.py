@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pipelines.lake.contract.contract import ALLOWED_FEATURES
 from pipelines.lake.contract.facts import table_facts
 from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.storage.places import absolute, is_local
+from pipelines.lake.places import absolute, is_local
 from pipelines.runtime import delta
 from pipelines.silver.dedup.lookup import kafka_moment
 from pipelines.silver.facts import Facts

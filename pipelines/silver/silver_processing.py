@@ -14,16 +14,16 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.archive.guard import refuse_unread
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import source_version
+from pipelines.lake.contract.source_gaps import find_gap
 from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import has_commit
 from pipelines.lake.errors import UsageError
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.ledger.ledger import Ledger
+from pipelines.lake.places import absolute
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta, jobs
 from pipelines.runtime.contract_start import refuse_gap, work_around_damage

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.delta_log.opening import require_plain
 from pipelines.lake.ledger.ranges import Ranges
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
 from pipelines.lake.storage.protocol import READERS

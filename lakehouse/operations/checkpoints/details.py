@@ -10,7 +10,7 @@ from lakehouse.operations.checkpoints.lake_tables import ledger_reader, transact
 from lakehouse.operations.checkpoints.reading import CheckpointState, read_checkpoint
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition, Position
 from pipelines.lake.errors import LakehouseError, UsageError
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.protocol import Storage
 

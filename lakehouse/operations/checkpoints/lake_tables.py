@@ -12,8 +12,8 @@ from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.ledger.reader import LedgerReader
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import LEDGER, TableName
 
 TOPIC_ID_PROPERTY = "lakehouse.topicId"

@@ -17,7 +17,7 @@ from pipelines.lake.errors import LakehouseError, UnreadableError
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.ledger.reader import LedgerReader
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import names_in

@@ -26,19 +26,19 @@ from lakehouse.operations.checkpoints.starting import bronze_version_for_silver,
 from lakehouse.operations.checkpoints.topic import DECIDING_SECONDS
 from pipelines.lake.checkpoint.generations import next_generation_path
 from pipelines.lake.checkpoint.identity import MARKER, Marker, new_generation_id
+from pipelines.lake.contract.source_gaps import find_gap
 from pipelines.lake.delta_log.restores import find_restores
-from pipelines.lake.delta_log.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.job_tables import job_tables
 from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.ledger.ranges import positions
 from pipelines.lake.ledger.reader import LedgerReader
-from pipelines.lake.ledger.row import LedgerRow
 from pipelines.lake.ledger.voids import EVENTS, LETTERS
+from pipelines.lake.ledger_row import LedgerRow
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.storage.protocol import Storage
 from pipelines.lake.tables import BRONZE, DLQ, SILVER, TableName
 

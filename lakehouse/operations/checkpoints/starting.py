@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from lakehouse.operations.checkpoints.bronze_rows import BronzeRows, Offsets
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.ledger.ranges import covered_by, subtract
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, SILVER
 

@@ -13,9 +13,9 @@ from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.delta_log.restores import find_restores
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.ledger.reader import LedgerReader
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import BRONZE, TableName
 
 _NEWEST_ROWS = 100

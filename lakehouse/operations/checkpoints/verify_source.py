@@ -22,7 +22,7 @@ from lakehouse.operations.checkpoints.findings import (
 from lakehouse.operations.checkpoints.lake_tables import find_table, table_id
 from lakehouse.operations.checkpoints.reading import CheckpointState
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
-from pipelines.lake.delta_log.source_gaps import find_gap
+from pipelines.lake.contract.source_gaps import find_gap
 from pipelines.lake.delta_log.versions import log_begins
 from pipelines.lake.errors import LakehouseError, UnreadableError
 from pipelines.lake.job_tables import JOBS

@@ -15,9 +15,9 @@ from lakehouse.operations.dead_letters.filters import LetterFilter
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset, to_rows, to_values
 from pipelines.lake.errors import UsageError
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import DLQ
 
 Longs = npt.NDArray[np.int64]

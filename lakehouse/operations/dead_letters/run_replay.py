@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from lakehouse.operations.dead_letters.decide import Selection, select_for_replay
 from lakehouse.operations.dead_letters.filters import LetterFilter
 from lakehouse.operations.dead_letters.letters import open_letters, unfinished_replays
-from pipelines.lake.ledger.row import Kind
+from pipelines.lake.ledger_row import Kind
 from pipelines.lake.settings import Settings
 from pipelines.runtime.jobs import named_error
 from pipelines.runtime.session import build_session

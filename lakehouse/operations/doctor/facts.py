@@ -16,7 +16,7 @@ from pipelines.lake.delta_log.commits import Commit
 from pipelines.lake.delta_log.derived_files import Damage
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.protocol import Holder
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableName
 

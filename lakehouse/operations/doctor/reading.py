@@ -43,10 +43,10 @@ from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.topic import NoTopicError, TopicState, ask_topic
 from pipelines.lake.ledger.ranges import merge_ranges
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
+from pipelines.lake.places import local_place
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import as_unreadable, is_there
-from pipelines.lake.storage.places import local_place
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS
 
 _UNREADABLE = (LakehouseError, DeltaError, ArrowException, OSError, ValueError)

@@ -18,9 +18,9 @@ from pipelines.lake.job_tables import JOBS
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.checkpoints import checkpoint_holder
 from pipelines.lake.lease.protocol import Holder
+from pipelines.lake.places import is_local
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.places import is_local
 from pipelines.lake.storage.protocol import Entry, Storage
 
 _REPLAY = "replay/"

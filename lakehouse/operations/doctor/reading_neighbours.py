@@ -12,9 +12,9 @@ from pipelines.lake.delta_log.commits import APP_IDS, MARK, newest_commits
 from pipelines.lake.delta_log.derived_files import Damage, find_damage
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError
+from pipelines.lake.places import is_local
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import is_there
-from pipelines.lake.storage.places import is_local
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,

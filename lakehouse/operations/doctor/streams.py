@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from lakehouse.operations.doctor.facts import Facts, HeldBy, StreamCheckpoint
 from lakehouse.operations.doctor.findings import Confidence, Finding
 from pipelines.lake.job_tables import JOBS
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.tables import BRONZE, SILVER
 
 QUIET = timedelta(minutes=5)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from lakehouse.operations.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.operations.doctor.findings import Finding
 from pipelines.lake.ledger.ranges import Ranges, covered_by, subtract
-from pipelines.lake.ledger.row import LedgerRow
+from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.playbooks import MADE_FROM, STORE
 from pipelines.lake.retries import page_for_words
 

@@ -17,10 +17,10 @@ from pipelines.archive.guard import refuse_archived
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.places import is_local
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import is_there, names_in, read_text
-from pipelines.lake.storage.places import is_local
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
 MANIFEST = "rebuild.json"

@@ -21,10 +21,10 @@ from lakehouse.operations.streams import STREAMS
 from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
 from pipelines.lake.delta_log import opening
 from pipelines.lake.errors import UsageError
+from pipelines.lake.places import absolute
 from pipelines.lake.retries import classify
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import DLQ, GOLD_DAILY, SILVER, TableName
 from pipelines.runtime import delta, jobs
 from pipelines.silver.schema import DLQ_TABLE, EVENT_KEYS, EVENT_STAMPS

@@ -21,10 +21,10 @@ from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.ledger.row import COUNTS, Kind, LedgerRow
 from pipelines.lake.ledger.voids import EVENTS, void_row
+from pipelines.lake.ledger_row import COUNTS, Kind, LedgerRow
+from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import absolute
 from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from pipelines.runtime import delta
 from pipelines.silver.attempts import find_attempts, settle

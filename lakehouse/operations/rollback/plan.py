@@ -20,10 +20,10 @@ from pipelines.lake.errors import DamagedError, LakehouseError, UsageError
 from pipelines.lake.ledger.ledger import Ledger, LedgerRow
 from pipelines.lake.ledger.ranges import Ranges, covered_by, subtract
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, standing
+from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, REVERSIBLE, SILVER, TableName
 
 _KINDS = {SILVER: EVENTS, DLQ: LETTERS}

@@ -7,8 +7,8 @@ import time
 
 from pyspark.sql import SparkSession
 
+from pipelines.lake.access import require_lake
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.access import require_lake
 from pipelines.runtime.delta import register_tables
 from pipelines.runtime.session import build_session
 

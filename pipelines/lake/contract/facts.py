@@ -11,7 +11,7 @@ from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
 from pipelines.lake.contract.contract import Difference, TableFacts, differences, differing_columns
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.opening import has_variants, open_table, reader_features
-from pipelines.lake.storage.places import place_of
+from pipelines.lake.places import place_of
 from pipelines.lake.tables import TableDef, TableName
 
 

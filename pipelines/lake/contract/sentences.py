@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipelines.lake.contract.contract import Difference
+from pipelines.lake.contract.source_gaps import Gap
 from pipelines.lake.delta_log.derived_files import Damage
-from pipelines.lake.delta_log.source_gaps import Gap
 from pipelines.lake.tables import BRONZE, REVERSIBLE, SILVER, TableName
 
 PAGE = "playbooks/table-contract.md"

@@ -15,7 +15,7 @@ from typing import Any
 
 from deltalake import CommitProperties
 
-from pipelines.lake.ledger.row import COUNTS, BatchRow
+from pipelines.lake.ledger_row import COUNTS, BatchRow
 from pipelines.lake.storage.arrow_storage import open_folder
 
 MARK = "lakehouse"

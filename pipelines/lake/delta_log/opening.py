@@ -18,9 +18,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError, UnreadableError, UsageError
+from pipelines.lake.places import is_local, place_of
 from pipelines.lake.playbooks import page_for_files_of, path_of, table_in
 from pipelines.lake.storage.local_files import as_unreadable, is_absent, look, names_in, said_by, told_apart, unreadable
-from pipelines.lake.storage.places import is_local, place_of
 
 _UNKNOWN_FEATURES = re.compile(
     r"Feature '(\w[\w-]*)' is not supported|(minimum reader version \d+)|table features required: \[([^\]]*)\]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.lake.lease.flock import FlockBackend
 from pipelines.lake.lease.protocol import LeaseBackend
-from pipelines.lake.storage.places import local_place
+from pipelines.lake.places import local_place
 
 
 def lease_backend(folder: str, name: str) -> LeaseBackend | None:

@@ -15,9 +15,9 @@ from pipelines.lake.errors import LeaseHeldError, UnreadableError
 from pipelines.lake.lease.backends import lease_backend
 from pipelines.lake.lease.flock import token_file
 from pipelines.lake.lease.protocol import AlreadyHeldError, HeldLease, Holder, LeaseBackend, acquire_within
+from pipelines.lake.places import local_place
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import files_in
-from pipelines.lake.storage.places import local_place
 
 _FOLDER = "_leases"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pipelines.lake.delta_log.commits import Commit, newest_commits
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.restores import without_taken_back
-from pipelines.lake.ledger.row import BatchRow
-from pipelines.lake.storage.places import absolute
+from pipelines.lake.ledger_row import BatchRow
+from pipelines.lake.places import absolute
 
 _NEWEST = 50
 """Commits of the job's own that are looked through: one that died is among the last."""

@@ -11,11 +11,11 @@ from deltalake import write_deltalake
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.ledger.ranges import covered_by, positions
 from pipelines.lake.ledger.reader import LedgerReader
-from pipelines.lake.ledger.row import BatchRow, LedgerRow
 from pipelines.lake.ledger.schema import SCHEMA
 from pipelines.lake.ledger.voids import LETTERS, Voided
+from pipelines.lake.ledger_row import BatchRow, LedgerRow
+from pipelines.lake.places import make_folder
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.places import make_folder
 from pipelines.lake.tables import LEDGER, TableName
 
 __all__ = ["BatchRow", "Ledger", "LedgerRow"]

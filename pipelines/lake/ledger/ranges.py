@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pipelines.lake.ledger.row import BatchRow
+from pipelines.lake.ledger_row import BatchRow
 
 Ranges = Mapping[int, list[tuple[int, int]]]
 """For each partition ranges [start, end) of offsets; results are sorted, none empty, none touching another."""

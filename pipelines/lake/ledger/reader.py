@@ -15,12 +15,12 @@ from deltalake import DeltaTable
 
 from pipelines.lake.delta_log.file_facts import file_facts
 from pipelines.lake.delta_log.opening import require_plain
-from pipelines.lake.ledger.row import Kind, LedgerRow
 from pipelines.lake.ledger.schema import SCHEMA
 from pipelines.lake.ledger.voids import standing
+from pipelines.lake.ledger_row import Kind, LedgerRow
+from pipelines.lake.places import place_of
 from pipelines.lake.storage.arrow_storage import table_storage
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import place_of
 from pipelines.lake.storage.protocol import READERS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.lake.ledger.row import COUNTS, Kind, LedgerRow
+from pipelines.lake.ledger_row import COUNTS, Kind, LedgerRow
 
 EVENTS, LETTERS = Kind.VOID_EVENTS, Kind.VOID_LETTERS
 """What was taken back of batches: their events (and coverage), or their dead letters."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 
-from pipelines.lake.storage.places import local_place, place_of
+from pipelines.lake.places import local_place, place_of
 
 
 def open_folder(path: str) -> tuple[pa_fs.FileSystem, str]:

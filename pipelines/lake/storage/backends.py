@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipelines.lake.errors import UsageError
+from pipelines.lake.places import local_place, scheme_of
 from pipelines.lake.storage.local import LocalStorage
-from pipelines.lake.storage.places import local_place, scheme_of
 from pipelines.lake.storage.protocol import Storage
 
 

@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pipelines.lake.errors import LakehouseError, UnreadableError, UnreadableNowError
-from pipelines.lake.storage.places import is_local
+from pipelines.lake.places import is_local
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _OWNER = "run this as the user that owns the lake, or give this user read and search permission"

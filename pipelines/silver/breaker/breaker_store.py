@@ -17,9 +17,9 @@ from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import files_dataset
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.logging import Log
+from pipelines.lake.places import make_folder
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.storage.places import make_folder
 from pipelines.lake.tables import CIRCUIT_BREAKER, Column, TableDef
 from pipelines.silver.breaker.breaker import NOTHING, Breaker, Ends, State, Tally
 

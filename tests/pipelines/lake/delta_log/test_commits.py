@@ -15,7 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from pipelines.lake.delta_log.commits import newest_commits, said
 from pipelines.lake.delta_log.restores import FoundRestores, Restore, find_restores
 from pipelines.lake.ledger.attempts import batch_commits, find_batch
-from pipelines.lake.ledger.row import BatchRow
+from pipelines.lake.ledger_row import BatchRow
 from pipelines.runtime.restores import restored_since
 
 ROW = BatchRow("bronze", "abc", 3, {"0": [5, 9]}, holes={"0": [[6, 7]]}, started_at=datetime(2026, 1, 28, tzinfo=UTC))

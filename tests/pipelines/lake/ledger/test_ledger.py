@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.ledger.row import COUNTS, Kind
+from pipelines.lake.ledger_row import COUNTS, Kind
 from pipelines.lake.settings import load_settings
 
 STARTED = datetime(2026, 1, 28, 10, 0, 0, 123_456, tzinfo=UTC)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.lake.ledger.ranges import covered_by, merge_ranges, positions, subtract
-from pipelines.lake.ledger.row import BatchRow
+from pipelines.lake.ledger_row import BatchRow
 
 Spans = list[tuple[int, int]]
 # Empty ranges are among them: a batch that found no record in a partition has one.

@@ -17,8 +17,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.ledger.reader import LedgerReader
-from pipelines.lake.ledger.row import COUNTS, Kind, LedgerRow
 from pipelines.lake.ledger.schema import SCHEMA
+from pipelines.lake.ledger_row import COUNTS, Kind, LedgerRow
 from pipelines.lake.settings import load_settings
 
 NOW = datetime(2026, 1, 28, 10, 0, 0, 123_456, tzinfo=UTC)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.ledger.row import COUNTS
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, standing, void_row
+from pipelines.lake.ledger_row import COUNTS
 from pipelines.lake.settings import load_settings
 
 

@@ -45,7 +45,7 @@ def test_only_one_module_opens_the_log_of_a_table() -> None:
 
 
 def test_only_one_module_asks_a_path_for_its_scheme() -> None:
-    places = "pipelines/lake/storage/places.py"
+    places = "pipelines/lake/places.py"
     found = [
         f"{path.relative_to(PROJECT)}:{number}"
         for folder in ("pipelines", "lakehouse", "batch")

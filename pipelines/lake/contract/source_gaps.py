@@ -19,8 +19,8 @@ from pipelines.lake.contract.contract import CHANGE_FEED
 from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError
+from pipelines.lake.places import place_of
 from pipelines.lake.storage.arrow_storage import table_storage
-from pipelines.lake.storage.places import place_of
 
 _LOOKED_AT = 500
 """Commits from the reader's position on: of those that come later it is said when the reader comes to them."""

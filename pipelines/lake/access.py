@@ -11,9 +11,9 @@ from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.checkpoints import CHECKPOINT_LOCK_FILES
 from pipelines.lake.lease.layers import lease_files
+from pipelines.lake.places import is_local
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import look, names_in, unreadable
-from pipelines.lake.storage.places import is_local
 from pipelines.lake.tables import (
     ADJUSTMENTS,
     ALL_TABLES,
