@@ -17,21 +17,21 @@ from tests.faults.kafka_cluster import Cluster
 pytestmark = pytest.mark.faults
 
 
-def _settings(cluster: Cluster, topic: str) -> Settings:
-    where = {"kafka.bootstrap_servers": cluster.bootstrap_servers, "kafka.topic": topic, "kafka.startup_timeout_seconds": 1.0}
-    return load_settings(None, environ={}, overrides=where)
+def _settings(cluster: Cluster, topic: str, patience: float = 1) -> Settings:
+    where = {"kafka.bootstrap_servers": cluster.bootstrap_servers, "kafka.topic": topic}
+    return load_settings(None, environ={}, overrides={**where, "kafka.startup_timeout_seconds": patience})
 
 
 def test_partition_of_a_dead_leader_has_no_offset_and_a_question_makes_no_topic(tmp_path: Path) -> None:
     # The brokers make a topic that a client asks for in a way that allows it, as Kafka does where nobody forbids it.
     with Cluster(tmp_path / "kafka", 2, options="auto.create.topics.enable=true\n") as cluster:
         admin, where = admin_client(cluster.bootstrap_servers), cluster.bootstrap_servers
-        admin.create_topics([NewTopic("two", replica_assignment=[[1], [2], [1]])])["two"].result(30)
+        admin.create_topics([NewTopic("two", 3, replica_assignment=[[1], [2], [1]])])["two"].result(30)
         with pytest.raises(NoTopicError):
             ask_topic(_settings(cluster, "mistyped"), 5)
         assert "mistyped" not in cluster_metadata(admin, where).topics
         settings = _settings(cluster, "two")
-        topic = wait_for_topic(settings)
+        topic = wait_for_topic(_settings(cluster, "two", 30))
         assert topic.end == {0: 0, 1: 0, 2: 0}
 
         # Two controllers are too few for an election when one is gone: metadata go on naming the dead leader.
