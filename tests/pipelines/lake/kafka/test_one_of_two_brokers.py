@@ -36,12 +36,17 @@ def test_partition_of_a_dead_leader_has_no_offset_and_a_question_makes_no_topic(
 
         # Two controllers are too few for an election when one is gone: metadata go on naming the dead leader.
         cluster.kill(2)
-        missing = r"for 1 of 3 partitions \(1\)"
-        with pytest.raises(NoAnswerError, match=f"does not answer {missing}; start it"):
-            ask_topic(settings, 2)
-        with pytest.raises(TransientError, match=f"No Kafka broker answered at .* {missing} within 1 s"):
+        # A client may turn to the dead broker first, and then knows of no partition; it never takes silence for an offset.
+        assert {_missing(settings) for _ in range(6)} - {""} == {" for 1 of 3 partitions (1)"}
+        with pytest.raises(TransientError, match=r"No Kafka broker answered at .* within 1 s"):
             wait_for_topic(settings)
-        with pytest.raises(TransientError, match=f"does not say where the day 2026-01-28 begins in two {missing}; see"):
+        with pytest.raises(TransientError, match="does not say where the day 2026-01-28 begins in two"):
             offsets_at(settings, topic, date(2026, 1, 28))
-        with pytest.raises(TransientError, match="did not tell its offsets"):
+        with pytest.raises(TransientError, match=r"did not tell its offsets|No Kafka broker answered"):
             topic_offsets(where, timeout=2)
+
+
+def _missing(settings: Settings) -> str:
+    with pytest.raises(NoAnswerError) as caught:
+        ask_topic(settings, 2)
+    return caught.value.missing
