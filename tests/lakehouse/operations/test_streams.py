@@ -52,10 +52,10 @@ class Stream:
         if self.starts in self.start_fails:
             raise self.start_fails[self.starts]
         path = jobs.checkpoint_path(settings, self.name, None)
-        checkpoint = open_checkpoint(path, job=self.name, source="files", target="none")
+        open_checkpoint(path, job=self.name, source="files", target="none").lock.release()
         rows = spark.readStream.schema("value string").option("maxFilesPerTrigger", 1).text(str(self.folder))
-        writer = rows.writeStream.option("checkpointLocation", path)
-        return jobs.start_stream(writer, self.write, trigger, checkpoint.lock)
+        writer = rows.writeStream.option("checkpointLocation", path).foreachBatch(self.write)
+        return jobs.set_trigger(writer, trigger).start()
 
     def write(self, _batch: DataFrame, batch_id: int) -> None:
         self.attempts[batch_id] += 1
