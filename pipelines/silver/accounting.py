@@ -7,7 +7,7 @@ import numpy as np
 from pipelines.lake.ledger.ledger import BatchRow
 from pipelines.silver.attempts import Attempt, with_written
 from pipelines.silver.batch import JOB, Batch
-from pipelines.silver.dedup.fates import Coverage, Facts, Flags
+from pipelines.silver.facts import Coverage, Facts, Flags
 from pipelines.silver.judge import Judged
 
 

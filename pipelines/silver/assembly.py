@@ -24,7 +24,6 @@ from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.guards import Guards
 from pipelines.silver.poison import PoisonSearch
 from pipelines.silver.progress import Progress
-from pipelines.silver.read_records import RecordReader
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import SilverSink
 from pipelines.silver.writer import SilverWriter
@@ -123,15 +122,15 @@ def make_sink(
         skew_ms=settings.silver.skew_after_seconds * 1000,
         bounded=bounded,
     )
-    reader = RecordReader(settings.silver, tables.schemas)
     return SilverSink(
         targets=targets,
         ledger=ledger,
         lease=lease_of(settings, "silver", job=job, run=checkpoint.generation),
-        reader=reader,
+        settings=settings.silver,
+        schemas=tables.schemas,
         progress=Progress(lookup, DeadLetterLookup(tables.dlq), dict(tables.versions)),
         guards=Guards(targets, ledger),
-        writer=SilverWriter(targets, reader),
+        writer=SilverWriter(targets, settings.silver, tables.schemas),
         corrects=on_conflict == "update",
         source_version=source_version,
         breaker=breaker,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pipelines.lake.ledger.attempts import BatchCommit, batch_commits
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import DLQ, SILVER
-from pipelines.silver.dedup.fates import Coverage
+from pipelines.silver.facts import Coverage
 from pipelines.silver.judge import History
 
 PART = "part:"

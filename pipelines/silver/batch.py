@@ -8,7 +8,7 @@ from datetime import datetime
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.tables import DLQ, SILVER, TableName
-from pipelines.silver.dedup.fates import Longs
+from pipelines.silver.facts import Longs
 
 JOB = "silver"
 POISON_PART = "dlq-poison"

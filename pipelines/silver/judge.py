@@ -6,19 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.silver.dedup.fates import (
-    REJECTED,
-    TOMBSTONE,
-    VALID,
-    BatchSurvivors,
-    Coverage,
-    Facts,
-    Fates,
-    Flags,
-    decide,
-    has_id,
-    split_batch,
-)
+from pipelines.silver.facts import REJECTED, TOMBSTONE, VALID, Coverage, Facts, Flags, has_id, is_earlier, match_ids
 
 
 @dataclass(frozen=True)
@@ -27,6 +15,45 @@ class LetterStates:
 
     open: Flags
     discarded: Flags
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Records that came after another one of their id; `conflict` flags those with another payload."""
+
+    records: Facts
+    conflict: Flags
+
+    def count(self, among: Flags) -> tuple[int, int]:
+        """How many of the flagged records there are, and how many of them are conflicts."""
+        return int(np.count_nonzero(among)), int(np.count_nonzero(self.conflict & among))
+
+
+@dataclass(frozen=True)
+class BatchSurvivors:
+    """The first copy of each id in a batch, and the copies that came after it."""
+
+    first: Facts
+    copies: Copies
+
+
+@dataclass(frozen=True)
+class Fates:
+    """What is to be done with the first copies of a batch; `replace` take the place of the rows `replaced`, later copies."""
+
+    insert: Facts
+    replace: Facts
+    replaced: Facts
+    replace_conflicts: int
+    copies: Copies
+    already_present: int
+    corrected: Facts | None = None
+    """Records whose own row reads differently now; None where rows are not to be corrected."""
+
+    @property
+    def rewritten(self) -> Facts:
+        """Records that take the place of a row: an earlier copy's, or their own."""
+        return self.replace if self.corrected is None else self.replace.concat(self.corrected)
 
 
 @dataclass(frozen=True)
@@ -103,6 +130,46 @@ def judge(known: Known, history: History, *, corrects: bool) -> Judged:
     """Decide about each record of a batch; `corrects`: rows whose record reads differently now are rewritten."""
     fates = decide(known.batch.survivors.first, known.existing, corrects=corrects)
     return Judged(known.batch, fates, _rejected_before(known.batch.rejected, known.rejected, history))
+
+
+def split_batch(valid: Facts) -> BatchSurvivors:
+    """Find the first copy of each id by (Kafka timestamp, partition, offset)."""
+    order = np.lexsort((valid.offset, valid.partition, valid.kafka_ms, valid.key2, valid.key))
+    ordered = valid.take(order)
+    same = (ordered.key[1:] == ordered.key[:-1]) & (ordered.key2[1:] == ordered.key2[:-1])
+    is_first = np.concatenate(([True], ~same)) if len(valid) else np.zeros(0, dtype=bool)
+    leader = np.maximum.accumulate(np.where(is_first, np.arange(len(valid)), 0))
+    conflict = ordered.payload != ordered.payload[leader]
+    return BatchSurvivors(ordered.take(is_first), Copies(ordered.take(~is_first), conflict[~is_first]))
+
+
+def decide(first: Facts, existing: Facts, *, corrects: bool = False) -> Fates:
+    """Compare each first copy with the row that the table has for its id, if any.
+
+    `existing`: rows of the table, at most one for an id (its verdict is not used).
+    The earlier one by (Kafka timestamp, partition, offset) stays, whichever came first to the lake. With `corrects` a
+    record's own row is rewritten where the record reads differently now.
+    """
+    if not len(existing):
+        none = np.zeros(len(first), dtype=bool)
+        return Fates(first, first.take(none), existing, 0, Copies(first.take(none), none[:0]), 0)
+    match = match_ids(first, existing)
+    found = match >= 0
+    row = existing.take(np.where(found, match, 0))
+    own = found & (row.partition == first.partition) & (row.offset == first.offset)
+    replaces = found & ~own & is_earlier(first, row)
+    duplicate = found & ~own & ~replaces
+    conflict = row.payload != first.payload
+    corrected = own & (conflict | (row.event_us != first.event_us)) if corrects else np.zeros(len(first), dtype=bool)
+    return Fates(
+        insert=first.take(~found),
+        replace=first.take(replaces),
+        replaced=row.take(replaces | corrected),
+        replace_conflicts=int(np.count_nonzero(conflict & replaces)),
+        copies=Copies(first.take(duplicate), conflict[duplicate]),
+        already_present=int(np.count_nonzero(own)),
+        corrected=first.take(corrected) if corrects else None,
+    )
 
 
 def may_have_passed(rejected: Facts, letters: Flags, history: History) -> Flags:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -12,14 +14,16 @@ from pyspark.sql import functions as F
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import BreakerOpenError, PoisonBatchError
 from pipelines.lake.logging import Log
-from pipelines.lake.retries import POISON_PLAYBOOK, Kind, classify
+from pipelines.lake.retries import POISON_PLAYBOOK, Kind
+from pipelines.lake.retries import classify as classify_error
 from pipelines.lake.settings import RetrySettings
 from pipelines.runtime import delta
 from pipelines.silver.dead_letters.dead_letters import OPEN
-from pipelines.silver.dedup.fates import Longs
 from pipelines.silver.dedup.lookup import among
-from pipelines.silver.rules import POISON_RULE
-from pipelines.silver.transforms import coordinate
+from pipelines.silver.facts import REJECTED, VALID, Longs
+from pipelines.silver.rules import POISON_RULE, rejecting_rules
+from pipelines.silver.transforms import build_facts, classify, coordinate, parse_events
+from pipelines.silver.writer import SilverWriter
 
 NO_POISON: Longs = np.zeros(0, dtype=np.int64)
 _LOG = Log("silver")
@@ -87,7 +91,9 @@ class PoisonSearch:
             raise error
         coordinates = np.sort(batch.select(coordinate().alias("at")).toArrow().column("at").to_numpy())
         probes = _Probes(batch, process)
-        _LOG.warning("batch failed, looking for the record", batch=batch_id, rows=len(coordinates), cause=classify(error).name)
+        _LOG.warning(
+            "batch failed, looking for the record", batch=batch_id, rows=len(coordinates), cause=classify_error(error).name
+        )
         try:
             poison = find_poison(coordinates, probes, self.settings.max_poison_records)
         except NotPoisonError:
@@ -98,7 +104,7 @@ class PoisonSearch:
         return poison
 
     def _is_due(self, batch_id: int, error: Exception) -> bool:
-        cause = classify(error)
+        cause = classify_error(error)
         if cause.kind is Kind.DATA:
             return True
         return cause.suspects_data and self.failures.count(batch_id) + 1 >= self.settings.attempts
@@ -119,6 +125,17 @@ def known_poison(batch: DataFrame, batch_id: int, dlq: str, app_id: str) -> Long
     return np.sort(mine.toArrow().column("at").to_numpy())
 
 
+def all_columns(batch: DataFrame, writer: SilverWriter) -> DataFrame:
+    """All that is ever computed of records, as hashes: what fails in the sink fails here. Nothing is written."""
+    records, now = classify(parse_events(batch), rejecting_rules()), datetime.now(UTC)
+    parts = (
+        build_facts(records, list(writer.schemas.fields)),
+        writer.silver_rows(records.where(F.col("verdict") == VALID), now),
+        writer.dead_letters(records.where(F.col("verdict") == REJECTED), now),
+    )
+    return reduce(DataFrame.union, (part.select(F.xxhash64(*part.columns)) for part in parts))
+
+
 @dataclass
 class _Probes:
     """Processes runs of a batch's records without writing anything."""
@@ -135,7 +152,7 @@ class _Probes:
             self.process(self.batch.where(inside)).write.format("noop").mode("overwrite").save()
         except Exception as error:
             # An outage in the middle of the search must not make a dead letter of an innocent record.
-            if not classify(error).suspects_data:
+            if not classify_error(error).suspects_data:
                 raise
             return True
         return False

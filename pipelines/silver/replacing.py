@@ -19,8 +19,8 @@ from pipelines.lake.contract.facts import table_facts
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.storage.places import absolute, is_local
 from pipelines.runtime import delta
-from pipelines.silver.dedup.fates import Facts
 from pipelines.silver.dedup.lookup import kafka_moment
+from pipelines.silver.facts import Facts
 
 FEW = 1000
 """So many rows are merged in this process: live it is one row in ten batches, for which Spark's MERGE takes some seconds."""

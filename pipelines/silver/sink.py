@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from pyspark.sql import DataFrame
 
 from pipelines.lake import failpoints
+from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.lease.leases import Lease
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
+from pipelines.lake.settings import SilverSettings
 from pipelines.lake.tables import BRONZE
 from pipelines.silver.accounting import ledger_row
 from pipelines.silver.batch import JOB, POISON_PART, Batch, Targets
 from pipelines.silver.breaker.breaker_gate import BreakerGate
-from pipelines.silver.dedup.fates import Facts
+from pipelines.silver.facts import Facts
 from pipelines.silver.guards import Guards
 from pipelines.silver.judge import Judged, judge
-from pipelines.silver.poison import NO_POISON, PoisonSearch, known_poison
+from pipelines.silver.poison import NO_POISON, PoisonSearch, all_columns, known_poison
 from pipelines.silver.progress import Progress
 from pipelines.silver.read_known import read_known
-from pipelines.silver.read_records import RecordReader
+from pipelines.silver.read_records import read_records
 from pipelines.silver.recovery import EarlierTry, complete_row, recover
 from pipelines.silver.writer import SilverWriter
 
@@ -48,7 +51,8 @@ class SilverSink:
     targets: Targets
     ledger: Ledger
     lease: Lease
-    reader: RecordReader
+    settings: SilverSettings
+    schemas: EventSchemas
     progress: Progress
     guards: Guards
     writer: SilverWriter
@@ -74,7 +78,7 @@ class SilverSink:
         except Exception as error:
             if self.search is None:
                 raise
-            poison = self.search.find(batch, batch_id, error, self.reader.all_columns)
+            poison = self.search.find(batch, batch_id, error, partial(all_columns, writer=self.writer))
             self.progress.start_over()
             self._process(batch, Batch(batch_id, started, poison))
 
@@ -82,7 +86,7 @@ class SilverSink:
         with self.lease.hold() as others_wrote:
             if others_wrote:
                 self.progress.forget()
-            with self.reader.read(frame, batch.poison) as (records, facts):
+            with read_records(frame, list(self.schemas.fields), batch.poison) as (records, facts):
                 if len(facts):
                     self._write_batch(records, facts, batch)
 
@@ -100,7 +104,7 @@ class SilverSink:
             self.guards.refuse_lost_rows(spark, batch, judged)
         if earlier.attempt is None and self.breaker is not None:
             self.breaker.admit(spark, batch.number, facts, judged.dead_letters)
-        late = self.reader.settings.late_after_seconds
+        late = self.settings.late_after_seconds
         row = ledger_row(judged, history.covered, batch, self.targets.checkpoint.generation, late_after_seconds=late)
         versions = self.writer.write(records, batch, row, judged)
         progress.wrote(judged, versions)

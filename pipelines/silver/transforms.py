@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.runtime.session import instant
-from pipelines.silver.dedup.fates import REJECTED, TOMBSTONE, VALID
+from pipelines.silver.facts import REJECTED, TOMBSTONE, VALID
 from pipelines.silver.rules import Rule, any_failed, failed_ids, failed_sentences
 from pipelines.silver.schema import DLQ_TABLE
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.lake import failpoints
+from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.ledger.ledger import BatchRow
+from pipelines.lake.settings import SilverSettings
 from pipelines.lake.tables import DLQ, SILVER, TableName
 from pipelines.runtime import delta
 from pipelines.runtime.session import instant
 from pipelines.silver.batch import Batch, Targets
 from pipelines.silver.dead_letters.dead_letters import close_replayed
-from pipelines.silver.dedup.fates import REJECTED, VALID, Facts
 from pipelines.silver.dedup.lookup import among, kafka_moment
+from pipelines.silver.facts import REJECTED, VALID, Facts
 from pipelines.silver.judge import Judged
-from pipelines.silver.read_records import RecordReader
 from pipelines.silver.replacing import replace_rows
-from pipelines.silver.transforms import coordinate
+from pipelines.silver.rules import rejecting_rules, warning_rules
+from pipelines.silver.schema import silver_table
+from pipelines.silver.transforms import build_dead_letters, build_silver_rows, coordinate
 
 _ROWS_PER_FILE = 250_000
 
@@ -31,7 +35,8 @@ class SilverWriter:
     """Writes a batch's decision; each write alone may run again."""
 
     targets: Targets
-    reader: RecordReader
+    settings: SilverSettings
+    schemas: EventSchemas
 
     def write(self, records: DataFrame, batch: Batch, row: BatchRow, judged: Judged) -> dict[str, int]:
         """Write rows and dead letters; give the versions written, by the table's name. `row` goes into each commit."""
@@ -52,16 +57,30 @@ class SilverWriter:
         coordinates = judged.batch.reopened.coordinates()
         close_replayed(spark, self.targets.dlq, coordinates, self.targets.checkpoint.generation, batch.started)
 
+    def silver_rows(self, valid: DataFrame, at: datetime) -> DataFrame:
+        """Give records that pass the columns of Silver."""
+        return build_silver_rows(
+            valid,
+            warning_rules(self.settings),
+            silver_table(self.schemas).column_names,
+            late_after_seconds=self.settings.late_after_seconds,
+            processed_at=at,
+        )
+
+    def dead_letters(self, rejected: DataFrame, at: datetime) -> DataFrame:
+        """Give rejected records the columns of the dead-letter table."""
+        return build_dead_letters(rejected, rejecting_rules(), dead_lettered_at=at)
+
     def _write_events(self, records: DataFrame, batch: Batch, row: BatchRow, judged: Judged) -> dict[str, int]:
         fates, versions = judged.fates, dict[str, int]()
         valid = records.where(F.col("verdict") == VALID)
         # Before the append: the MERGE has this batch's own files not to look at.
         if len(fates.rewritten):
-            rows = self.reader.silver_rows(_only(valid, fates.rewritten, judged.batch.valid), batch.started)
+            rows = self.silver_rows(_only(valid, fates.rewritten, judged.batch.valid), batch.started)
             versions[str(SILVER)] = replace_rows(records.sparkSession, self.targets.silver, rows, fates.replaced, row.metadata())
         failpoints.reach("silver.after_replace")
         if len(fates.insert):
-            rows = self.reader.silver_rows(_only(valid, fates.insert, judged.batch.valid), batch.started)
+            rows = self.silver_rows(_only(valid, fates.insert, judged.batch.valid), batch.started)
             versions[str(SILVER)] = self._append(_in_files(rows, fates.insert), SILVER, batch, row, len(fates.insert))
         failpoints.reach("silver.after_append")
         return versions
@@ -71,7 +90,7 @@ class SilverWriter:
         if not len(letters):
             return {}
         rejected = _only(records.where(F.col("verdict") == REJECTED), letters, judged.batch.rejected)
-        rows = self.reader.dead_letters(rejected, batch.started)
+        rows = self.dead_letters(rejected, batch.started)
         return {str(DLQ): self._append(rows.coalesce(1), DLQ, batch, row, len(letters))}
 
     def _append(self, rows: DataFrame, name: TableName, batch: Batch, row: BatchRow, count: int) -> int:

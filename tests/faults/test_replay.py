@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.silver import judge
-from pipelines.silver.dedup.fates import BatchSurvivors, Copies, Facts
 from pipelines.silver.dedup.lookup import SilverLookup
+from pipelines.silver.facts import Facts
+from pipelines.silver.judge import BatchSurvivors, Copies
 from tests.faults.conftest import LakeCase
 from tests.faults.evidence import Evidence
 

@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.tables import BRONZE, GOLD_HOURLY, SILVER
 from pipelines.runtime import session
-from pipelines.silver import read_records
+from pipelines.silver import writer
 from tests.playbooks.causes import TABLE, Case, Copy, case_with_rows, children, named
 from tests.playbooks.pages import FOLDER
 
@@ -223,7 +223,7 @@ def test_defect_of_the_project(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
         return known["cust-4711"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(read_records, "build_silver_rows", broken)
+        patch.setattr(writer, "build_silver_rows", broken)
         errors = [case.run() for _ in range(2)]
 
     named(errors[-1], "unknown", case.pages_of_doctor())

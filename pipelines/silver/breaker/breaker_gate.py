@@ -17,7 +17,7 @@ from pipelines.lake.retries import POISON_PLAYBOOK
 from pipelines.lake.settings import BreakerSettings
 from pipelines.silver.breaker.breaker import Breaker, Limits, Sample, Tally, merge_ends
 from pipelines.silver.breaker.breaker_store import BreakerStore, Transition, start
-from pipelines.silver.dedup.fates import REJECTED, Coverage, Facts
+from pipelines.silver.facts import REJECTED, Coverage, Facts
 from pipelines.silver.rules import rejecting_rules
 from pipelines.silver.transforms import classify, parse_events
 

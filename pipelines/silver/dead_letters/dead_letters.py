@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.runtime import delta
-from pipelines.silver.dedup.fates import Longs
+from pipelines.silver.facts import Longs
 from pipelines.silver.transforms import coordinate
 
 OPEN, REPLAYED, DISCARDED = "open", "replayed", "discarded"

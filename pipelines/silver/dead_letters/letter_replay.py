@@ -21,8 +21,8 @@ from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.silver.assembly import RECORD, Tables, ensure_written, make_sink
 from pipelines.silver.batch import JOB
 from pipelines.silver.dead_letters.dead_letters import OPEN, REPLAYED, claim, claimed, leave_open, release
-from pipelines.silver.dedup.fates import VALID, Longs
 from pipelines.silver.dedup.lookup import among
+from pipelines.silver.facts import VALID, Longs
 from pipelines.silver.rules import failed_ids, failed_sentences, rejecting_rules
 from pipelines.silver.sink import SilverSink
 from pipelines.silver.transforms import classify, coordinate, parse_events

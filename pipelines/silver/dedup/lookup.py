@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ranges import END_INSTANT_MS, FIRST_INSTANT_MS
 from pipelines.runtime.kafka_columns import with_kafka_ms
-from pipelines.silver.dedup.fates import Facts, Flags, Longs
 from pipelines.silver.dedup.recent_keys import RecentKeys
 from pipelines.silver.dedup.silver_files import LONGS, Places, SilverFiles
+from pipelines.silver.facts import Facts, Flags, Longs
 from pipelines.silver.judge import LetterStates
 from pipelines.silver.transforms import coordinate, payload_hash, second_key
 

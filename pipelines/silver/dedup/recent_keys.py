@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.silver.dedup.fates import Flags, Longs
+from pipelines.silver.facts import Flags, Longs
 
 _MERGE_FACTOR = 4
 _MS_PER_UNIT = 2000

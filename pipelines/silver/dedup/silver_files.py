@@ -15,8 +15,8 @@ from deltalake import DeltaTable
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import files_dataset
 from pipelines.lake.storage.places import absolute
-from pipelines.silver.dedup.fates import Flags, Longs
 from pipelines.silver.dedup.recent_keys import units_of
+from pipelines.silver.facts import Flags, Longs
 
 LONGS = np.iinfo(np.int64)
 

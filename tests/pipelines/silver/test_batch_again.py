@@ -19,7 +19,7 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER, TableName
 from pipelines.runtime.kafka_columns import with_kafka_ms
-from pipelines.silver import assembly, read_records, sink
+from pipelines.silver import assembly, sink, writer
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -167,7 +167,7 @@ def test_dead_letters_that_a_lost_schema_file_adds_to_a_died_batch_are_not_skipp
         make_record(b"{", 2),
     )
     with monkeypatch.context() as patch:
-        patch.setattr(read_records, "build_silver_rows", _die)
+        patch.setattr(writer, "build_silver_rows", _die)
         with pytest.raises(_Killed):
             _run(lake, 0, 0, 3)
     assert (_letters(lake), _offsets(lake)) == ({2: "open"}, [])

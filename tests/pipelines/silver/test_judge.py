@@ -14,7 +14,7 @@ from pipelines.lake.ledger.ledger import BatchRow
 from pipelines.silver.accounting import ledger_row, recovered_row
 from pipelines.silver.attempts import Attempt
 from pipelines.silver.batch import Batch
-from pipelines.silver.dedup.fates import REJECTED, TOMBSTONE, VALID, Coverage, Facts, Flags
+from pipelines.silver.facts import REJECTED, TOMBSTONE, VALID, Coverage, Facts, Flags
 from pipelines.silver.judge import History, Judged, Known, KnownRejected, LetterStates, judge, sort_batch
 
 settings.register_profile("no-clock", deadline=None, derandomize=True)  # a busy machine is no failure

@@ -24,8 +24,8 @@ from pipelines.lake.errors import PoisonBatchError, own_error
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
 from pipelines.runtime import delta, jobs
-from pipelines.silver import read_records, transforms
-from pipelines.silver.dedup.fates import Longs
+from pipelines.silver import transforms, writer
+from pipelines.silver.facts import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison
 from pipelines.silver.replay import replay
 
@@ -118,7 +118,7 @@ def defect(monkeypatch: pytest.MonkeyPatch) -> None:
         failing = F.when(name.rlike("^p[0-9]+$"), (F.lit(1) / (F.length(name) * 0)).cast("string"))
         return whole(parsed.withColumn("_kafka_topic", F.coalesce(failing, "_kafka_topic")), *args, **options)
 
-    monkeypatch.setattr(read_records, "build_silver_rows", build)
+    monkeypatch.setattr(writer, "build_silver_rows", build)
 
 
 def _letters(lake: Lake) -> dict[int, Row]:
@@ -197,7 +197,7 @@ def test_poison_that_shows_after_a_part_was_written_is_counted_once(
             raise _Killed
         record(ledger, row)
 
-    monkeypatch.setattr(read_records, "build_silver_rows", build)
+    monkeypatch.setattr(writer, "build_silver_rows", build)
     monkeypatch.setattr(Ledger, "record", cut)
     records = [make_record(make_event(event_id=f"e{n}"), n) for n in range(4)]
     _land(lake, *records, make_record(b"{", 4), make_record(None, 5))

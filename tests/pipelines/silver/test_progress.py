@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipelines.lake.tables import DLQ, SILVER
-from pipelines.silver.dedup.fates import REJECTED, VALID, Coverage, Facts
 from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
+from pipelines.silver.facts import REJECTED, VALID, Coverage, Facts
 from pipelines.silver.judge import History, Judged, Known, KnownRejected, LetterStates, judge, sort_batch
 from pipelines.silver.progress import Progress
 

@@ -18,7 +18,7 @@ from pipelines.lake.lease.leases import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
 from pipelines.runtime import delta
-from pipelines.silver import assembly, read_records, replacing, silver_processing, transforms
+from pipelines.silver import assembly, replacing, silver_processing, transforms, writer
 from pipelines.silver.schema import silver_table
 
 if TYPE_CHECKING:
@@ -204,11 +204,11 @@ def test_batch_that_died_between_its_tables_writes_the_rest(
     def die(*_args: Any, **_options: Any) -> None:
         raise _Killed
 
-    monkeypatch.setattr(read_records, "build_dead_letters", die)
+    monkeypatch.setattr(writer, "build_dead_letters", die)
     with pytest.raises(StreamingQueryException):
         lake.run_silver()
     assert (len(lake.rows(SILVER)), len(lake.rows(DLQ))) == (1, 0)
-    monkeypatch.setattr(read_records, "build_dead_letters", whole)
+    monkeypatch.setattr(writer, "build_dead_letters", whole)
     lake.run_silver()
 
     assert (len(lake.rows(SILVER)), len(lake.rows(DLQ))) == (1, 1)

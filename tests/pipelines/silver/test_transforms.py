@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.settings import SilverSettings
 from pipelines.runtime.kafka_columns import with_kafka_ms
-from pipelines.silver.dedup.fates import REJECTED, TOMBSTONE, VALID, Facts
+from pipelines.silver.facts import REJECTED, TOMBSTONE, VALID, Facts
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.transforms import (

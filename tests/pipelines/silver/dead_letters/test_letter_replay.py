@@ -23,7 +23,7 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import DLQ, LEDGER, SILVER
 from pipelines.runtime import delta
-from pipelines.silver import read_records, writer
+from pipelines.silver import writer
 from pipelines.silver.dead_letters import letter_replay
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def test_replay_that_fails_lets_its_letters_go(new: Lake, monkeypatch: pytest.Mo
 
     silver, counts = new.rows(SILVER, "event_id"), new.counts()
     with monkeypatch.context() as patched:
-        patched.setattr(read_records, "build_silver_rows", fail)
+        patched.setattr(writer, "build_silver_rows", fail)
         with pytest.raises(ArithmeticError):
             _replay(new)
 

@@ -17,8 +17,8 @@ from pipelines.lake.settings import SilverSettings
 from pipelines.lake.tables import DLQ, SILVER
 from pipelines.runtime import delta
 from pipelines.runtime.kafka_columns import with_kafka_ms
-from pipelines.silver.dedup.fates import Facts
 from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
+from pipelines.silver.facts import Facts
 from pipelines.silver.rules import rejecting_rules, warning_rules
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.transforms import build_dead_letters, build_facts, build_silver_rows, classify, parse_events

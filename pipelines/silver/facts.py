@@ -1,4 +1,4 @@
-"""Which fate each record of a batch has: pure functions over narrow arrays, no Spark."""
+"""Hold what is known of records as narrow arrays, and compare them: no Spark, no I/O."""
 
 from __future__ import annotations
 
@@ -99,87 +99,8 @@ def _longs(table: pa.Table, name: str) -> Longs:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Records that came after another one of their id; `conflict` flags those with another payload."""
-
-    records: Facts
-    conflict: Flags
-
-    def count(self, among: Flags) -> tuple[int, int]:
-        """How many of the flagged records there are, and how many of them are conflicts."""
-        return int(np.count_nonzero(among)), int(np.count_nonzero(self.conflict & among))
-
-
-@dataclass(frozen=True)
-class BatchSurvivors:
-    """The first copy of each id in a batch, and the copies that came after it."""
-
-    first: Facts
-    copies: Copies
-
-
-@dataclass(frozen=True)
-class Fates:
-    """What is to be done with the first copies of a batch; `replace` take the place of the rows `replaced`, later copies."""
-
-    insert: Facts
-    replace: Facts
-    replaced: Facts
-    replace_conflicts: int
-    copies: Copies
-    already_present: int
-    corrected: Facts | None = None
-    """Records whose own row reads differently now; None where rows are not to be corrected."""
-
-    @property
-    def rewritten(self) -> Facts:
-        """Records that take the place of a row: an earlier copy's, or their own."""
-        return self.replace if self.corrected is None else self.replace.concat(self.corrected)
-
-
-def split_batch(valid: Facts) -> BatchSurvivors:
-    """Find the first copy of each id by (Kafka timestamp, partition, offset)."""
-    order = np.lexsort((valid.offset, valid.partition, valid.kafka_ms, valid.key2, valid.key))
-    ordered = valid.take(order)
-    same = (ordered.key[1:] == ordered.key[:-1]) & (ordered.key2[1:] == ordered.key2[:-1])
-    is_first = np.concatenate(([True], ~same)) if len(valid) else np.zeros(0, dtype=bool)
-    leader = np.maximum.accumulate(np.where(is_first, np.arange(len(valid)), 0))
-    conflict = ordered.payload != ordered.payload[leader]
-    return BatchSurvivors(ordered.take(is_first), Copies(ordered.take(~is_first), conflict[~is_first]))
-
-
-def decide(first: Facts, existing: Facts, *, corrects: bool = False) -> Fates:
-    """Compare each first copy with the row that the table has for its id, if any.
-
-    `existing`: rows of the table, at most one for an id (its verdict is not used).
-    The earlier one by (Kafka timestamp, partition, offset) stays, whichever came first to the lake. With `corrects` a
-    record's own row is rewritten where the record reads differently now.
-    """
-    if not len(existing):
-        none = np.zeros(len(first), dtype=bool)
-        return Fates(first, first.take(none), existing, 0, Copies(first.take(none), none[:0]), 0)
-    match = _match(first, existing)
-    found = match >= 0
-    row = existing.take(np.where(found, match, 0))
-    own = found & (row.partition == first.partition) & (row.offset == first.offset)
-    replaces = found & ~own & _earlier(first, row)
-    duplicate = found & ~own & ~replaces
-    conflict = row.payload != first.payload
-    corrected = own & (conflict | (row.event_us != first.event_us)) if corrects else np.zeros(len(first), dtype=bool)
-    return Fates(
-        insert=first.take(~found),
-        replace=first.take(replaces),
-        replaced=row.take(replaces | corrected),
-        replace_conflicts=int(np.count_nonzero(conflict & replaces)),
-        copies=Copies(first.take(duplicate), conflict[duplicate]),
-        already_present=int(np.count_nonzero(own)),
-        corrected=first.take(corrected) if corrects else None,
-    )
-
-
-def _match(first: Facts, existing: Facts) -> Longs:
-    """Position of the row with the same 128 bits, -1 where there is none."""
+def match_ids(first: Facts, existing: Facts) -> Longs:
+    """For each of `first` the position of the row with the same 128 bits, -1 where there is none."""
     ids = np.empty(len(existing), dtype=[("key", np.int64), ("key2", np.int64)])
     ids["key"], ids["key2"] = existing.key, existing.key2
     order = np.argsort(ids, order=("key", "key2"))
@@ -204,11 +125,12 @@ def _match(first: Facts, existing: Facts) -> Longs:
 
 def has_id(records: Facts, existing: Facts) -> Flags:
     """Which records have the id of one of the rows `existing`."""
-    found: Flags = _match(records, existing) >= 0
+    found: Flags = match_ids(records, existing) >= 0
     return found
 
 
-def _earlier(left: Facts, right: Facts) -> Flags:
+def is_earlier(left: Facts, right: Facts) -> Flags:
+    """Which records of `left` come before those of `right` by (Kafka timestamp, partition, offset)."""
     same_time = left.kafka_ms == right.kafka_ms
     same_partition = left.partition == right.partition
     result: Flags = (left.kafka_ms < right.kafka_ms) | (

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.silver.dedup.fates import Coverage, Facts, decide, split_batch
+from pipelines.silver.facts import Coverage, Facts
+from pipelines.silver.judge import decide, split_batch
 
 settings.register_profile("no-clock", deadline=None, derandomize=True)  # a busy machine is no failure
 settings.load_profile("no-clock")
