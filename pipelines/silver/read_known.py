@@ -10,7 +10,8 @@ from pyspark.sql import SparkSession
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.tables import SILVER
 from pipelines.silver.batch import JOB
-from pipelines.silver.facts import VALID, Coverage, Facts
+from pipelines.silver.dedup.lookup import SilverLookup
+from pipelines.silver.facts import REJECTED, VALID, Coverage, Facts, Flags
 from pipelines.silver.judge import History, Known, KnownRejected, may_have_passed, sort_batch
 from pipelines.silver.progress import Progress
 
@@ -26,18 +27,22 @@ def read_known(spark: SparkSession, facts: Facts, history: History, progress: Pr
         oldest = facts.oldest_kafka_ms()
         progress.lookup.load(spark, int(time.time() * 1000) if oldest is None else oldest)
         progress.lookup_version = version
-    letters = progress.dead_letters.states(spark, facts.take(facts.verdict == VALID))
-    batch = sort_batch(facts, letters)
+    valid, rejected = (facts.take(facts.verdict == verdict) for verdict in (VALID, REJECTED))
+    states, letters = progress.dead_letters.states(spark, valid), progress.dead_letters.is_known(spark, rejected)
+    batch = sort_batch(facts, states)
     existing = progress.lookup.existing(spark, batch.survivors.first)
-    return Known(batch, existing, _read_rejected(spark, batch.rejected, history, progress, ledger))
-
-
-def _read_rejected(spark: SparkSession, rejected: Facts, history: History, progress: Progress, ledger: Ledger) -> KnownRejected:
-    letters, rows = progress.dead_letters.is_known(spark, rejected), np.zeros(len(rejected), dtype=bool)
     passed = may_have_passed(rejected, letters, history)
-    if not passed.any():
-        return KnownRejected(letters, rows, rejected.take(passed), Coverage({}))
-    again, taken_back = rejected.take(passed), Coverage(ledger.letters_taken_back(JOB))
-    existing = progress.lookup.existing(spark, again)
-    rows[passed] = progress.lookup.has_rows(spark, again)
+    if passed.any():
+        return Known(batch, existing, _read_passed(spark, rejected, letters, passed, lookup=progress.lookup, ledger=ledger))
+    none = np.zeros(len(rejected), dtype=bool)
+    return Known(batch, existing, KnownRejected(letters, none, rejected.take(none), Coverage({})))
+
+
+def _read_passed(
+    spark: SparkSession, rejected: Facts, letters: Flags, passed: Flags, *, lookup: SilverLookup, ledger: Ledger
+) -> KnownRejected:
+    """Look up the rejected records that may have `passed` under other rules, in a range that is read again."""
+    again, rows = rejected.take(passed), np.zeros(len(rejected), dtype=bool)
+    taken_back, existing = Coverage(ledger.letters_taken_back(JOB)), lookup.existing(spark, again)
+    rows[passed] = lookup.has_rows(spark, again)
     return KnownRejected(letters, rows, existing, taken_back)

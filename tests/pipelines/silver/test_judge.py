@@ -89,9 +89,9 @@ class Tables:
         return ledger_row(self.judge(records), self.history.covered, batch, "g", late_after_seconds=late_after_seconds)
 
 
-_RANGES = st.dictionaries(
-    st.integers(0, 1), st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12)), max_size=2).map(tuple), max_size=2
-)
+# Wide, so that records with each mark lie inside and outside.
+_RANGE = st.tuples(st.integers(0, 5), st.integers(5, 13))
+_RANGES = st.dictionaries(st.integers(0, 1), st.lists(_RANGE, max_size=2).map(tuple), max_size=2)
 _RECORD = st.builds(
     Record,
     offset=st.integers(0, 12),
@@ -174,6 +174,25 @@ def test_copies_and_tombstones_of_a_covered_range_are_not_counted_again(records:
     new = [place for place in copies if place in opened or not _lies_in(covered, by_place[place])]
     assert row.duplicate == len(new)
     assert row.tombstone == sum(one.verdict == TOMBSTONE and not _lies_in(covered, one) for one in records)
+
+
+def test_rejected_copy_of_a_range_whose_dead_letters_were_taken_back_gets_its_dead_letter_again() -> None:
+    covered = Coverage({0: [(0, 5)]})
+    tables = Tables((Record(9, key=1),), History(covered, covered))
+    copy = Record(2, verdict=REJECTED, key=1)
+
+    assert _places(tables.judge([copy]).dead_letters) == []
+    assert _places(replace(tables, taken_back=Coverage({0: [(2, 3)]})).judge([copy]).dead_letters) == [(0, 2)]
+
+
+def test_open_dead_letter_that_passes_as_a_copy_is_counted_as_one() -> None:
+    covered = Coverage({0: [(0, 5)]})
+    tables = Tables((Record(0, key=1),), History(covered, covered))
+    late = 1_000_000_000_001
+
+    row = tables.count([Record(2, key=1, kafka_ms=late, letter="open"), Record(3, key=1, kafka_ms=late)])
+
+    assert (row.duplicate, row.already_present) == (1, 1)
 
 
 def _written(judged: Judged, records: list[Record], covered: Coverage) -> tuple[Tables, list[Record]]:
