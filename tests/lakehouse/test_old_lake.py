@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.reading import read_facts
 from lakehouse.operations.streams import STREAMS, run_to_end
 from lakehouse.proof.runner import VerifyOptions, verify
+from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.lake.storage.backends import open_storage
@@ -60,8 +61,9 @@ def config(folder: Path) -> Path:
 
 @pytest.fixture
 def settings(config: Path) -> Iterator[Settings]:
-    """The settings, while a broker runs on the kept topic."""
-    found = load_settings(config, environ={})
+    """The settings, while a broker runs on the kept topic. Fewer, larger batches than the old version had take less time."""
+    larger = {"bronze.max_offsets_per_trigger": ROUND, "silver.max_bytes_per_trigger": "1m", "gold.max_bytes_per_trigger": "1m"}
+    found = load_settings(config, environ={}, overrides=larger)
     with EmbeddedBroker(Path(found.lake.state_dir)):
         yield found
 
@@ -104,10 +106,12 @@ def _sound_generations(settings: Settings) -> dict[str, str]:
     found = {}
     for job in STREAMS:
         (path,) = (Path(settings.lake.checkpoints) / job).iterdir()
-        verdict = verify_checkpoint(settings, open_storage(str(path)))
-        assert verdict.findings == []
-        assert verdict.state.marker is not None
-        found[job] = verdict.state.marker.generation
+
+        def verdict(path: Path = path) -> set[str]:
+            return {one.id for one in verify_checkpoint(settings, open_storage(str(path))).findings}
+
+        assert _once_kafka_answers(verdict) == set()
+        found[job] = str(json.loads((path / MARKER).read_text("utf-8"))["generation"])
     return found
 
 
@@ -125,7 +129,15 @@ def _verdicts(settings: Settings) -> dict[str, str]:
 
 
 def _findings(settings: Settings, config: Path) -> set[str]:
-    return {one.id for one in diagnose(read_facts(settings, str(config)))} - OF_THE_MACHINE
+    return _once_kafka_answers(lambda: {one.id for one in diagnose(read_facts(settings, str(config)))}) - OF_THE_MACHINE
+
+
+def _once_kafka_answers(look: Callable[[], set[str]]) -> set[str]:
+    """What was found; on a busy machine the broker may need longer than those who look give it."""
+    for _ in range(10):
+        if "kafka-silent" not in (found := look()):
+            break
+    return found
 
 
 def _produce(settings: Settings, *, seed: int, start: datetime) -> None:
