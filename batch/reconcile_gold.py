@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from batch.adjustments import Bill, book, build_adjustments, read_bill
-from batch.reconciliation import TABLE, build_differences, build_pending
+from batch.reconciliation import build_differences, build_pending
 from pipelines.gold.publish import day_of, hours_of, merge_daily, merge_hourly, moment
 from pipelines.gold.schema import (
     ADJUSTMENTS_TABLE,
@@ -29,6 +29,7 @@ from pipelines.gold.schema import (
     HOURLY_MEASURES,
     HOURLY_TABLE,
     PROVISIONAL,
+    RECONCILIATION_TABLE,
     TOTALS,
 )
 from pipelines.gold.transforms import build_daily, build_hourly
@@ -138,7 +139,7 @@ def reconcile(
     # The stream writes the same rows: one of the two waits.
     with nullcontext() if dry_run else lease_of(settings, "gold", job=JOB, run=run_id).hold():
         if not dry_run:
-            delta.ensure_table(spark, TABLE, paths.reconciliation)
+            delta.ensure_table(spark, RECONCILIATION_TABLE, paths.reconciliation)
             delta.ensure_table(spark, ADJUSTMENTS_TABLE, paths.adjustments)
         return _reconcile(spark, settings, paths, run_id, day=day, now=now, may_close=may_close, dry_run=dry_run, say=say)
 
@@ -253,7 +254,7 @@ def _record(spark: SparkSession, paths: Paths, found: DataFrame, outcome: Outcom
     if not outcome.differences:
         return
     rows = _with_run(spark, paths, found, outcome, now).withColumn("gold_version_after", F.lit(None).cast("bigint"))
-    rows.select(TABLE.column_names).coalesce(1).write.format("delta").mode("append").save(paths.reconciliation)
+    rows.select(RECONCILIATION_TABLE.column_names).coalesce(1).write.format("delta").mode("append").save(paths.reconciliation)
 
 
 def _record_run(spark: SparkSession, paths: Paths, outcome: Outcome, now: datetime) -> None:
@@ -262,7 +263,7 @@ def _record_run(spark: SparkSession, paths: Paths, outcome: Outcome, now: dateti
     frame = spark.createDataFrame([row], "key string, measure string, before bigint, after bigint, cause string, grain string")
     version = delta.last_version(spark, paths.hourly)
     rows = _with_run(spark, paths, frame, outcome, now).withColumn("gold_version_after", F.lit(version).cast("bigint"))
-    rows.select(TABLE.column_names).coalesce(1).write.format("delta").mode("append").save(paths.reconciliation)
+    rows.select(RECONCILIATION_TABLE.column_names).coalesce(1).write.format("delta").mode("append").save(paths.reconciliation)
 
 
 def _with_run(spark: SparkSession, paths: Paths, frame: DataFrame, outcome: Outcome, now: datetime) -> DataFrame:

@@ -8,34 +8,6 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.lake.tables import RECONCILIATION, Column, TableDef
-
-TABLE = TableDef(
-    name=RECONCILIATION,
-    comment="What each run of the daily batch found: a row for each difference, and one of grain `day` for the run.",
-    columns=(
-        Column("run_id", "string", "The run."),
-        Column("day", "date", "The day that was reconciled."),
-        Column("reconciled_at", "timestamp", "When the run began."),
-        Column("silver_version", "bigint", "Version of Silver that was the truth."),
-        Column("gold_version_before", "bigint", "Version of the Gold table that was compared."),
-        Column("gold_version_after", "bigint", "Version after the repair; NULL in rows that were written before it."),
-        Column("grain", "string", "hourly or daily: a difference; day: the run as a whole."),
-        Column("key", "string", "Key of the row that differed, as JSON; NULL for the run."),
-        Column("measure", "string", "What differed."),
-        Column(
-            "before",
-            "bigint",
-            "Value in Gold, of a closed day with its adjustments; NULL where there was no row.",
-        ),
-        Column("after", "bigint", "Value recomputed; NULL where there is no row."),
-        Column("cause", "string", "late_events, not_yet_aggregated, extra_in_gold, wrong_in_gold, or none."),
-        Column("billing_status", "string", "Status of the day after the run."),
-    ),
-    keys=("run_id", "grain", "key", "measure"),
-    writer="the daily batch",
-)
-
 
 def build_differences(
     published: DataFrame, recomputed: DataFrame, pending: DataFrame, *, grain: str, keys: Sequence[str], measures: Sequence[str]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batch import reconciliation
 from pipelines.archive import records
-from pipelines.bronze import gaps
 from pipelines.bronze import schema as bronze
 from pipelines.gold import schema as gold
 from pipelines.lake.event_schema import read_schemas
@@ -34,5 +32,5 @@ def definitions(settings: Settings) -> Mapping[TableName, TableDef]:
 
 def all_definitions(settings: Settings) -> Mapping[TableName, TableDef]:
     """Every table of the lake: `definitions`, and those of `ops`."""
-    ops = (reconciliation.TABLE, gaps.GAPS_TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE)
+    ops = (gold.RECONCILIATION_TABLE, bronze.GAPS_TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE)
     return {**definitions(settings), **{table.name: table for table in ops}}

@@ -14,9 +14,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive import records as archived
-from pipelines.bronze.gaps import GAPS_TABLE, passed_by_retention
+from pipelines.bronze.gaps import passed_by_retention
 from pipelines.bronze.plain_client import read_ranges
-from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
+from pipelines.bronze.schema import GAPS_TABLE, TABLE, TOPIC_ID_PROPERTY
 from pipelines.bronze.sink import JOB, BronzeSink
 from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets

@@ -11,6 +11,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from pipelines.archive import records as archived
+from pipelines.bronze.schema import GAPS_TABLE
 from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.delta_log.opening import existing_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
@@ -19,31 +20,12 @@ from pipelines.lake.ledger.ranges import merge_ranges, subtract
 from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import told_apart
-from pipelines.lake.tables import BRONZE, KNOWN_GAPS, Column, TableDef
+from pipelines.lake.tables import BRONZE, KNOWN_GAPS
 from pipelines.runtime.replay import Ranges
 
 RETENTION = "retention"
 NO_RECORD = "no_record"
 
-GAPS_TABLE = TableDef(
-    name=KNOWN_GAPS,
-    comment="Holes in Bronze's offsets that Kafka cannot fill, found by `lakehouse repair bronze`: looked at and explained.",
-    columns=(
-        Column("topic", "string", "Topic."),
-        Column("partition", "int", "Partition."),
-        Column("first_missing", "bigint", "First offset of the hole."),
-        Column("last_missing", "bigint", "Last offset of the hole."),
-        Column(
-            "cause",
-            "string",
-            "retention: Kafka deleted the records before they were read, they are lost; no_record: Kafka has no record there "
-            "(transaction markers, compaction), nothing is lost.",
-        ),
-        Column("found_at", "timestamp", "When the repair found it."),
-    ),
-    keys=("topic", "partition", "first_missing"),
-    writer="`lakehouse repair bronze`, and the start of bronze",
-)
 SCHEMA = arrow_schema(GAPS_TABLE)
 
 

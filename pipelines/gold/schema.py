@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, SILVER, Column, TableDef
+from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER, Column, TableDef
 
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""
@@ -99,4 +99,30 @@ ADJUSTMENTS_TABLE = TableDef(
     stamps=("created_at",),
     writer="the daily batch",
     properties={"delta.appendOnly": "true", "delta.dataSkippingStatsColumns": "day,customer_id"},
+)
+
+RECONCILIATION_TABLE = TableDef(
+    name=RECONCILIATION,
+    comment="What each run of the daily batch found: a row for each difference, and one of grain `day` for the run.",
+    columns=(
+        Column("run_id", "string", "The run."),
+        Column("day", "date", "The day that was reconciled."),
+        Column("reconciled_at", "timestamp", "When the run began."),
+        Column("silver_version", "bigint", "Version of Silver that was the truth."),
+        Column("gold_version_before", "bigint", "Version of the Gold table that was compared."),
+        Column("gold_version_after", "bigint", "Version after the repair; NULL in rows that were written before it."),
+        Column("grain", "string", "hourly or daily: a difference; day: the run as a whole."),
+        Column("key", "string", "Key of the row that differed, as JSON; NULL for the run."),
+        Column("measure", "string", "What differed."),
+        Column(
+            "before",
+            "bigint",
+            "Value in Gold, of a closed day with its adjustments; NULL where there was no row.",
+        ),
+        Column("after", "bigint", "Value recomputed; NULL where there is no row."),
+        Column("cause", "string", "late_events, not_yet_aggregated, extra_in_gold, wrong_in_gold, or none."),
+        Column("billing_status", "string", "Status of the day after the run."),
+    ),
+    keys=("run_id", "grain", "key", "measure"),
+    writer="the daily batch",
 )

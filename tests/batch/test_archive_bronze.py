@@ -592,7 +592,7 @@ def test_dry_run_says_counts_and_changes_nothing(cold: Cold, capsys: pytest.Capt
 
 WRONG = [
     (("--before", "2999-01-01"), "retention.bronze_days is 90"),
-    (("--before", "yesterday"), "--before is `yesterday`"),
+    (("--before", "yesterday"), "--before is 'yesterday'"),
     (("--restore",), "--from-date is missing"),
     (("--restore", "--from-date", "2026-02-02", "--to-date", "2026-02-01"), "is after --to-date"),
     (("--restore", "--from-date", "2025-01-01"), "has nothing of 2025-01-01"),

@@ -55,7 +55,7 @@ def fed(spark: SparkSession, tmp_path: Path, broker: EmbeddedBroker) -> Case:
 
 
 def test_kafka_is_down(case: Case) -> None:
-    case.change({"bootstrap_servers": "127.0.0.1:1", "kafka.startup_timeout_seconds": 1.0})
+    case.change({"kafka.bootstrap_servers": "127.0.0.1:1", "kafka.startup_timeout_seconds": 1.0})
     with pytest.raises(LakehouseError) as caught:
         wait_for_topic(case.lake.settings)
     found = diagnose(read_facts(case.lake.settings, str(case.config)))

@@ -260,7 +260,7 @@ def _late_kafka(lake: Any) -> None:
         ("billing_adjustments", _adjust_twice, 1),
         ("billing_adjustments", _adjust_open_day, 1),
         ("billing_adjustments", _adjust(event_count=0, request_bytes=0, response_bytes=0), 1),
-        ("billing_final_early", _close_days, 2),
+        ("billing_final_early", _close_days, 1),
         ("billing_overdue", _late_kafka, 2),
         ("reconciliation_drift", _reconcile_found_drift, 1),
         ("freshness", _silver_stands_still, 1),

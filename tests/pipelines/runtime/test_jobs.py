@@ -52,10 +52,10 @@ def test_triggers_that_are_known_are_taken(spark: SparkSession, text: str) -> No
     assert jobs.set_trigger(writer, text) is writer
 
 
-def test_checkpoint_path_is_the_given_one_or_the_first_generation() -> None:
-    settings = load_settings(None, environ={}, overrides={"lake.checkpoints": "s3a://bucket/points/"})
+def test_checkpoint_path_is_the_given_one_or_the_first_generation(tmp_path: Path) -> None:
+    settings = load_settings(None, environ={}, overrides={"lake.checkpoints": f"{tmp_path}/points/"})
 
-    assert jobs.checkpoint_path(settings, "silver", None) == "s3a://bucket/points/silver/g1"
+    assert jobs.checkpoint_path(settings, "silver", None) == f"{tmp_path}/points/silver/g1"
     assert jobs.checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
     # As a plain path, so that a second driver on it is refused.
     assert jobs.checkpoint_path(settings, "silver", "file:///x/y") == "/x/y"

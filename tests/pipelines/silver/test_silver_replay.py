@@ -129,7 +129,7 @@ WRONG = [
     (["--ending-offsets", '{"0":-1}'], "--ending-offsets has no partition, or an offset that is none"),
     (["--ending-offsets", "{"], "--ending-offsets is not understood"),
     (["--starting-offsets", '{"0":5}', "--ending-offsets", '{"0":5}'], "nothing to read"),
-    (["--from-date", "2026-13-40"], "--from-date is `2026-13-40`"),
+    (["--from-date", "2026-13-40"], "--from-date is '2026-13-40'"),
     (["--from-date", "2026-02-02", "--to-date", "2026-02-01"], "is after --to-date"),
     (["--from-date", "2031-01-01"], "Bronze has nothing in these offsets and days"),
 ]
