@@ -54,13 +54,15 @@ def run(
     work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER))
     delta.require_table(spark, silver, "the Silver table")
     starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
-    if is_empty(open_storage(jobs.checkpoint_path(settings, JOB, checkpoint_path))):
+    # Once for this start: another generation may be made meanwhile.
+    path = jobs.checkpoint_path(settings, JOB, checkpoint_path)
+    if is_empty(open_storage(path)):
         _refuse_cleaned(silver, int(starting))
     delta.ensure_table(spark, HOURLY_TABLE, hourly)
     delta.ensure_table(spark, DAILY_TABLE, daily)
     refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE), (SILVER, LEDGER))
-    refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
-    checkpoint = _open_checkpoint(spark, settings, checkpoint_path, starting_offsets or "")
+    refuse_gap(settings, JOB, path)
+    checkpoint = _open_checkpoint(spark, settings, path, starting_offsets or "")
     with checkpoint.lock.released_on_error():
         if checkpoint.starting and not starting_offsets:
             # Made from what the tables hold, after the old one was lost.

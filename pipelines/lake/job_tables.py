@@ -1,4 +1,4 @@
-"""Lists each job's tables: what it reads, what its checkpoint names as target, and where its batches leave a transaction id."""
+"""Lists each job's tables: what it reads and writes, its checkpoint's target, and where batches leave a transaction id."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import Settings
-from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
 
 @dataclass(frozen=True)
 class JobTables:
-    """What a job reads (None: Kafka), the table that its checkpoint names as target, and where its batches leave an id."""
+    """What a job reads (None: Kafka), the table that its checkpoint names as target, what it writes, and where it leaves an id.
+
+    `outputs`: without the ledger, which every job writes.
+    """
 
     source: TableName | None
     target: TableName
+    outputs: tuple[TableName, ...]
     transactions: Mapping[str, TableName] = field(default_factory=dict)
     """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself."""
 
@@ -34,10 +38,10 @@ class JobTables:
 
 
 JOBS = {
-    "bronze": JobTables(None, BRONZE, {"": BRONZE}),
+    "bronze": JobTables(None, BRONZE, (BRONZE,), {"": BRONZE}),
     # A batch that is tried again without the records that fail takes another id: the first try's would keep its letters out.
-    "silver": JobTables(BRONZE, SILVER, {"": SILVER, "dlq": DLQ, "dlq-poison": DLQ}),
-    "gold": JobTables(SILVER, GOLD_HOURLY),
+    "silver": JobTables(BRONZE, SILVER, (SILVER, DLQ), {"": SILVER, "dlq": DLQ, "dlq-poison": DLQ}),
+    "gold": JobTables(SILVER, GOLD_HOURLY, (GOLD_HOURLY, GOLD_DAILY)),
 }
 
 

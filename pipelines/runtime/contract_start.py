@@ -8,19 +8,20 @@ from pyspark.sql import SparkSession
 
 from pipelines.lake.checkpoint.progress import next_position
 from pipelines.lake.checkpoint.spark_files import DeltaPosition
-from pipelines.lake.contract.contract import WRITTEN_BY, lease_layer
+from pipelines.lake.contract.contract import lease_layer
 from pipelines.lake.contract.facts import differences_at
 from pipelines.lake.contract.sentences import damage_sentence, gap_sentence, sentence
 from pipelines.lake.contract.source_gaps import Gap, find_gap, find_snapshot_gap
 from pipelines.lake.delta_log.derived_files import find_damage, set_aside
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import ContractError, DamagedError, LakehouseError, UnknownFeatureError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
 from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.tables import BRONZE, SILVER, TableDef, TableName
+from pipelines.lake.tables import TableDef, TableName
 from pipelines.runtime import delta
 
 _LOG = Log("contract")
@@ -80,7 +81,7 @@ def refuse_gap(settings: Settings, job: str, checkpoint: str) -> None:
 def gap_of(settings: Settings, job: str, checkpoint: str) -> Gap | None:
     """What the source of `job` has lost of what the stream on `checkpoint` reads next; None where it can go on, or is new."""
     position = next_position(open_storage(checkpoint))
-    source = {"silver": BRONZE, "gold": SILVER}.get(job)
+    source = JOBS[job].source if job in JOBS else None
     if source is None or not isinstance(position, DeltaPosition):
         return None
     table = existing_table(absolute(source.path(settings)))
@@ -93,7 +94,8 @@ def cause_in_tables(settings: Settings, job: str, checkpoint: str) -> LakehouseE
     """Why a stream failed, where somebody did something to its tables; None where that is not it, or cannot be told."""
     try:
         refuse_gap(settings, job, checkpoint)
-        for name in (*WRITTEN_BY.get(job, ()), *{"silver": (BRONZE,), "gold": (SILVER,)}.get(job, ())):
+        tables = JOBS.get(job)
+        for name in () if tables is None else filter(None, (*tables.outputs, tables.source)):
             damage = find_damage(name.path(settings))
             if damage is not None:
                 return ContractError(damage_sentence(name, damage))

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import DataLossError
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.tables import DLQ, SILVER, TableName
 from pipelines.silver.facts import Longs
 
@@ -40,7 +41,7 @@ class Targets:
     @property
     def parts(self) -> dict[str, str]:
         """The written tables by part of the app id."""
-        return transaction_parts(self.silver, self.dlq)
+        return {part: self.paths[str(table)] for part, table in JOBS[JOB].transactions.items()}
 
     def key(self, batch: Batch) -> tuple[str, int]:
         """Generation and number of the batch."""
@@ -60,8 +61,3 @@ class Targets:
             f"{count} rows more now: the schema files or settings changed, the table was restored, or the checkpoint is an old "
             "copy; put files and settings back until the batch is complete, or start with a new checkpoint path."
         )
-
-
-def transaction_parts(silver: str, dlq: str) -> dict[str, str]:
-    """Path of the table that each part of the app id stands for."""
-    return {"": silver, "dlq": dlq, POISON_PART: dlq}

@@ -58,8 +58,9 @@ def run(
     _refuse_unknown(spark, settings, *_starting(starting_offsets))
     tables = open_tables(spark, settings)
     refuse_unread(settings)
-    refuse_gap(settings, JOB, jobs.checkpoint_path(settings, JOB, checkpoint_path))
-    checkpoint = open_silver_checkpoint(spark, settings, tables, checkpoint_path, starting_offsets or "", lock=lock)
+    path = jobs.checkpoint_path(settings, JOB, checkpoint_path)
+    refuse_gap(settings, JOB, path)
+    checkpoint = open_silver_checkpoint(spark, settings, tables, path, starting_offsets or "", lock=lock)
     with checkpoint.lock.released_on_error():
         return _start(spark, settings, tables, checkpoint, trigger=trigger or settings.silver.trigger, on_conflict=on_conflict)
 

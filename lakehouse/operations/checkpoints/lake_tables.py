@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deltalake import DeltaTable
 
+from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.contract.sentences import damage_sentence
 from pipelines.lake.delta_log.commits import newest_commits
@@ -16,8 +17,6 @@ from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import LEDGER, TableName
 
-TOPIC_ID_PROPERTY = "lakehouse.topicId"
-"""As in pipelines/bronze/schema.py, which needs pyspark."""
 _TRANSACTIONS = 50
 """Commits looked through for a transaction id: a stream's last one is among the newest."""
 

@@ -17,17 +17,18 @@ from pipelines.archive.guard import refuse_archived
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.job_tables import JOBS
 from pipelines.lake.places import is_local
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import is_there, names_in, read_text
-from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.tables import DLQ, TableName
 
 MANIFEST = "rebuild.json"
 """File of a rebuild's folder that says what it is: only such a folder is ever replaced or removed."""
 
-SOURCES = {"silver": BRONZE, "gold": SILVER}
-TARGETS: dict[str, tuple[TableName, ...]] = {"silver": (SILVER, DLQ), "gold": (GOLD_HOURLY, GOLD_DAILY)}
+SOURCES = {job: tables.source for job, tables in JOBS.items() if tables.source is not None}
+"""The table that each layer is rebuilt from."""
 _MARGIN = 1.2
 _CODE = ("pipelines/**/*.py", "lakehouse/operations/rebuild/rebuild.py", "build/jars/spark/usage-lakehouse-*.jar")
 
@@ -59,7 +60,7 @@ class RebuildPlan:
     @property
     def targets(self) -> tuple[TableName, ...]:
         """The tables that are built anew."""
-        return TARGETS[self.layer]
+        return JOBS[self.layer].outputs
 
     def settings(self, live: Settings) -> Settings:
         """The live settings with tables and checkpoints under the rebuild's folder."""
@@ -87,7 +88,7 @@ def plan_rebuild(settings: Settings, layer: str, into: str | None, *, swap: bool
     folder = (into or f"{settings.lake.root.rstrip('/')}.rebuild-{layer}").rstrip("/")
     source = SOURCES[layer]
     # Before the source: what a stream that still runs writes from later versions of that changes these, and is refused.
-    found = {name: opened for name in TARGETS[layer] if (opened := _open(name.path(settings))) is not None}
+    found = {name: opened for name in JOBS[layer].outputs if (opened := _open(name.path(settings))) is not None}
     table = _open(source.path(settings))
     if table is None:
         msg = f"There is no Delta table {source} at {source.path(settings)} to rebuild {layer} from; correct `lake.root`."

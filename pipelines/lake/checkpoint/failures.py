@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from pipelines.lake.checkpoint.identity import MARKER
@@ -110,6 +111,6 @@ class BatchFailures:
         committed = last_committed(self._storage)
         return 0 if committed is None else committed + 1
 
-    @property
+    @cached_property
     def _storage(self) -> Storage:
         return open_storage(self.checkpoint)

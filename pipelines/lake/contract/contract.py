@@ -20,8 +20,6 @@ from pipelines.lake.tables import (
     BRONZE_ARCHIVE,
     CIRCUIT_BREAKER,
     DLQ,
-    GOLD_DAILY,
-    GOLD_HOURLY,
     KNOWN_GAPS,
     LEDGER,
     RECONCILIATION,
@@ -116,13 +114,6 @@ def _contract(name: TableName) -> Contract:
 
 CONTRACTS: Mapping[TableName, Contract] = {name: _contract(name) for name in ALL_TABLES}
 """The contract of each table."""
-
-WRITTEN_BY: Mapping[str, tuple[TableName, ...]] = {
-    "bronze": (BRONZE,),
-    "silver": (SILVER, DLQ),
-    "gold": (GOLD_HOURLY, GOLD_DAILY),
-}
-"""Tables that the stream of a layer writes, without the ledger, which all write."""
 
 
 def lease_layer(name: TableName) -> str:

@@ -16,14 +16,16 @@ from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.errors import CheckpointError
 from pipelines.lake.job_tables import JOBS
 from pipelines.lake.storage.backends import open_storage
+from pipelines.lake.tables import BRONZE
 
 
 def read(path: Path) -> CheckpointState:
     return read_checkpoint(open_storage(str(path)), checksums=True)
 
 
-def test_names_are_those_that_the_jobs_use() -> None:
-    assert lake_tables.TOPIC_ID_PROPERTY == TOPIC_ID_PROPERTY
+def test_property_is_the_one_that_the_jobs_use(lake: Any) -> None:
+    table = lake.table(BRONZE)
+    assert lake_tables.topic_id(table) == table.metadata().configuration[TOPIC_ID_PROPERTY] == lake.topic_id
 
 
 def test_kafka_offsets_are_those_of_each_batch(lake: Any) -> None:
