@@ -43,8 +43,9 @@ from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER
 from pipelines.runtime import delta, jobs
-from pipelines.runtime.contract_start import refuse_differences, work_around_damage
+from pipelines.runtime.guards.start import Start
 from pipelines.runtime.session import build_session
+from pipelines.runtime.start_up import look_at_source, look_at_tables
 
 JOB = "reconcile"
 EXIT_WAS_OFF = 3
@@ -339,8 +340,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_access(settings, JOB)
         spark = build_session(settings, JOB)
         if args.gold_path is None:
-            work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS))
-            refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE, ADJUSTMENTS_TABLE), (SILVER,))
+            writes = (HOURLY_TABLE, DAILY_TABLE, ADJUSTMENTS_TABLE)
+            start = Start(spark=spark, settings=settings, job=JOB, reads=(SILVER,), writes=writes)
+            look_at_source(start)
+            look_at_tables(start)
         outcome = reconcile(spark, settings, paths, day, datetime.now(UTC), dry_run=args.dry_run, say=print_findings)
         print_outcome(outcome)
         if not args.dry_run:

@@ -18,6 +18,7 @@ from lakehouse.operations.checkpoints.topic import ask_aside
 from lakehouse.operations.checkpoints.verify import verify_checkpoint
 from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_FAILURE, UnreadableError
+from pipelines.lake.ledger.known_gaps import RETENTION, Gap, record_gaps
 from pipelines.lake.settings import Settings, process_settings
 from pipelines.lake.storage.backends import open_storage
 
@@ -140,8 +141,6 @@ def rebuild(
     config: ConfigOption = _CONFIG,
 ) -> None:
     """Make a new checkpoint from what the tables hold, for one that is lost or broken."""
-    from pipelines.bronze.gaps import RETENTION, Gap, record_gaps  # noqa: PLC0415
-
     settings = _settings(config)
     plan = plan_rebuild(settings, job, open_storage(target) if target else None, accept_loss=accept_loss)
     _say(

@@ -96,7 +96,7 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(EXIT_CLOSED_PIPE)
         raise
     except Exception as error:
-        from pipelines.runtime.jobs import named_error  # noqa: PLC0415 - pyspark: only where there is an error to name
+        from pipelines.runtime.failures import named_error  # noqa: PLC0415 - pyspark: only where there is an error to name
 
         _say_error(named_error(error))
 

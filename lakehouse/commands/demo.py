@@ -25,7 +25,7 @@ from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.resources import SPARK_JARS
 from pipelines.lake.settings import Settings, process_settings
-from pipelines.runtime.jobs import named_error
+from pipelines.runtime.failures import named_error
 
 
 def demo(

@@ -21,6 +21,7 @@ from lakehouse.operations.rebuild.swap import Swapped
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings import Settings, process_settings
 from pipelines.runtime import jobs
+from pipelines.runtime.failures import named_error
 from pipelines.runtime.session import build_session
 
 EXIT_DIFFERS = 1
@@ -69,7 +70,7 @@ def _perform(settings: Settings, plan: RebuildPlan, *, swap: bool) -> tuple[list
             swapped = rebuild_swap.swap(spark, settings, plan, found, run_id=uuid.uuid4().hex[:12], now=started)
             rebuilding.remove(plan.folder)
         except PySparkException as error:
-            raise jobs.named_error(error) from None
+            raise named_error(error) from None
     return found, swapped
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lakehouse.operations.repair import Repaired, find_holes, repair
-from pipelines.bronze.gaps import Gap
+from pipelines.lake.ledger.known_gaps import Gap
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings import process_settings
 

@@ -14,6 +14,7 @@ from lakehouse.operations.rollback.rollback import Rolled, roll_back
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings import Settings, process_settings
 from pipelines.runtime import jobs
+from pipelines.runtime.failures import named_error
 from pipelines.runtime.session import build_session
 
 
@@ -52,7 +53,7 @@ def _perform(settings: Settings, plan: RollbackPlan, reason: str, *, repair: boo
         try:
             return roll_back(spark, settings, plan, reason=reason, repair=repair, progress=status.update, stop=stop)
         except PySparkException as error:
-            raise jobs.named_error(error) from None
+            raise named_error(error) from None
 
 
 def show_plan(console: Console, plan: RollbackPlan) -> None:

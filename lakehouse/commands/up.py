@@ -10,12 +10,15 @@ import typer
 
 from lakehouse.operations.streams import STREAMS, run_live, run_to_end
 from pipelines.lake.access import require_access
+from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.errors import UsageError
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings import process_settings
 from pipelines.lake.traces import keep_traces_in
 from pipelines.runtime import jobs
+from pipelines.runtime.failures import OUTSIDE_ERRORS, named_error
 from pipelines.runtime.session import build_session
+from pipelines.runtime.stream_life import AVAILABLE_NOW
 
 
 def up(
@@ -36,19 +39,19 @@ def up(
     if unknown:
         msg = f"--only names {', '.join(unknown)}, expected some of {', '.join(STREAMS)}; correct it."
         raise UsageError(msg)
-    if trigger not in (None, jobs.AVAILABLE_NOW):
+    if trigger not in (None, AVAILABLE_NOW):
         msg = (
             f"--trigger is {trigger}, expected available-now or nothing; intervals stand in the settings (`bronze.trigger`, ...)."
         )
         raise UsageError(msg)
     for name in names:
-        require_access(settings, name, jobs.checkpoint_path(settings, name, None))
+        require_access(settings, name, checkpoint_path(settings, name, None))
     stop = jobs.stop_on_signals()
     spark = build_session(settings, "up")
     try:
         (run_live if trigger is None else run_to_end)(spark, settings, names, stop)
-    except jobs.OUTSIDE_ERRORS as error:
-        raise jobs.named_error(error) from None
+    except OUTSIDE_ERRORS as error:
+        raise named_error(error) from None
     finally:
-        with suppress(*jobs.OUTSIDE_ERRORS):  # a JVM that is gone cannot be stopped: the error above says it
+        with suppress(*OUTSIDE_ERRORS):  # a JVM that is gone cannot be stopped: the error above says it
             spark.stop()

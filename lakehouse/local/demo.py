@@ -23,9 +23,9 @@ from lakehouse.proof.result import Invariant
 from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import files_below
-from pipelines.runtime import jobs
 from pipelines.runtime.delta import register_tables
 from pipelines.runtime.session import build_session
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 
 _SEED = 4
 """Of a fresh lake: it shows the same picture each time."""
@@ -119,11 +119,11 @@ class Demo:
         total = self._expected(name) - before
         began = time.monotonic()
         with self.screen.stage(name.capitalize()) as stage:
-            query = STREAMS[name](spark, self.settings, trigger=jobs.AVAILABLE_NOW)
+            query = STREAMS[name](spark, self.settings, trigger=AVAILABLE_NOW)
             while query.isActive and not stop.is_set():
                 query.awaitTermination(_POLL_SECONDS)  # type: ignore[arg-type]  # fractions are fine
                 stage.advance_to(count_batches(self.settings, name)["rows_read"] - before, total)
-            jobs.await_query(query, stop)
+            await_query(query, stop)
             _go_on(stop)
             stage.say(_rate(count_batches(self.settings, name)["rows_read"] - before, time.monotonic() - began))
 

@@ -8,6 +8,7 @@ from pipelines.archive import records
 from pipelines.bronze import schema as bronze
 from pipelines.gold import schema as gold
 from pipelines.lake.event_schema import read_schemas
+from pipelines.lake.ledger import known_gaps
 from pipelines.lake.ledger import schema as ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableDef, TableName
@@ -32,5 +33,5 @@ def definitions(settings: Settings) -> Mapping[TableName, TableDef]:
 
 def all_definitions(settings: Settings) -> Mapping[TableName, TableDef]:
     """Every table of the lake: `definitions`, and those of `ops`."""
-    ops = (gold.RECONCILIATION_TABLE, bronze.GAPS_TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE)
+    ops = (gold.RECONCILIATION_TABLE, known_gaps.TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE)
     return {**definitions(settings), **{table.name: table for table in ops}}

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.bronze.bronze_ingestion import fill
-from pipelines.bronze.gaps import NO_RECORD, RETENTION, Gap, batches_of, fillable, find_gaps, lost, record_gaps, within
+from pipelines.bronze.gaps import batches_of, fillable, find_gaps, lost, within
 from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
 from pipelines.lake.kafka.topic import TopicState, wait_for_topic
+from pipelines.lake.ledger.known_gaps import NO_RECORD, RETENTION, Gap, record_gaps
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import jobs

@@ -12,9 +12,10 @@ from lakehouse.operations.supervisor import SupervisedStream, first_error
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
 from pipelines.lake.checkpoint.failures import BatchFailures
+from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW
 from pipelines.silver import silver_processing
 
 _LOG = Log("up")
@@ -35,7 +36,7 @@ def run_to_end(spark: SparkSession, settings: Settings, names: Sequence[str], st
     for name in names:
         if stop.is_set():
             return
-        stream = _supervised(spark, settings, name, stop, trigger=jobs.AVAILABLE_NOW)
+        stream = _supervised(spark, settings, name, stop, trigger=AVAILABLE_NOW)
         stream.begin()
         stream.run_to_end()
 
@@ -69,6 +70,6 @@ def run_live(spark: SparkSession, settings: Settings, names: Sequence[str], stop
 def _supervised(
     spark: SparkSession, settings: Settings, name: str, halt: threading.Event, trigger: str | None = None
 ) -> SupervisedStream:
-    failures = BatchFailures(name, jobs.checkpoint_path(settings, name, None))
+    failures = BatchFailures(name, checkpoint_path(settings, name, None))
     options = {} if trigger is None else {"trigger": trigger}
     return SupervisedStream(name, lambda: STREAMS[name](spark, settings, **options), settings, failures, halt)

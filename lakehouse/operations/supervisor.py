@@ -15,8 +15,8 @@ from pipelines.lake.errors import LakehouseError
 from pipelines.lake.logging import Log
 from pipelines.lake.retries import Kind, backoff_seconds
 from pipelines.lake.settings import Settings
-from pipelines.runtime import jobs
-from pipelines.runtime.contract_start import cause_in_tables
+from pipelines.runtime.guards.cause import cause_in_tables
+from pipelines.runtime.stream_life import await_query
 from pipelines.silver.breaker.breaker import Limits
 from pipelines.silver.breaker.breaker_store import BreakerStore
 
@@ -85,7 +85,7 @@ class SupervisedStream:
             if self.query is None:
                 self.query = self.start()
                 _LOG.info("stream runs again", stream=self.name)
-            jobs.await_query(self.query, self.halt)
+            await_query(self.query, self.halt)
         except Exception as error:
             return self._judge(error)
         return None

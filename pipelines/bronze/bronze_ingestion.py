@@ -14,26 +14,28 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.archive import records as archived
-from pipelines.bronze.gaps import passed_by_retention
 from pipelines.bronze.plain_client import read_ranges
-from pipelines.bronze.schema import GAPS_TABLE, TABLE, TOPIC_ID_PROPERTY
+from pipelines.bronze.schema import TABLE
 from pipelines.bronze.sink import JOB, BronzeSink
-from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
+from pipelines.lake.checkpoint.generations import checkpoint_path as checkpoint_path_of
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets
-from pipelines.lake.errors import DataLossError, UsageError
-from pipelines.lake.job_tables import JOBS
+from pipelines.lake.errors import UsageError
 from pipelines.lake.kafka.options import client_config, source_options
-from pipelines.lake.kafka.topic import TopicState, offsets_at, wait_for_topic
+from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY, TopicState, offsets_at, refuse_recreated_topic, wait_for_topic
 from pipelines.lake.kafka.watch import TopicWatch
 from pipelines.lake.lease.layers import lease_of
+from pipelines.lake.ledger import known_gaps
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS, LEDGER
 from pipelines.runtime import delta, jobs
-from pipelines.runtime.contract_start import refuse_differences, work_around_damage
+from pipelines.runtime.flags import job_parser, parse_offsets
+from pipelines.runtime.guards.start import Start
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
-from pipelines.runtime.restores import refuse_old_copy, refuse_restored
+from pipelines.runtime.start_up import look_at_source, open_start
+from pipelines.runtime.stream_life import start_stream
 
 
 def run(
@@ -51,23 +53,15 @@ def run(
     """
     topic = wait_for_topic(settings)
     starting = _starting(starting_offsets, topic)
-    path = BRONZE.path(settings)
-    work_around_damage(settings, (BRONZE, LEDGER))
-    _ensure_bronze(spark, settings, topic)
-    # The checks of offsets read them, so they are there from the first day.
-    delta.ensure_table(spark, GAPS_TABLE, KNOWN_GAPS.path(settings))
-    archived.ensure(settings)
-    checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, starting_offsets or "")
+    path = checkpoint_path_of(settings, JOB, checkpoint_path)
+    start = _start(spark, settings, topic, checkpoint_path=path, starting=starting_offsets or "")
+    look_at_source(start)
+    checkpoint = open_start(start, lambda: _ensure_tables(start)).checkpoint
     with checkpoint.lock.released_on_error():
-        refuse_old_copy(spark, checkpoint, Ledger(settings), JOBS[JOB].transaction_paths(settings))
-        sink = _sink(settings, path, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
-        if checkpoint.is_new and not starting_offsets:
-            if checkpoint.starting:
-                # Made from what the table holds, after the old one was lost.
-                starting = _starting(checkpoint.starting, topic)
-            else:
-                _refuse_passed(spark, settings, topic, sink)
-
+        if checkpoint.is_new and not starting_offsets and checkpoint.starting:
+            # Made from what the table holds, after the old one was lost.
+            starting = _starting(checkpoint.starting, topic)
+        sink = _sink(settings, checkpoint, lambda batch_id: planned_offsets(checkpoint.path, batch_id))
         records = (
             spark.readStream.format("kafka")
             .options(**source_options(settings))
@@ -76,7 +70,7 @@ def run(
             .load()
         )
         writer = records.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-        return jobs.start_stream(writer, sink, trigger or settings.bronze.trigger, checkpoint.lock)
+        return start_stream(writer, sink, trigger or settings.bronze.trigger, checkpoint.lock)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
@@ -109,13 +103,13 @@ def fill(
     stop: threading.Event,
 ) -> None:
     """Read the ranges of `plan` from Kafka and write the records that Bronze lacks; `what` is kept in the checkpoint."""
-    path = BRONZE.path(settings)
-    _ensure_bronze(spark, settings, topic)
-    checkpoint = _open_checkpoint(spark, settings, topic, checkpoint_path, what)
+    start = _start(spark, settings, topic, checkpoint_path=checkpoint_path, starting=what, is_replay=True)
+    look_at_source(start)
+    checkpoint = open_start(start, lambda: _ensure_tables(start)).checkpoint
     with checkpoint.lock:
         plan = open_plan(checkpoint, plan)
         spans = [tuple({part: span[side] for part, span in ranges.items()} for side in (0, 1)) for ranges in plan.batches]
-        sink = _sink(settings, path, checkpoint, lambda number: (spans[number][0], spans[number][1]))
+        sink = _sink(settings, checkpoint, lambda number: (spans[number][0], spans[number][1]))
 
         def read_again(ranges: Ranges, number: int) -> None:
             start, end = spans[number]
@@ -148,65 +142,52 @@ def _selected(settings: Settings, topic: TopicState, selection: Selection) -> di
     return {part: (first[part], end[part]) for part in sorted(named) if first[part] < end[part]}
 
 
-def _open_checkpoint(spark: SparkSession, settings: Settings, topic: TopicState, path: str | None, starting: str) -> Checkpoint:
-    bronze = BRONZE.path(settings)
-    checkpoint = open_checkpoint(
-        jobs.checkpoint_path(settings, JOB, path),
+def _start(
+    spark: SparkSession, settings: Settings, topic: TopicState, *, checkpoint_path: str, starting: str, is_replay: bool = False
+) -> Start:
+    return Start(
+        spark=spark,
+        settings=settings,
         job=JOB,
-        source=topic.topic_id,
-        target=delta.table_id(spark, bronze),
+        reads=(LEDGER,),
+        writes=(TABLE,),
+        topic=topic,
+        checkpoint_path=checkpoint_path,
         starting=starting,
-        versions={str(BRONZE): delta.current_version(spark, bronze)},
+        is_replay=is_replay,
     )
-    with checkpoint.lock.released_on_error():
-        refuse_restored(checkpoint, Ledger(settings), JOBS[JOB].written_paths(settings))
-    return checkpoint
 
 
-def _ensure_bronze(spark: SparkSession, settings: Settings, topic: TopicState) -> None:
-    """Make the table, or the columns of it that an older version did not know; refuse the records of another topic."""
+def _ensure_tables(start: Start) -> None:
+    """Make the tables, or the columns of Bronze that an older version did not know."""
+    spark, settings, topic = start.spark, start.settings, start.topic
     path = BRONZE.path(settings)
-    delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id})
-    refuse_differences(spark, settings, (TABLE,), (LEDGER,))
-    _refuse_new_topic(path, delta.table_property(spark, path, TOPIC_ID_PROPERTY), topic.topic, topic.topic_id)
+    delta.ensure_table(spark, TABLE, path, {TOPIC_ID_PROPERTY: topic.topic_id} if topic is not None else {})
     if not delta.is_complete(spark, TABLE, path):
         # A batch may be writing beside a replay.
         with lease_of(settings, "bronze", job=JOB, run="start").hold():
             delta.ensure_columns(spark, TABLE, path)
             delta.ensure_properties(spark, path, TABLE.statistics)
+    # The checks of offsets read these, so they are there from the first day.
+    delta.ensure_table(spark, known_gaps.TABLE, KNOWN_GAPS.path(settings))
+    archived.ensure(settings)
 
 
 def _sink(
-    settings: Settings, path: str, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
+    settings: Settings, checkpoint: Checkpoint, planned: Callable[[int], tuple[dict[int, int], dict[int, int]]]
 ) -> BronzeSink:
+    path = BRONZE.path(settings)
     lease = lease_of(settings, "bronze", job=JOB, run=checkpoint.generation)
     watch = TopicWatch(settings)
 
     def refuse_new_topic() -> None:
-        _refuse_new_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())
+        refuse_recreated_topic(path, checkpoint.source, settings.kafka.topic, watch.topic_id())
 
     def read_plainly(spark: SparkSession, start: Mapping[int, int], end: Mapping[int, int]) -> DataFrame:
         return read_ranges(spark, client_config(settings), settings.kafka.topic, start, end)
 
     moved = partial(_archived_ranges, settings)
     return BronzeSink(path, checkpoint, Ledger(settings), lease, planned, refuse_new_topic, read_plainly, moved)
-
-
-def _refuse_passed(spark: SparkSession, settings: Settings, topic: TopicState, sink: BronzeSink) -> None:
-    """Refuse to begin at Kafka's first offsets where these lie behind what Bronze has, unless the loss is on record.
-
-    A checkpoint that is there makes Spark say it (`failOnDataLoss`); a new one knows of no offset that is missing.
-    """
-    known = Ledger(settings).end_offsets(JOB)
-    if all(first <= known.get(partition, 0) for partition, first in topic.start.items()):
-        return
-    if gaps := passed_by_retention(settings, topic, sink.read_coverage(spark)):
-        msg = (
-            f"Kafka no longer holds what comes after Bronze's last records ({'; '.join(map(str, gaps))}), and a new checkpoint "
-            "would begin behind it; look for another source of these records, or run `lakehouse checkpoint rebuild bronze "
-            "--accept-loss`, which records the loss and goes on (playbooks/retention-overrun.md)."
-        )
-        raise DataLossError(msg)
 
 
 def _archived_ranges(settings: Settings) -> dict[int, list[tuple[int, int]]]:
@@ -217,7 +198,7 @@ def _starting(text: str | None, topic: TopicState) -> str:
     """Spark's `startingOffsets` for what the user gave: earliest, latest, or offsets for some partitions."""
     if text in (None, "earliest", "latest"):
         return text or "earliest"
-    given: Mapping[int, int] = jobs.parse_offsets(text) or {}
+    given: Mapping[int, int] = parse_offsets(text) or {}
     for partition, offset in given.items():
         if partition not in topic.end:
             msg = f"--starting-offsets names partition {partition}, but {topic.topic} has {len(topic.end)}; correct it."
@@ -232,19 +213,9 @@ def _starting(text: str | None, topic: TopicState) -> str:
     return json.dumps({topic.topic: {str(p): offset for p, offset in sorted({**rest, **given}.items())}})
 
 
-def _refuse_new_topic(path: str, known: str | None, topic: str, topic_id: str) -> None:
-    if known != topic_id:
-        msg = (
-            f"Bronze at {path} holds topic {topic} with id {known}, but Kafka's has id {topic_id}: it was made "
-            "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`, `lake.checkpoints`); "
-            "see playbooks/kafka-outage.md."
-        )
-        raise DataLossError(msg)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-    return jobs.run_stream(run, replay, JOB, jobs.job_parser(__doc__ or ""), argv)
+    return jobs.run_stream(run, replay, JOB, job_parser(__doc__ or ""), argv)
 
 
 if __name__ == "__main__":

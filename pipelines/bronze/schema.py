@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.lake.tables import BRONZE, KNOWN_GAPS, Column, TableDef
-
-TOPIC_ID_PROPERTY = "lakehouse.topicId"
-"""Table property with Kafka's id of the topic: a topic that was made anew is another one, whatever its name."""
+from pipelines.lake.tables import BRONZE, Column, TableDef
 
 TABLE = TableDef(
     name=BRONZE,
@@ -36,24 +33,4 @@ TABLE = TableDef(
         # What range lookups use; statistics of raw bytes would cost time on every file and prune nothing.
         "delta.dataSkippingStatsColumns": "_kafka_partition,_kafka_offset,_kafka_timestamp,_ingested_at,_event_date",
     },
-)
-
-GAPS_TABLE = TableDef(
-    name=KNOWN_GAPS,
-    comment="Holes in Bronze's offsets that Kafka cannot fill, found by `lakehouse repair bronze`: looked at and explained.",
-    columns=(
-        Column("topic", "string", "Topic."),
-        Column("partition", "int", "Partition."),
-        Column("first_missing", "bigint", "First offset of the hole."),
-        Column("last_missing", "bigint", "Last offset of the hole."),
-        Column(
-            "cause",
-            "string",
-            "retention: Kafka deleted the records before they were read, they are lost; no_record: Kafka has no record there "
-            "(transaction markers, compaction), nothing is lost.",
-        ),
-        Column("found_at", "timestamp", "When the repair found it."),
-    ),
-    keys=("topic", "partition", "first_missing"),
-    writer="`lakehouse repair bronze`, and the start of bronze",
 )

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import reduce
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
@@ -22,6 +21,7 @@ from pipelines.lake.logging import Log
 from pipelines.lake.retries import trace_of
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
+from pipelines.runtime.coverage import read_coverage
 from pipelines.runtime.kafka_columns import in_ranges
 
 JOB = "bronze"
@@ -72,7 +72,7 @@ class BronzeSink:
         self._has_begun = True
         if self._covered is None:
             self._settle(spark)
-            self._covered = self.read_coverage(spark)
+            self._covered = read_coverage(spark, self.path, self.ledger)
         start, end = self.planned(batch_id)
         row = BatchRow(
             job=JOB,
@@ -184,23 +184,6 @@ class BronzeSink:
         table = spark.read.format("delta").option("versionAsOf", version).load(self.path).where(in_ranges(start, end))
         inserted = table.where(F.col("_ingested_at") == F.lit(row.started_at)).count()
         self._record(row, table.count(), inserted, version)
-
-    def read_coverage(self, spark: SparkSession) -> dict[int, int]:
-        """End of what the table holds: what the ledger says, and the rows after it, which a crash kept from the ledger."""
-        covered = self.ledger.end_offsets(JOB)
-        beyond = [
-            (F.col("_kafka_partition") == partition) & (F.col("_kafka_offset") >= end) for partition, end in covered.items()
-        ]
-        unknown = ~F.col("_kafka_partition").isin(list(covered)) if covered else F.lit(True)
-        rows = (
-            spark.read.format("delta")
-            .load(self.path)
-            .where(reduce(lambda left, right: left | right, beyond, unknown))
-            .groupBy("_kafka_partition")
-            .agg(F.max("_kafka_offset").alias("last"))
-            .collect()
-        )
-        return {**covered, **{row["_kafka_partition"]: row["last"] + 1 for row in rows}}
 
 
 def _offsets(start: Mapping[int, int], end: Mapping[int, int]) -> dict[str, list[int]]:

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from pyspark.sql import SparkSession
@@ -16,25 +17,22 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.gold.publish import days_of, hours_of
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.sink import JOB, GoldSink, touched_hours
-from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
-from pipelines.lake.contract.sentences import gap_sentence
-from pipelines.lake.contract.source_gaps import find_gap
+from pipelines.lake.checkpoint.generations import checkpoint_path as checkpoint_path_of
+from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.days import parse_optional_day
-from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.delta_log.versions import log_begins
-from pipelines.lake.errors import ContractError, StoppedError, UsageError
+from pipelines.lake.errors import StoppedError, UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
-from pipelines.lake.places import absolute
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.storage.backends import open_storage
-from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta, jobs
-from pipelines.runtime.contract_start import refuse_differences, refuse_gap, work_around_damage
+from pipelines.runtime.flags import job_parser, parse_version
+from pipelines.runtime.guards.guards import refuse
+from pipelines.runtime.guards.start import Moment, Start
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Selection, open_plan
-from pipelines.runtime.restores import refuse_lost_commits
+from pipelines.runtime.start_up import look_at_source, open_start
+from pipelines.runtime.stream_life import start_stream
 
 
 def run(
@@ -50,25 +48,18 @@ def run(
     Raises UsageError (no Silver table, wrong offsets, versions that Silver's log has no more), CheckpointError; then nothing
     is written.
     """
-    silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
-    work_around_damage(settings, (SILVER, GOLD_HOURLY, GOLD_DAILY, LEDGER))
-    delta.require_table(spark, silver, "the Silver table")
-    starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
+    silver = SILVER.path(settings)
     # Once for this start: another generation may be made meanwhile.
-    path = jobs.checkpoint_path(settings, JOB, checkpoint_path)
-    if is_empty(open_storage(path)):
-        _refuse_cleaned(silver, int(starting))
-    delta.ensure_table(spark, HOURLY_TABLE, hourly)
-    delta.ensure_table(spark, DAILY_TABLE, daily)
-    refuse_differences(spark, settings, (HOURLY_TABLE, DAILY_TABLE), (SILVER, LEDGER))
-    refuse_gap(settings, JOB, path)
-    checkpoint = _open_checkpoint(spark, settings, path, starting_offsets or "")
+    path = checkpoint_path_of(settings, JOB, checkpoint_path)
+    start = _start(spark, settings, checkpoint_path=path, starting=starting_offsets or "")
+    look_at_source(start)
+    starting = _starting_version(starting_offsets, delta.current_version(spark, silver))
+    start = replace(start, first_version=int(starting))
+    checkpoint = open_start(start, lambda: _ensure_tables(start)).checkpoint
     with checkpoint.lock.released_on_error():
         if checkpoint.starting and not starting_offsets:
             # Made from what the tables hold, after the old one was lost.
             starting = _starting_version(checkpoint.starting, delta.current_version(spark, silver))
-        if checkpoint.is_new and (gap := find_gap(existing_table(absolute(silver)), int(starting), change_feed=True)):
-            raise ContractError(gap_sentence(JOB, gap))
 
         # The change feed, not the table: an update in Silver (an earlier copy that came later) touches two hours.
         changes = (
@@ -82,7 +73,7 @@ def run(
         )
         sink = _sink(settings, checkpoint)
         writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-        return jobs.start_stream(writer, sink, trigger or settings.gold.trigger, checkpoint.lock)
+        return start_stream(writer, sink, trigger or settings.gold.trigger, checkpoint.lock)
 
 
 def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, stop: threading.Event) -> None:
@@ -92,9 +83,9 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     the version at which it was begun. Raises UsageError (versions or days that Silver does not have, a checkpoint that is
     another's); then nothing is written.
     """
-    silver = SILVER.path(settings)
-    delta.require_table(spark, silver, "the Silver table")
-    current = delta.current_version(spark, silver)
+    start = _start(spark, settings, checkpoint_path=args.checkpoint_path or "", is_replay=True)
+    refuse(start, Moment.SOURCE)
+    current = delta.current_version(spark, SILVER.path(settings))
     first = int(_starting_version(args.starting_offsets, current))
     last = int(_starting_version(args.ending_offsets, current, "--ending-offsets")) if args.ending_offsets else current
     days = Selection(
@@ -104,8 +95,7 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     if first > last:
         msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."
         raise UsageError(msg)
-    if not days.is_bounded:
-        _refuse_cleaned(silver, first)
+    refuse(replace(start, first_version=None if days.is_bounded else first), Moment.TABLES)
     hours, versions, changes = _hours_again(spark, settings, first, last, days)
     if not hours:
         raise UsageError(NOTHING_THERE.format("Silver"))
@@ -115,11 +105,9 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     if stop.is_set():
         msg = "The replay was stopped before it wrote anything; the same command does it."
         raise StoppedError(msg)
-    hourly, daily = GOLD_HOURLY.path(settings), GOLD_DAILY.path(settings)
-    delta.ensure_table(spark, HOURLY_TABLE, hourly)
-    delta.ensure_table(spark, DAILY_TABLE, daily)
     what = json.dumps({"versions": [first, last if args.ending_offsets else None], "days": days.text()})
-    checkpoint = _open_checkpoint(spark, settings, args.checkpoint_path, what)
+    look_at_source(start)
+    checkpoint = open_start(replace(start, starting=what), lambda: _ensure_tables(start)).checkpoint
     with checkpoint.lock:
         begun_at = open_plan(checkpoint, Plan([], changes, last)).version
         if begun_at is not None and begun_at != last:
@@ -153,30 +141,24 @@ def _gold_days(spark: SparkSession, settings: Settings, days: Selection) -> list
     return found
 
 
-def _refuse_cleaned(silver: str, first: int) -> None:
-    """Raise UsageError where Silver's log does not reach back to version `first`: its changes cannot be read."""
-    begins = log_begins(silver)
-    if first < begins:
-        msg = (
-            f"Gold would begin at version {first} of Silver, but Silver's log has the versions from {begins} on alone; run "
-            "`lakehouse checkpoint rebuild gold`, which goes on where Gold stopped, or `lakehouse rebuild gold`, or give "
-            "--starting-offsets with a version that is there."
-        )
-        raise UsageError(msg)
-
-
-def _open_checkpoint(spark: SparkSession, settings: Settings, path: str | None, starting: str) -> Checkpoint:
-    checkpoint = open_checkpoint(
-        jobs.checkpoint_path(settings, JOB, path),
+def _start(
+    spark: SparkSession, settings: Settings, *, checkpoint_path: str, starting: str = "", is_replay: bool = False
+) -> Start:
+    return Start(
+        spark=spark,
+        settings=settings,
         job=JOB,
-        source=delta.table_id(spark, SILVER.path(settings)),
-        target=delta.table_id(spark, GOLD_HOURLY.path(settings)),
+        reads=(SILVER, LEDGER),
+        writes=(HOURLY_TABLE, DAILY_TABLE),
+        checkpoint_path=checkpoint_path,
         starting=starting,
+        is_replay=is_replay,
     )
-    # A RESTORE is no reason to stop, since Gold can be recomputed (lakehouse rollback does it); a log that lost its end is.
-    with checkpoint.lock.released_on_error():
-        refuse_lost_commits(checkpoint, Ledger(settings), {str(name): name.path(settings) for name in (GOLD_HOURLY, GOLD_DAILY)})
-    return checkpoint
+
+
+def _ensure_tables(start: Start) -> None:
+    for table in start.writes:
+        delta.ensure_table(start.spark, table, table.name.path(start.settings))
 
 
 def _sink(settings: Settings, checkpoint: Checkpoint) -> GoldSink:
@@ -189,11 +171,8 @@ def _starting_version(text: str | None, current: int, flag: str = "--starting-of
     """First Silver version to read: `{"silver_version": 12}`; without it, all of them."""
     if text is None:
         return "0"
-    try:
-        version = json.loads(text)["silver_version"]
-    except (ValueError, KeyError, TypeError):
-        version = None
-    if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= current:
+    version = parse_version(text, "silver_version")
+    if version is None or version > current:
         msg = f'The value of {flag} is not understood, expected {{"silver_version": n}} with n from 0 to {current}.'
         raise UsageError(msg)
     return str(version)
@@ -201,7 +180,7 @@ def _starting_version(text: str | None, current: int, flag: str = "--starting-of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-    return jobs.run_stream(run, replay, JOB, jobs.job_parser(__doc__ or ""), argv)
+    return jobs.run_stream(run, replay, JOB, job_parser(__doc__ or ""), argv)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ class JobTables:
     outputs: tuple[TableName, ...]
     transactions: Mapping[str, TableName] = field(default_factory=dict)
     """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself."""
+    reads_changes: bool = False
+    """Whether it reads its source's change feed, by versions; otherwise the rows that each version added."""
 
     @property
     def written(self) -> tuple[TableName, ...]:
@@ -41,7 +43,7 @@ JOBS = {
     "bronze": JobTables(None, BRONZE, (BRONZE,), {"": BRONZE}),
     # A batch that is tried again without the records that fail takes another id: the first try's would keep its letters out.
     "silver": JobTables(BRONZE, SILVER, (SILVER, DLQ), {"": SILVER, "dlq": DLQ, "dlq-poison": DLQ}),
-    "gold": JobTables(SILVER, GOLD_HOURLY, (GOLD_HOURLY, GOLD_DAILY)),
+    "gold": JobTables(SILVER, GOLD_HOURLY, (GOLD_HOURLY, GOLD_DAILY), reads_changes=True),
 }
 
 

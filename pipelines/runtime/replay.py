@@ -21,7 +21,7 @@ from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
 from pipelines.lake.logging import Log
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.protocol import read_if_there
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import parse_offsets
 
 Ranges = Mapping[int, tuple[int, int]]
 """For each partition [start, end) of Kafka offsets."""
@@ -113,8 +113,8 @@ def _literal(day: date | None) -> Column:
 def selection_of(args: argparse.Namespace) -> Selection:
     """Read the selection from a job's flags; raises UsageError with one sentence where one is not understood."""
     return Selection(
-        jobs.parse_offsets(args.starting_offsets),
-        jobs.parse_offsets(args.ending_offsets, "--ending-offsets"),
+        parse_offsets(args.starting_offsets),
+        parse_offsets(args.ending_offsets, "--ending-offsets"),
         parse_optional_day(args.from_date, "--from-date"),
         parse_optional_day(args.to_date, "--to-date"),
     )

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from pyspark.sql import SparkSession
 
 from pipelines.lake.checkpoint.failures import BatchFailures
-from pipelines.lake.checkpoint.identity import Checkpoint, open_checkpoint
-from pipelines.lake.event_schema import EventSchemas, read_schemas
-from pipelines.lake.job_tables import JOBS
+from pipelines.lake.checkpoint.identity import Checkpoint
+from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER
-from pipelines.runtime import delta, jobs
-from pipelines.runtime.contract_start import refuse_differences, work_around_damage
+from pipelines.runtime import delta
+from pipelines.runtime.guards.start import Start
 from pipelines.runtime.replay import OnConflict
-from pipelines.runtime.restores import refuse_restored
+from pipelines.runtime.start_up import open_start
 from pipelines.silver.batch import JOB, Targets
 from pipelines.silver.breaker.breaker_gate import BreakerGate
 from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
@@ -54,16 +53,34 @@ class Tables:
     versions: Mapping[str, int] = field(default_factory=dict)
 
 
-def open_tables(spark: SparkSession, settings: Settings) -> Tables:
-    """Make what is missing of Silver's tables; raise UsageError where there is no Bronze."""
-    bronze, silver, dlq = BRONZE.path(settings), SILVER.path(settings), DLQ.path(settings)
-    work_around_damage(settings, (BRONZE, SILVER, DLQ, LEDGER))
-    delta.require_table(spark, bronze, "the Bronze table")
-    schemas = read_schemas(settings.schemas_dir)
-    ensure_written(spark, settings, schemas, run="start")
-    refuse_differences(spark, settings, (silver_table(schemas), DLQ_TABLE), (BRONZE, LEDGER))
-    written = JOBS[JOB].written_paths(settings)
-    return Tables(bronze, silver, dlq, schemas, {name: delta.current_version(spark, path) for name, path in written.items()})
+def silver_start(
+    spark: SparkSession,
+    settings: Settings,
+    schemas: EventSchemas,
+    *,
+    checkpoint_path: str,
+    starting: str,
+    is_replay: bool = False,
+) -> Start:
+    """Describe the start of a stream or a replay to its guards."""
+    return Start(
+        spark=spark,
+        settings=settings,
+        job=JOB,
+        reads=(BRONZE, LEDGER),
+        writes=(silver_table(schemas), DLQ_TABLE),
+        checkpoint_path=checkpoint_path,
+        starting=starting,
+        is_replay=is_replay,
+    )
+
+
+def open_run(start: Start, schemas: EventSchemas, lock: CheckpointLock | None = None) -> tuple[Tables, Checkpoint]:
+    """Make what is missing of Silver's tables and open the checkpoint; see `open_start` for what is refused."""
+    settings = start.settings
+    opened = open_start(start, lambda: ensure_written(start.spark, settings, schemas, run="start"), lock)
+    bronze, silver, dlq = (name.path(settings) for name in (BRONZE, SILVER, DLQ))
+    return Tables(bronze, silver, dlq, schemas, opened.versions), opened.checkpoint
 
 
 def ensure_written(spark: SparkSession, settings: Settings, schemas: EventSchemas, *, run: str) -> None:
@@ -79,30 +96,6 @@ def ensure_written(spark: SparkSession, settings: Settings, schemas: EventSchema
             delta.ensure_table(spark, table, path)
             delta.ensure_columns(spark, table, path)
             delta.ensure_properties(spark, path, table.statistics)
-
-
-def open_silver_checkpoint(
-    spark: SparkSession,
-    settings: Settings,
-    tables: Tables,
-    path: str | None,
-    starting: str,
-    *,
-    lock: CheckpointLock | None = None,
-) -> Checkpoint:
-    """Open the checkpoint of a run over these tables; see `open_checkpoint` for what it refuses."""
-    checkpoint = open_checkpoint(
-        jobs.checkpoint_path(settings, JOB, path),
-        job=JOB,
-        source=delta.table_id(spark, tables.bronze),
-        target=delta.table_id(spark, tables.silver),
-        starting=starting,
-        versions=tables.versions,
-        lock=lock,
-    )
-    with checkpoint.lock.released_on_error():
-        refuse_restored(checkpoint, Ledger(settings), JOBS[JOB].written_paths(settings))
-    return checkpoint
 
 
 def make_sink(

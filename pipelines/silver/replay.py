@@ -12,13 +12,17 @@ from pyspark.sql import functions as F
 
 from pipelines.archive.guard import refuse_archived
 from pipelines.lake.errors import UsageError
+from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
+from pipelines.runtime.guards.guards import refuse
+from pipelines.runtime.guards.start import Moment
 from pipelines.runtime.kafka_columns import in_ranges, with_kafka_ms
 from pipelines.runtime.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
-from pipelines.silver.assembly import RECORD, make_sink, open_silver_checkpoint, open_tables, poison_search
+from pipelines.runtime.start_up import look_at_source
+from pipelines.silver.assembly import RECORD, make_sink, open_run, poison_search, silver_start
 
 
 def replay(
@@ -32,7 +36,10 @@ def replay(
     """
     selection = selection_of(args)
     bronze = BRONZE.path(settings)
-    delta.require_table(spark, bronze, "the Bronze table")
+    schemas = read_schemas(settings.schemas_dir)
+    flags = _flags(selection, on_conflict)
+    start = silver_start(spark, settings, schemas, checkpoint_path=args.checkpoint_path or "", starting=flags, is_replay=True)
+    refuse(start, Moment.SOURCE)
     selection.refuse_unknown(known_ranges(spark, settings, bronze), "Bronze")
     refuse_archived(
         settings,
@@ -45,8 +52,8 @@ def replay(
     sys.stderr.write(f"replay of {plan}\n")
     if args.dry_run:
         return
-    tables = open_tables(spark, settings)
-    checkpoint = open_silver_checkpoint(spark, settings, tables, args.checkpoint_path, _flags(selection, on_conflict))
+    look_at_source(start)
+    tables, checkpoint = open_run(start, schemas)
     with checkpoint.lock:
         plan = open_plan(checkpoint, plan)
         search = poison_search(settings, checkpoint)

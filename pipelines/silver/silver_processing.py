@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.archive.guard import refuse_unread
+from pipelines.lake.checkpoint.generations import checkpoint_path as checkpoint_path_of
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import source_version
 from pipelines.lake.contract.source_gaps import find_gap
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.versions import has_commit
 from pipelines.lake.errors import UsageError
-from pipelines.lake.job_tables import JOBS
+from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.places import absolute
@@ -26,11 +24,12 @@ from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta, jobs
-from pipelines.runtime.contract_start import refuse_gap, work_around_damage
+from pipelines.runtime.flags import job_parser, parse_offsets, parse_version
 from pipelines.runtime.kafka_columns import with_kafka_ms
 from pipelines.runtime.replay import OnConflict, Selection
-from pipelines.runtime.restores import refuse_old_copy
-from pipelines.silver.assembly import RECORD, Tables, make_sink, open_silver_checkpoint, open_tables, poison_search
+from pipelines.runtime.start_up import look_at_source
+from pipelines.runtime.stream_life import start_stream
+from pipelines.silver.assembly import RECORD, Tables, make_sink, open_run, poison_search, silver_start
 from pipelines.silver.batch import JOB
 from pipelines.silver.breaker.breaker_gate import BreakerGate
 from pipelines.silver.breaker.breaker_store import BreakerStore
@@ -54,13 +53,12 @@ def run(
     Raises UsageError (no Bronze table, wrong offsets, records that are in the archive alone, another driver on the
     checkpoint), CheckpointError; then nothing is written.
     """
-    work_around_damage(settings, (BRONZE,))
+    schemas = read_schemas(settings.schemas_dir)
+    path = checkpoint_path_of(settings, JOB, checkpoint_path)
+    start = silver_start(spark, settings, schemas, checkpoint_path=path, starting=starting_offsets or "")
+    look_at_source(start)
     _refuse_unknown(spark, settings, *_starting(starting_offsets))
-    tables = open_tables(spark, settings)
-    refuse_unread(settings)
-    path = jobs.checkpoint_path(settings, JOB, checkpoint_path)
-    refuse_gap(settings, JOB, path)
-    checkpoint = open_silver_checkpoint(spark, settings, tables, path, starting_offsets or "", lock=lock)
+    tables, checkpoint = open_run(start, schemas, lock)
     with checkpoint.lock.released_on_error():
         return _start(spark, settings, tables, checkpoint, trigger=trigger or settings.silver.trigger, on_conflict=on_conflict)
 
@@ -68,7 +66,6 @@ def run(
 def _start(
     spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint, *, trigger: str, on_conflict: OnConflict
 ) -> StreamingQuery:
-    refuse_old_copy(spark, checkpoint, Ledger(settings), JOBS[JOB].transaction_paths(settings))
     read = _records(spark, settings, tables, checkpoint)
     sink = make_sink(
         settings,
@@ -80,7 +77,7 @@ def _start(
         search=poison_search(settings, checkpoint),
     )
     writer = read.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
-    return jobs.start_stream(writer, sink, trigger, checkpoint.lock)
+    return start_stream(writer, sink, trigger, checkpoint.lock)
 
 
 def _records(spark: SparkSession, settings: Settings, tables: Tables, checkpoint: Checkpoint) -> DataFrame:
@@ -118,18 +115,13 @@ def _is_readable(bronze: str, version: int, *, is_new: bool) -> bool:
 
 def _starting(text: str | None) -> tuple[int | None, Mapping[int, int]]:
     """Bronze version and Kafka offsets to begin at: `{"bronze_version": n}`, or `{"<partition>": offset}`."""
-    with suppress(ValueError, TypeError):
-        found = json.loads(text or "")
-        version = found["bronze_version"] if isinstance(found, dict) and len(found) == 1 and "bronze_version" in found else None
-        if isinstance(version, int) and not isinstance(version, bool) and version >= 0:
-            return version, {}
-    return None, jobs.parse_offsets(text) or {}
+    version = parse_version(text, "bronze_version")
+    return (version, {}) if version is not None else (None, parse_offsets(text) or {})
 
 
 def _refuse_unknown(spark: SparkSession, settings: Settings, version: int | None, starting: Mapping[int, int]) -> None:
-    """Raise UsageError where there is no Bronze, or it does not have what is asked for: the stream would read nothing."""
+    """Raise UsageError where Bronze does not have what is asked for: the stream would read nothing."""
     bronze = BRONZE.path(settings)
-    delta.require_table(spark, bronze, "the Bronze table")
     if version is not None and version > (current := delta.current_version(spark, bronze)):
         msg = f"--starting-offsets gives version {version}, but Bronze is at version {current}; correct it."
         raise UsageError(msg)
@@ -144,7 +136,7 @@ def _first_version(settings: Settings, starting: Mapping[int, int]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from the command line."""
-    parser = jobs.job_parser(__doc__ or "")
+    parser = job_parser(__doc__ or "")
     parser.add_argument(
         "--on-conflict",
         choices=("skip", "update"),

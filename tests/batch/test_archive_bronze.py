@@ -30,12 +30,13 @@ from pipelines.archive.guard import refuse_archived, refuse_unread
 from pipelines.archive.hot import HotTable
 from pipelines.archive.restoring import due_units, expire
 from pipelines.archive.units import Archive, Survey
-from pipelines.bronze.gaps import Gap, find_gaps
+from pipelines.bronze.gaps import find_gaps
 from pipelines.bronze.schema import TABLE
 from pipelines.lake import failpoints
 from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.errors import DataLossError, UsageError
 from pipelines.lake.kafka.topic import TopicState
+from pipelines.lake.ledger.known_gaps import Gap
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings

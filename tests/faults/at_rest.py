@@ -15,7 +15,7 @@ from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
 from pipelines.lake.tables import ALL_TABLES, TableName
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW
 from pipelines.silver import silver_processing
 from tests.faults.conftest import LakeCase
 from tests.faults.driver import Driver, last_batch
@@ -42,7 +42,7 @@ class Lake:
         """Exit code and last line of a job's script."""
         self._forget()
         self.capsys.readouterr()
-        code = JOBS[name].main(["--config", str(self.case.config), "--trigger", jobs.AVAILABLE_NOW, *flags])
+        code = JOBS[name].main(["--config", str(self.case.config), "--trigger", AVAILABLE_NOW, *flags])
         self._forget()
         return code, self.capsys.readouterr().err.rstrip().rpartition("\n")[2]
 
@@ -64,7 +64,7 @@ class Lake:
     def start_to_end(self) -> None:
         """Run all streams to their end in a driver of its own."""
         driver = Driver(self.case, 0)
-        driver.start("--trigger", jobs.AVAILABLE_NOW)
+        driver.start("--trigger", AVAILABLE_NOW)
         assert driver.dies(200) == 0, driver.said()
 
     def files(self, table: TableName) -> list[Path]:

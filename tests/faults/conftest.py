@@ -26,7 +26,7 @@ from pipelines.lake.failpoints import VARIABLE
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.runtime import jobs
-from pipelines.runtime.jobs import AVAILABLE_NOW
+from pipelines.runtime.stream_life import AVAILABLE_NOW
 
 DAY = datetime(2026, 1, 28, 6, 0, tzinfo=UTC)
 PATIENCE = 4 if os.environ.get("SPARK_SUBMIT_OPTS") else 1

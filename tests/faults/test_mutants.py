@@ -13,8 +13,7 @@ from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.operations.streams import STREAMS, run_to_end
-from pipelines.bronze import bronze_ingestion
-from pipelines.bronze.sink import BronzeSink
+from pipelines.bronze import bronze_ingestion, sink
 from pipelines.lake.kafka.options import bootstrap_servers, source_options
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.settings import Settings
@@ -68,7 +67,7 @@ def test_checker_goes_red_when_a_batch_that_runs_again_is_appended_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(delta, "append", append)
-        patch.setattr(BronzeSink, "read_coverage", lambda _self, _spark: {})
+        patch.setattr(sink, "read_coverage", lambda *_: {})
         run_to_end(spark, case.settings, ["bronze"], threading.Event())
         commits = Path(case.settings.lake.checkpoints) / "bronze" / "g1" / "commits"
         newest = str(last_batch(commits))

@@ -12,7 +12,7 @@ from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 
 from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW
 from tests import neighbours
 from tests.faults.at_rest import Lake
 from tests.faults.conftest import PATIENCE
@@ -47,7 +47,7 @@ def _set(lake: Lake, name: TableName, **properties: str) -> None:
 def test_others_words_in_commits_are_not_ours(filled_soon: Lake, evidence: Evidence, script: str, failpoint: str) -> None:
     """A batch is committed and not yet in the ledger; then others commit, so that the newest words are not ours."""
     filled_soon.fill(*BEFORE[failpoint.partition(".")[0]])
-    killed = filled_soon.case.run(script, "--trigger", jobs.AVAILABLE_NOW, fail_at=failpoint)
+    killed = filled_soon.case.run(script, "--trigger", AVAILABLE_NOW, fail_at=failpoint)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for name in STREAMED:
         for text in neighbours.METADATA:

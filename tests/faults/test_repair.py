@@ -24,8 +24,9 @@ from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, KNOWN_GAPS
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 from pipelines.runtime.replay import Plan
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from tests.faults.conftest import COMMAND, DAY, PATIENCE, LakeCase
 from tests.transactions import end_transaction
 
@@ -39,10 +40,8 @@ def _offsets(case: LakeCase) -> set[tuple[int, int]]:
 
 def _bronze(spark: SparkSession, case: LakeCase, checkpoint: str, starting: str | None = None) -> None:
     path = f"{case.folder}/{checkpoint}"
-    query = bronze_ingestion.run(
-        spark, case.settings, checkpoint_path=path, trigger=jobs.AVAILABLE_NOW, starting_offsets=starting
-    )
-    jobs.await_query(query, threading.Event())
+    query = bronze_ingestion.run(spark, case.settings, checkpoint_path=path, trigger=AVAILABLE_NOW, starting_offsets=starting)
+    await_query(query, threading.Event())
 
 
 def _repair(case: LakeCase, *flags: str) -> str:
@@ -99,7 +98,7 @@ def test_holes_are_filled_or_explained(spark: SparkSession, lake_case: Callable[
 
 
 def _args(*flags: str) -> argparse.Namespace:
-    return jobs.job_parser("").parse_args(flags)
+    return job_parser("").parse_args(flags)
 
 
 def test_bounded_replay_from_kafka_writes_what_is_missing_alone(

@@ -25,7 +25,7 @@ from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 from pipelines.silver import replay as silver_replay
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence
@@ -76,7 +76,7 @@ def test_hundred_replays_of_one_range_leave_every_table_as_it_was(
 
         def parse(job: str, *words: str, number: int = number) -> argparse.Namespace:
             path = str(case.folder / "replays" / job / str(number))
-            return jobs.job_parser("").parse_args([*words, "--checkpoint-path", path])
+            return job_parser("").parse_args([*words, "--checkpoint-path", path])
 
         offsets, day = (
             ("--starting-offsets", first, "--ending-offsets", last),

@@ -32,7 +32,7 @@ from pipelines.lake.lease.checkpoints import checkpoint_holder
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 from pipelines.silver import replay as silver_replay
 from tests.pipelines.conftest import T0, Lake, Row, event, record
 
@@ -182,7 +182,7 @@ class LakeMachine(RuleBasedStateMachine):
             return
         self.replays += 1
         flags = ["--starting-offsets", f'{{"{part}":{start}}}', "--ending-offsets", f'{{"{part}":{end}}}']
-        args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", f"{self.folder.name}/replay-{self.replays}"])
+        args = job_parser("").parse_args([*flags, "--checkpoint-path", f"{self.folder.name}/replay-{self.replays}"])
         silver_replay.replay(self.lake.spark, self.lake.settings, args, threading.Event())
 
     @rule(back=st.integers(0, 3))

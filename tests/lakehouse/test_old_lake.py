@@ -30,7 +30,7 @@ from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 from pipelines.silver import replay as silver_replay
 
 ARCHIVE = PROJECT / "tests" / "data" / "lake-of-fab06ff.tar.xz"
@@ -96,7 +96,7 @@ def test_lake_of_the_commit_before_is_read_on(spark: SparkSession, settings: Set
     # A part that the old version read is read again.
     files = _files(settings)
     flags = ("--from-date", "2026-01-28", "--to-date", "2026-01-28", "--checkpoint-path", str(folder / "replay"))
-    silver_replay.replay(spark, settings, jobs.job_parser("").parse_args(flags), threading.Event())
+    silver_replay.replay(spark, settings, job_parser("").parse_args(flags), threading.Event())
     assert _files(settings) == files
     assert _verdicts(settings) == verdicts
 

@@ -24,7 +24,7 @@ from lakehouse.operations.rollback.plan import plan_rollback
 from lakehouse.operations.rollback.rollback import roll_back
 from pipelines.lake.errors import ContractError, DataLossError
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
-from pipelines.runtime.contract_start import cause_in_tables
+from pipelines.runtime.guards.cause import cause_in_tables
 from tests.neighbours import STREAMED, Act, break_checkpoint, break_checksum, commit, compact, vacuum, vacuum_all
 from tests.pipelines.conftest import Lake, event, record
 from tests.rebuilds import rebuild_and_swap

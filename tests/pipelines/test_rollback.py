@@ -24,7 +24,8 @@ from pipelines.lake.lease.protocol import HeldLease, Holder
 from pipelines.lake.ledger.ledger import BatchRow, Ledger, LedgerRow
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta
-from pipelines.runtime.restores import refuse_restored
+from pipelines.runtime.guards.checkpoint import refuse_restored
+from pipelines.runtime.guards.start import Start
 from pipelines.silver import silver_processing
 from tests.failing import dies_at
 
@@ -74,7 +75,7 @@ def _open(lake: Lake, name: str) -> Checkpoint:
     ids: dict[str, Any] = {"source": delta.table_id(spark, bronze), "target": delta.table_id(spark, silver)}
     checkpoint = open_checkpoint(f"{lake.settings.lake.checkpoints}/silver/{name}", job="silver", **ids)
     with checkpoint.lock:
-        refuse_restored(checkpoint, Ledger(lake.settings), {str(table): lake.path(table) for table in (SILVER, DLQ)})
+        refuse_restored(Start(spark=spark, settings=lake.settings, job="silver", checkpoint=checkpoint))
     return checkpoint
 
 

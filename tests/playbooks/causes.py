@@ -26,7 +26,7 @@ from pipelines.lake.errors import LakehouseError
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.tables import BRONZE, GOLD_HOURLY, SILVER, TableName
 from pipelines.lake.traces import keep_traces_in
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from tests.pipelines.conftest import Lake, event, record
 from tests.playbooks.pages import FOLDER, read_page
 from tests.playbooks.runner import run_shell
@@ -71,8 +71,8 @@ class Case:
         """Run a stream to its end as a job does; give the error that ends it."""
         path = str(self.checkpoint(job, generation))
         try:
-            query = STREAMS[job](self.lake.spark, self.lake.settings, checkpoint_path=path, trigger=jobs.AVAILABLE_NOW)
-            jobs.await_query(query, threading.Event())
+            query = STREAMS[job](self.lake.spark, self.lake.settings, checkpoint_path=path, trigger=AVAILABLE_NOW)
+            await_query(query, threading.Event())
         except Exception as error:
             return BatchFailures(job, path).note(error).error()
         return None

@@ -201,7 +201,7 @@ def test_files_of_another_user(case: Case) -> None:
     log.chmod(0o700)
     script = (
         "import os, deltalake\n"
-        "from pipelines.runtime.jobs import named_error\n"
+        "from pipelines.runtime.failures import named_error\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         f"try:\n    deltalake.DeltaTable({case.lake.path(SILVER)!r})\n"
         "except Exception as error:\n    print(named_error(error).playbook, named_error(error))\n"

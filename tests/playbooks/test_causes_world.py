@@ -32,7 +32,7 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import DLQ, KNOWN_GAPS, SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW
 from pipelines.silver import silver_processing
 from tests.faults.disks import Disk
 from tests.pipelines.conftest import event, record
@@ -163,7 +163,7 @@ def test_jvm_is_killed_under_its_driver(case: Case, tmp_path: Path) -> None:
     Ledger(settings).record(BatchRow("bronze", "by-hand", 0, {"0": [0, 11]}, rows_read=3, inserted=3))
     words = (sys.executable, "pipelines/silver/silver_processing.py", "--config", str(case.config))
     spark = f"{{spark.driver.memory: 1g, spark.master: 'local[2]', spark.local.dir: {tmp_path / 'spill'}}}"
-    with _process(*words, "--trigger", jobs.AVAILABLE_NOW, said=said, LAKEHOUSE__SPARK=spark) as driver:
+    with _process(*words, "--trigger", AVAILABLE_NOW, said=said, LAKEHOUSE__SPARK=spark) as driver:
         # Its batch waits for the lease, so that the JVM dies in the midst of it.
         with lease_of(settings, "silver", job="test", run="t").hold():
             _until((case.checkpoint("silver") / "offsets" / "1").exists, driver, said)

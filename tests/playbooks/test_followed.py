@@ -27,7 +27,7 @@ from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, KNOWN_GAPS
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence
 from tests.playbooks.conftest import EVENTS, Patient
@@ -82,8 +82,8 @@ def test_checkpoint_lost(patient: Make, evidence: Evidence) -> None:
 
 def test_offset_gap(patient: Make) -> None:
     sick = patient(3000)
-    query = bronze_ingestion.run(sick.spark, sick.case.settings, trigger=jobs.AVAILABLE_NOW, starting_offsets='{"0":50,"1":20}')
-    jobs.await_query(query, threading.Event())
+    query = bronze_ingestion.run(sick.spark, sick.case.settings, trigger=AVAILABLE_NOW, starting_offsets='{"0":50,"1":20}')
+    await_query(query, threading.Event())
     sick.run("silver", "gold")
     assert "I1" in sick.broken_promises()
 

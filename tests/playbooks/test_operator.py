@@ -16,7 +16,7 @@ from pipelines.bronze import bronze_ingestion
 from pipelines.lake.errors import BreakerOpenError
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.tables import SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from tests.faults.conftest import DAY
 from tests.playbooks.conftest import Patient, restore_by_hand
 from tests.playbooks.pages import read_page
@@ -79,10 +79,10 @@ def test_offset_gap(patient: Make) -> None:
         sick.spark,
         sick.case.settings,
         checkpoint_path=path,
-        trigger=jobs.AVAILABLE_NOW,
+        trigger=AVAILABLE_NOW,
         starting_offsets=f'{{"0":{end[0] + 50},"1":{end[1] + 20},"2":{end[2]}}}',
     )
-    jobs.await_query(query, threading.Event())
+    await_query(query, threading.Event())
     sick.run("silver", "gold")
 
     session, finding = _sit_down(sick, "offset-gap", "offset-holes", "offset-gap")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from deltalake import DeltaTable
 
-from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.contract.sentences import damage_sentence
 from pipelines.lake.delta_log.commits import newest_commits
@@ -12,6 +11,7 @@ from pipelines.lake.delta_log.derived_files import find_damage
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.job_tables import JOBS
+from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY
 from pipelines.lake.ledger.reader import LedgerReader
 from pipelines.lake.places import place_of
 from pipelines.lake.settings import Settings

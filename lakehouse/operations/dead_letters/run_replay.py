@@ -15,7 +15,7 @@ from lakehouse.operations.dead_letters.filters import LetterFilter
 from lakehouse.operations.dead_letters.letters import open_letters, unfinished_replays
 from pipelines.lake.ledger_row import Kind
 from pipelines.lake.settings import Settings
-from pipelines.runtime.jobs import named_error
+from pipelines.runtime.failures import named_error
 from pipelines.runtime.session import build_session
 from pipelines.silver.dead_letters.letter_replay import Trial
 

@@ -26,7 +26,8 @@ from pipelines.lake.retries import classify
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import DLQ, GOLD_DAILY, SILVER, TableName
-from pipelines.runtime import delta, jobs
+from pipelines.runtime import delta
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from pipelines.silver.schema import DLQ_TABLE, EVENT_KEYS, EVENT_STAMPS
 
 Progress = Callable[[str], None]
@@ -81,7 +82,7 @@ def build(spark: SparkSession, settings: Settings, plan: RebuildPlan, progress: 
     if plan.layer == "silver":
         _drop_discarded(spark, settings, plan, clone)
     progress(f"building {plan.layer} from version {plan.source_version} of {plan.source}")
-    jobs.await_query(STREAMS[plan.layer](spark, scratch, trigger=jobs.AVAILABLE_NOW), stop)
+    await_query(STREAMS[plan.layer](spark, scratch, trigger=AVAILABLE_NOW), stop)
     if stop.is_set():
         msg = f"The rebuild of {plan.layer} was stopped half-way; nothing was changed, run it again."
         raise UsageError(msg)

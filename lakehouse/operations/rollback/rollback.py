@@ -24,7 +24,8 @@ from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, void_row
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
-from pipelines.runtime import delta, jobs
+from pipelines.runtime import delta
+from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from pipelines.silver import silver_processing
 
 _COORDINATES = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
@@ -47,7 +48,7 @@ def roll_back(
 ) -> Rolled:
     """Carry `plan` out. Each step is idempotent: a run that died is completed by the same command.
 
-    From the RESTORE on, checkpoints that were made before it are refused (restores.py). `repair`: Silver reads the lost
+    From the RESTORE on, checkpoints that were made before it are refused (runtime/guards). `repair`: Silver reads the lost
     records again (until `stop`), Gold's days are recomputed. Raises UsageError where the table has changed meanwhile.
     """
     is_silver = plan.table in (SILVER, DLQ)
@@ -79,9 +80,9 @@ def roll_back(
         progress("reading the records again that were taken back")
         with checkpoint.lock:
             query = silver_processing.run(
-                spark, settings, checkpoint_path=checkpoint.path, trigger=jobs.AVAILABLE_NOW, lock=checkpoint.lock
+                spark, settings, checkpoint_path=checkpoint.path, trigger=AVAILABLE_NOW, lock=checkpoint.lock
             )
-            jobs.await_query(query, stop)
+            await_query(query, stop)
     return Rolled(version, checkpoint, reopened=reopened)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pipelines.lake.places import local_path
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 
@@ -28,3 +29,11 @@ def _root(settings: Settings, job: str) -> str:
 def _newest(settings: Settings, job: str) -> int:
     names = open_storage(_root(settings, job)).names()
     return max((int(found[1]) for name in names if (found := re.fullmatch(r"g([0-9]+)", name))), default=0)
+
+
+def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
+    """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings.
+
+    Raises UnreadableError where nobody can tell which there are.
+    """
+    return local_path(given).rstrip("/") if given else newest_generation_path(settings, job)

@@ -22,7 +22,7 @@ class Marker:
     """Whose a checkpoint is; `generation` names it in transaction ids and in the ledger.
 
     `source` and `target` are ids of the topic and of tables. `versions`: versions of the tables that it writes when it was made,
-    by the tables' names: a RESTORE before them is none of its own (see restores.py).
+    by the tables' names: a RESTORE before them is none of its own (see `pipelines/runtime/guards/checkpoint.py`).
     """
 
     job: str

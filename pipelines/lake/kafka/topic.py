@@ -11,7 +11,7 @@ import tenacity
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from pipelines.lake.errors import LakehouseError, TransientError, UsageError
+from pipelines.lake.errors import DataLossError, LakehouseError, TransientError, UsageError
 from pipelines.lake.kafka.admin import asking_admin, describe_topic
 from pipelines.lake.kafka.offsets import FIRST, LAST_STABLE, NEXT, SilentPartitionsError, read_offsets
 from pipelines.lake.kafka.options import client_config
@@ -20,6 +20,8 @@ from pipelines.lake.retries import is_worth_retrying
 from pipelines.lake.settings import Settings
 
 _LOG = Log("kafka")
+TOPIC_ID_PROPERTY = "lakehouse.topicId"
+"""Property of the Bronze table with Kafka's id of the topic: a topic that was recreated is another one, whatever its name."""
 _CALL_SECONDS = 5.0
 """How long a job gives a broker for one question, before it asks again."""
 _NAMED_PARTITIONS = 10
@@ -178,3 +180,14 @@ def _given_up(error: NoAnswerError, seconds: float) -> LakehouseError:
         f"No Kafka broker answered at {error.servers}{error.missing} within {seconds:g} s; "
         "check that it runs and that `kafka.bootstrap_servers` and `kafka.options` are right (playbooks/kafka-outage.md)."
     )
+
+
+def refuse_recreated_topic(bronze: str, known: str | None, topic: str, topic_id: str) -> None:
+    """Raise DataLossError where the topic has another id than the `known` one, of which the table at `bronze` has records."""
+    if known != topic_id:
+        msg = (
+            f"Bronze at {bronze} holds topic {topic} with id {known}, but Kafka's has id {topic_id}: it was made "
+            "anew, and its offsets mean other records; give the new topic a lake of its own (`lake.root`, `lake.checkpoints`); "
+            "see playbooks/kafka-outage.md."
+        )
+        raise DataLossError(msg)

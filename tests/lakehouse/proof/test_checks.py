@@ -19,8 +19,8 @@ from pyspark.sql import SparkSession
 from lakehouse.commands.cli import main
 from lakehouse.proof.checks import CheckResult, check_parameters, choose_checks, load_checks, parse_check, run_checks
 from pipelines.archive.records import SCHEMA as ARCHIVE_SCHEMA
-from pipelines.bronze.gaps import SCHEMA as GAPS_SCHEMA
 from pipelines.lake.errors import LakehouseError
+from pipelines.lake.ledger.known_gaps import SCHEMA as GAPS_SCHEMA
 from pipelines.lake.resources import PROJECT, SPARK_JARS
 from pipelines.lake.tables import (
     ADJUSTMENTS,

@@ -18,11 +18,13 @@ from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.archive import records
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
-from pipelines.bronze.schema import TABLE, TOPIC_ID_PROPERTY
+from pipelines.bronze.schema import TABLE
 from pipelines.bronze.sink import BronzeSink
 from pipelines.lake.errors import UsageError
+from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
-from pipelines.runtime import delta, jobs
+from pipelines.runtime import delta
+from pipelines.runtime.flags import job_parser
 from pipelines.silver import replay as silver_replay
 from pipelines.silver import silver_processing
 
@@ -67,7 +69,7 @@ def _content(lake: Lake) -> list[Any]:
 
 
 def _replay(lake: Lake, checkpoint: Path, *flags: str) -> None:
-    args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", str(checkpoint)])
+    args = job_parser("").parse_args([*flags, "--checkpoint-path", str(checkpoint)])
     silver_replay.replay(lake.spark, lake.settings, args, threading.Event())
 
 

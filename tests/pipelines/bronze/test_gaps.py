@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.bronze.gaps import RETENTION, Gap, passed_by_retention, record_gaps, within
-from pipelines.lake.kafka.topic import TopicState
+from pipelines.bronze.gaps import within
+from pipelines.lake.ledger.known_gaps import RETENTION, Gap, passed_by_retention, record_gaps
 from pipelines.lake.settings import Settings, load_settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load_settings(None, environ={}, overrides={"lake.root": str(tmp_path)})
-
-
-def _topic(**start: int) -> TopicState:
-    first = {int(name.removeprefix("p")): offset for name, offset in start.items()}
-    return TopicState("t", "id", first, dict.fromkeys(first, 1000))
 
 
 def test_only_the_part_that_was_asked_for_is_left_of_a_gap() -> None:
@@ -32,13 +27,13 @@ def test_only_the_part_that_was_asked_for_is_left_of_a_gap() -> None:
 
 def test_what_retention_passed_is_named_until_it_is_on_record(settings: Settings) -> None:
     covered = {0: 100, 1: 50, 2: 0}
-    topic = _topic(p0=100, p1=60, p2=7, p3=3)
+    starts = {0: 100, 1: 60, 2: 7, 3: 3}
 
-    assert passed_by_retention(settings, topic, covered) == [Gap(1, 50, 59), Gap(2, 0, 6), Gap(3, 0, 2)]
+    assert passed_by_retention(settings, "t", starts, covered) == [Gap(1, 50, 59), Gap(2, 0, 6), Gap(3, 0, 2)]
     record_gaps(settings, "t", {Gap(1, 50, 54): RETENTION, Gap(1, 55, 59): RETENTION, Gap(2, 0, 3): RETENTION})
     record_gaps(settings, "another", {Gap(3, 0, 2): RETENTION})
-    assert passed_by_retention(settings, topic, covered) == [Gap(2, 4, 6), Gap(3, 0, 2)]
+    assert passed_by_retention(settings, "t", starts, covered) == [Gap(2, 4, 6), Gap(3, 0, 2)]
 
 
 def test_new_lake_begins_with_what_kafka_has(settings: Settings) -> None:
-    assert passed_by_retention(settings, _topic(p0=500), {}) == []
+    assert passed_by_retention(settings, "t", {0: 500}, {}) == []

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from pipelines.gold import gold_aggregation, sink
 from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import Lake
@@ -82,7 +82,7 @@ def test_gold_without_silver_is_one_sentence(lake: Lake) -> None:
 
 def _replay(lake: Lake, *flags: str) -> None:
     path = str(lake.folder / "checkpoints" / "gold" / "replay")
-    args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", path])
+    args = job_parser("").parse_args([*flags, "--checkpoint-path", path])
     gold_aggregation.replay(lake.spark, lake.settings, args, threading.Event())
 
 
@@ -165,7 +165,7 @@ def test_one_day_alone_bounds_a_replay_on_one_side(
     lake.run_silver()
 
     def replayed(name: str, *flags: str) -> list[int]:
-        args = jobs.job_parser("").parse_args([*flags, "--checkpoint-path", str(lake.folder / name)])
+        args = job_parser("").parse_args([*flags, "--checkpoint-path", str(lake.folder / name)])
         gold_aggregation.replay(lake.spark, lake.settings, args, threading.Event())
         return sorted(day for day, _ in _counts(lake))
 
@@ -180,7 +180,7 @@ def test_one_day_alone_bounds_a_replay_on_one_side(
 def test_replay_that_is_stopped_says_so(lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]) -> None:
     lake.append(make_record(make_event(), 0))
     lake.run_silver()
-    args = jobs.job_parser("").parse_args(["--from-date", "2026-01-28", "--checkpoint-path", str(lake.folder / "r")])
+    args = job_parser("").parse_args(["--from-date", "2026-01-28", "--checkpoint-path", str(lake.folder / "r")])
     stop = threading.Event()
     stop.set()
 

@@ -18,12 +18,12 @@ from pyspark.sql import functions as F
 
 from lakehouse.operations.definitions import all_definitions
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
-from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.delta_log.opening import deleted_rows, existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import UnknownFeatureError, UsageError
+from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import load_settings
 from pipelines.lake.tables import BRONZE, Column, TableDef

@@ -15,16 +15,20 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
 from pipelines.lake.lease.checkpoints import CheckpointLock, checkpoint_holder
 from pipelines.lake.settings import Settings, load_settings
 from pipelines.runtime import jobs
+from pipelines.runtime.failures import named_error
+from pipelines.runtime.flags import job_parser, parse_offsets
+from pipelines.runtime.stream_life import BatchFunction, await_query, drain, set_trigger, start_stream
 
 
 def test_offsets_are_read_by_partition() -> None:
-    assert jobs.parse_offsets('{"0": 123456, "1": 0}') == {0: 123456, 1: 0}
-    assert jobs.parse_offsets(None) is None
+    assert parse_offsets('{"0": 123456, "1": 0}') == {0: 123456, 1: 0}
+    assert parse_offsets(None) is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,7 @@ def test_offsets_are_read_by_partition() -> None:
 )
 def test_offsets_that_are_none_are_one_sentence(text: str) -> None:
     with pytest.raises(UsageError, match=r"--starting-offsets .*expected JSON such as") as caught:
-        jobs.parse_offsets(text)
+        parse_offsets(text)
     assert "\n" not in str(caught.value)
 
 
@@ -42,23 +46,23 @@ def test_trigger_that_is_not_known_is_one_sentence(spark: SparkSession, text: st
     writer = spark.readStream.format("rate").load().writeStream
 
     with pytest.raises(UsageError, match="give `available-now` or an interval"):
-        jobs.set_trigger(writer, text)
+        set_trigger(writer, text)
 
 
 @pytest.mark.parametrize("text", ["available-now", "1 second", "500 milliseconds", " 2 hours ", "10 seconds"])
 def test_triggers_that_are_known_are_taken(spark: SparkSession, text: str) -> None:
     writer = spark.readStream.format("rate").load().writeStream
 
-    assert jobs.set_trigger(writer, text) is writer
+    assert set_trigger(writer, text) is writer
 
 
 def test_checkpoint_path_is_the_given_one_or_the_first_generation(tmp_path: Path) -> None:
     settings = load_settings(None, environ={}, overrides={"lake.checkpoints": f"{tmp_path}/points/"})
 
-    assert jobs.checkpoint_path(settings, "silver", None) == f"{tmp_path}/points/silver/g1"
-    assert jobs.checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
+    assert checkpoint_path(settings, "silver", None) == f"{tmp_path}/points/silver/g1"
+    assert checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
     # As a plain path, so that a second driver on it is refused.
-    assert jobs.checkpoint_path(settings, "silver", "file:///x/y") == "/x/y"
+    assert checkpoint_path(settings, "silver", "file:///x/y") == "/x/y"
 
 
 def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> None:
@@ -66,8 +70,8 @@ def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> 
         (tmp_path / "silver" / name).mkdir(parents=True)
     settings = load_settings(None, environ={}, overrides={"lake.checkpoints": str(tmp_path)})
 
-    assert jobs.checkpoint_path(settings, "silver", None) == f"{tmp_path}/silver/g10"
-    assert jobs.checkpoint_path(settings, "bronze", None) == f"{tmp_path}/bronze/g1"
+    assert checkpoint_path(settings, "silver", None) == f"{tmp_path}/silver/g10"
+    assert checkpoint_path(settings, "bronze", None) == f"{tmp_path}/bronze/g1"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_own_errors_end_a_job_with_their_sentence_and_code(
     def main(_args: argparse.Namespace, _settings: Settings) -> None:
         raise error
 
-    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "empty.yaml")]) == code
+    assert jobs.run_job(main, job_parser("A job."), ["--config", str(tmp_path / "empty.yaml")]) == code
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
@@ -95,13 +99,13 @@ def test_missing_settings_file_is_one_sentence_with_code_2(tmp_path: Path, capsy
     def main(_args: argparse.Namespace, _settings: Settings) -> None:
         raise AssertionError
 
-    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "none.yaml")]) == 2
+    assert jobs.run_job(main, job_parser("A job."), ["--config", str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_own_sentence_inside_sparks_error_wins() -> None:
     text = "Py4JException: trace\n  File x\npipelines.lake.errors.DataLossError: Bronze says so.\n at java"
-    named = jobs.named_error(RuntimeError(text))
+    named = named_error(RuntimeError(text))
 
     assert (type(named), str(named)) == (DataLossError, "Bronze says so.")
 
@@ -109,7 +113,7 @@ def test_own_sentence_inside_sparks_error_wins() -> None:
 def test_sparks_error_is_one_sentence_with_its_condition(spark: SparkSession) -> None:
     with pytest.raises(AnalysisException) as caught:
         spark.sql("SELECT nothing FROM nowhere")
-    named = jobs.named_error(caught.value)
+    named = named_error(caught.value)
 
     assert "TABLE_OR_VIEW_NOT_FOUND" in str(named)
     assert "\n" not in str(named)
@@ -123,7 +127,7 @@ def test_mistake_of_the_project_is_one_sentence_and_its_trace_a_file(tmp_path: P
         known: dict[str, int] = {}
         known["cust-4711"] += 1
 
-    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "s.yaml")]) == 1
+    assert jobs.run_job(main, job_parser("A job."), ["--config", str(tmp_path / "s.yaml")]) == 1
     said = capsys.readouterr().err
     (trace,) = (tmp_path / "errors").iterdir()
     assert said == (
@@ -140,8 +144,8 @@ def test_words_of_spark_are_shown_unless_a_record_may_have_them(spark: SparkSess
     with pytest.raises(Exception, match="cust-4711") as of_a_task:
         spark.range(1).select(F.raise_error(F.concat(F.lit("cust-4711"), F.col("id").cast("string")))).collect()
 
-    assert "maxColumns should be an integer. Found zz.; see its trace in" in str(jobs.named_error(of_the_driver.value))
-    assert "cust-4711" not in str(jobs.named_error(of_a_task.value))
+    assert "maxColumns should be an integer. Found zz.; see its trace in" in str(named_error(of_the_driver.value))
+    assert "cust-4711" not in str(named_error(of_a_task.value))
 
 
 def test_what_the_batch_function_raised_is_the_cause_of_the_streams_failure(spark: SparkSession, tmp_path: Path) -> None:
@@ -149,9 +153,9 @@ def test_what_the_batch_function_raised_is_the_cause_of_the_streams_failure(spar
         raise KeyError(0)
 
     writer = spark.readStream.format("rate").load().writeStream.option("checkpointLocation", str(tmp_path))
-    query = jobs.start_stream(writer, fail, "1 second", CheckpointLock())
+    query = start_stream(writer, fail, "1 second", CheckpointLock())
     with pytest.raises(StreamingQueryException) as caught:
-        jobs.await_query(query, threading.Event())
+        await_query(query, threading.Event())
 
     assert isinstance(caught.value.__cause__, KeyError)
 
@@ -163,13 +167,13 @@ def test_checkpoint_is_free_when_its_stream_has_ended_however_it_ended(spark: Sp
         assert checkpoint_holder(path) is not None
         raise KeyError(0)
 
-    def start(write: jobs.BatchFunction, trigger: str, location: str = path) -> StreamingQuery:
+    def start(write: BatchFunction, trigger: str, location: str = path) -> StreamingQuery:
         writer = spark.readStream.format("rate").load().writeStream.option("checkpointLocation", location)
-        return jobs.start_stream(writer, write, trigger, open_checkpoint(path, job="j", source="s", target="t").lock)
+        return start_stream(writer, write, trigger, open_checkpoint(path, job="j", source="s", target="t").lock)
 
     for _ in range(2):  # a supervisor starts it again in the same process
         with pytest.raises(StreamingQueryException):
-            jobs.await_query(start(fail, "1 second"), threading.Event())
+            await_query(start(fail, "1 second"), threading.Event())
         assert checkpoint_holder(path) is None
     with pytest.raises(UsageError, match="give `available-now` or an interval") as kept:
         start(fail, "now")
@@ -178,7 +182,7 @@ def test_checkpoint_is_free_when_its_stream_has_ended_however_it_ended(spark: Sp
     stop.set()
     query = start(lambda _batch, _id: None, "1 hour", str(tmp_path / "g2"))
     assert checkpoint_holder(path) is not None
-    jobs.await_query(query, stop)
+    await_query(query, stop)
     assert checkpoint_holder(path) is None
     assert kept.value.__traceback__ is not None
 
@@ -189,7 +193,7 @@ def test_file_system_that_refuses_is_one_sentence_with_its_playbook(tmp_path: Pa
     def main(_args: argparse.Namespace, _settings: Settings) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "/lake/lakehouse.lock")
 
-    assert jobs.run_job(main, jobs.job_parser("A job."), ["--config", str(tmp_path / "empty.yaml")]) == 1
+    assert jobs.run_job(main, job_parser("A job."), ["--config", str(tmp_path / "empty.yaml")]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: It stopped with EROFS (permanent: access is refused): ")
     assert said.endswith("see the log, then playbooks/object-store-outage.md.\n")
@@ -206,7 +210,7 @@ def test_dry_run_of_a_start_without_an_end_says_what_to_give(
         raise AssertionError
 
     argv = ["--config", str(tmp_path / "empty.yaml"), "--starting-offsets", '{"0":1}', "--dry-run"]
-    assert jobs.run_stream(never, never, "silver", jobs.job_parser("A job."), argv) == 2
+    assert jobs.run_stream(never, never, "silver", job_parser("A job."), argv) == 2
     said = capsys.readouterr().err
     assert "what it would read up to now, give --ending-offsets" in said
     assert said.count("\n") == 1
@@ -229,7 +233,7 @@ def test_stream_is_drained_when_its_batch_has_ended(spark: SparkSession, tmp_pat
     while not done or (seconds and len(begun) == len(done)):
         time.sleep(0.01)
     running = begun[-1]
-    jobs.drain(query, rest_seconds=0)
+    drain(query, rest_seconds=0)
 
     assert running in done
     # Of one that is behind the next has begun, and may have been cut; no other has.

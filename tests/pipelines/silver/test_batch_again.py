@@ -73,7 +73,11 @@ def _sink(lake: Lake, generation: str = "g") -> sink.SilverSink:
     checkpoint = Checkpoint(
         path="checkpoints/x", generation=generation, job="silver", source="s", target="t", starting="", is_new=False
     )
-    return assembly.make_sink(lake.settings, assembly.open_tables(lake.spark, lake.settings), checkpoint)
+    schemas = read_schemas(lake.settings.schemas_dir)
+    assembly.ensure_written(lake.spark, lake.settings, schemas, run="start")
+    versions = {str(name): lake.version(name) for name in (SILVER, DLQ)}
+    tables = assembly.Tables(lake.path(BRONZE), lake.path(SILVER), lake.path(DLQ), schemas, versions)
+    return assembly.make_sink(lake.settings, tables, checkpoint)
 
 
 def _run(lake: Lake, batch: int, first: int, end: int, *, generation: str = "g", into: sink.SilverSink | None = None) -> None:

@@ -23,7 +23,8 @@ from pipelines.bronze.schema import TABLE
 from pipelines.lake.errors import PoisonBatchError, own_error
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, SILVER
-from pipelines.runtime import delta, jobs
+from pipelines.runtime import delta
+from pipelines.runtime.flags import job_parser
 from pipelines.silver import transforms, writer
 from pipelines.silver.facts import Longs
 from pipelines.silver.poison import NotPoisonError, find_poison
@@ -166,7 +167,7 @@ def test_bounded_replay_sets_the_poison_of_its_range_aside_too(
     _land(lake, make_record(make_event(), 0), _poison(make_event, make_record, 1), make_record(make_event(event_id="e2"), 2))
     lake.run_silver()
     DeltaTable(lake.path(SILVER)).delete("event_id = 'e2'")
-    args = jobs.job_parser("").parse_args(["--ending-offsets", '{"0":3}', "--checkpoint-path", str(tmp_path / "r")])
+    args = job_parser("").parse_args(["--ending-offsets", '{"0":3}', "--checkpoint-path", str(tmp_path / "r")])
 
     replay(lake.spark, lake.settings, args, threading.Event())
 

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from pipelines.lake.errors import EXIT_INTERRUPTED, CheckpointError, StoppedError, UsageError
 from pipelines.lake.tables import DLQ, SILVER
-from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 from pipelines.runtime.replay import run_plan
 from pipelines.silver import replay as silver_replay
 from pipelines.silver import silver_processing
@@ -29,7 +29,7 @@ WHEN = ("_processed_at", "_dead_lettered_at")
 
 
 def _replay(lake: Lake, *flags: str, stop: threading.Event | None = None, **options: Any) -> None:
-    args = jobs.job_parser("").parse_args(flags)
+    args = job_parser("").parse_args(flags)
     silver_replay.replay(lake.spark, lake.settings, args, stop or threading.Event(), **options)
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from lakehouse.operations.checkpoints import lake_tables
 from lakehouse.operations.checkpoints.reading import CheckpointState, read_checkpoint
-from pipelines.bronze.schema import TOPIC_ID_PROPERTY
 from pipelines.lake.checkpoint.spark_files import DeltaPosition, KafkaPosition
 from pipelines.lake.errors import CheckpointError
 from pipelines.lake.job_tables import JOBS
+from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import BRONZE
 

@@ -15,8 +15,8 @@ from lakehouse.operations.checkpoints.rebuild import plan_rebuild, write_rebuild
 from lakehouse.operations.checkpoints.rewind import plan_rewind
 from lakehouse.operations.checkpoints.verify import verify_checkpoint
 from pipelines.bronze import bronze_ingestion
-from pipelines.bronze.gaps import RETENTION, Gap, record_gaps
 from pipelines.lake.errors import CheckpointError, DataLossError
+from pipelines.lake.ledger.known_gaps import RETENTION, Gap, record_gaps
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.protocol import Storage

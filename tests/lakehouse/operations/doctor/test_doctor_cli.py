@@ -85,7 +85,7 @@ def test_command_names_what_is_wrong_within_seconds_and_without_a_jvm(lake: Any,
 
 
 def test_known_gaps_are_read_for_this_topic_alone(lake: Any) -> None:
-    from pipelines.bronze.gaps import Gap, record_gaps  # noqa: PLC0415
+    from pipelines.lake.ledger.known_gaps import Gap, record_gaps  # noqa: PLC0415
 
     sound_lake(lake)
     Path(KNOWN_GAPS.path(lake.settings)).mkdir(parents=True)

@@ -17,6 +17,7 @@ from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import BreakerOpenError, DataLossError, LeaseHeldError, StreamFailedError, TransientError
 from pipelines.lake.settings import Settings
 from pipelines.runtime import jobs
+from pipelines.runtime.flags import job_parser
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_job_that_kubernetes_starts_again_says_how_often_the_batch_failed(
     said = []
     for _ in range(2):
         argv = ["--config", str(config), "--checkpoint-path", str(tmp_path / "checkpoint")]
-        assert jobs.run_stream(run, _no_replay, "silver", jobs.job_parser("A job."), argv) == 1
+        assert jobs.run_stream(run, _no_replay, "silver", job_parser("A job."), argv) == 1
         said.append(capsys.readouterr().err.splitlines()[-1])
     assert said[0].startswith("error: Stream silver failed in batch 0 with ConnectionResetError")
     assert said[1].startswith("error: Stream silver failed 2 times in a row in batch 0 with ConnectionResetError")

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.settings import load_settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import Column, TableDef, TableName
-from pipelines.runtime import delta, jobs
+from pipelines.runtime import delta
 from pipelines.runtime.session import build_session
 
 _TABLE = TableDef(TableName("silver", "t"), "A table.", (Column("n", "bigint", "A number."),))
@@ -33,7 +34,7 @@ def main(folder: Path) -> None:
         "ensure_table": lambda: delta.ensure_table(spark, _TABLE, str(path)),
         "read": lambda: open_storage(str(checkpoint)).read("lakehouse.json"),
         "names": lambda: open_storage(str(checkpoint)).names(),
-        "checkpoint_path": lambda: jobs.checkpoint_path(settings, "silver", None),
+        "checkpoint_path": lambda: checkpoint_path(settings, "silver", None),
     }
 
     def ask() -> dict[str, str]:
