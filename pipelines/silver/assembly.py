@@ -25,6 +25,7 @@ from pipelines.silver.dedup.lookup import DeadLetterLookup, SilverLookup
 from pipelines.silver.guards import Guards
 from pipelines.silver.poison import PoisonSearch
 from pipelines.silver.progress import Progress
+from pipelines.silver.rules import Rules
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 from pipelines.silver.sink import SilverSink
 from pipelines.silver.writer import SilverWriter
@@ -117,9 +118,10 @@ def make_sink(
     lake's. `job`: who holds the lease.
     """
     ledger, targets = ledger or Ledger(settings), Targets(tables.silver, tables.dlq, checkpoint)
+    rules, fields = Rules.of(settings.silver), list(tables.schemas.fields)
     lookup = SilverLookup(
         tables.silver,
-        list(tables.schemas.fields),
+        fields,
         window_ms=settings.silver.dedup_window_hours * 3_600_000,
         skew_ms=settings.silver.skew_after_seconds * 1000,
         bounded=bounded,
@@ -129,10 +131,11 @@ def make_sink(
         ledger=ledger,
         lease=lease_of(settings, "silver", job=job, run=checkpoint.generation),
         settings=settings.silver,
-        schemas=tables.schemas,
+        fields=fields,
+        rules=rules,
         progress=Progress(lookup, DeadLetterLookup(tables.dlq), dict(tables.versions)),
         guards=Guards(targets, ledger),
-        writer=SilverWriter(targets, settings.silver, tables.schemas),
+        writer=SilverWriter(targets, settings.silver, rules, silver_table(tables.schemas).column_names),
         corrects=on_conflict == "update",
         source_version=source_version,
         breaker=breaker,

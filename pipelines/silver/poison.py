@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -21,7 +21,7 @@ from pipelines.runtime import delta
 from pipelines.silver.dead_letters.dead_letters import OPEN
 from pipelines.silver.dedup.lookup import among
 from pipelines.silver.facts import REJECTED, VALID, Longs
-from pipelines.silver.rules import POISON_RULE, rejecting_rules
+from pipelines.silver.rules import POISON_RULE
 from pipelines.silver.transforms import build_facts, classify, coordinate, parse_events
 from pipelines.silver.writer import SilverWriter
 
@@ -125,11 +125,11 @@ def known_poison(batch: DataFrame, batch_id: int, dlq: str, app_id: str) -> Long
     return np.sort(mine.toArrow().column("at").to_numpy())
 
 
-def all_columns(batch: DataFrame, writer: SilverWriter) -> DataFrame:
+def all_columns(batch: DataFrame, writer: SilverWriter, fields: Sequence[str]) -> DataFrame:
     """All that is ever computed of records, as hashes: what fails in the sink fails here. Nothing is written."""
-    records, now = classify(parse_events(batch), rejecting_rules()), datetime.now(UTC)
+    records, now = classify(parse_events(batch), writer.rules.rejecting), datetime.now(UTC)
     parts = (
-        build_facts(records, list(writer.schemas.fields)),
+        build_facts(records, fields),
         writer.silver_rows(records.where(F.col("verdict") == VALID), now),
         writer.dead_letters(records.where(F.col("verdict") == REJECTED), now),
     )

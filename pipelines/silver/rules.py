@@ -82,6 +82,19 @@ class Rule:
     sentence: Column
 
 
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a run, built once: `rejecting` ones make a record a dead letter, `warning` ones only flag its row."""
+
+    rejecting: list[Rule]
+    warning: list[Rule]
+
+    @staticmethod
+    def of(settings: SilverSettings) -> Rules:
+        """All rules, with the bounds of the settings."""
+        return Rules(rejecting_rules(), warning_rules(settings))
+
+
 def rejecting_rules() -> list[Rule]:
     """Rules whose failure makes a record a dead letter. A NULL value (tombstone) fails none of them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +10,6 @@ from functools import partial
 from pyspark.sql import DataFrame
 
 from pipelines.lake import failpoints
-from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.lease.layers import Lease
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
@@ -27,6 +26,7 @@ from pipelines.silver.progress import Progress
 from pipelines.silver.read_known import read_known
 from pipelines.silver.read_records import read_records
 from pipelines.silver.recovery import EarlierTry, complete_row, recover
+from pipelines.silver.rules import Rules
 from pipelines.silver.writer import SilverWriter
 
 _LOG = Log(JOB)
@@ -52,7 +52,9 @@ class SilverSink:
     ledger: Ledger
     lease: Lease
     settings: SilverSettings
-    schemas: EventSchemas
+    fields: Sequence[str]
+    """Fields of the event."""
+    rules: Rules
     progress: Progress
     guards: Guards
     writer: SilverWriter
@@ -78,7 +80,7 @@ class SilverSink:
         except Exception as error:
             if self.search is None:
                 raise
-            poison = self.search.find(batch, batch_id, error, partial(all_columns, writer=self.writer))
+            poison = self.search.find(batch, batch_id, error, partial(all_columns, writer=self.writer, fields=self.fields))
             self.progress.start_over()
             self._process(batch, Batch(batch_id, started, poison))
 
@@ -86,7 +88,7 @@ class SilverSink:
         with self.lease.hold() as others_wrote:
             if others_wrote:
                 self.progress.forget()
-            with read_records(frame, list(self.schemas.fields), batch.poison) as (records, facts):
+            with read_records(frame, self.fields, self.rules.rejecting, batch.poison) as (records, facts):
                 if len(facts):
                     self._write_batch(records, facts, batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.lake import failpoints
-from pipelines.lake.event_schema import EventSchemas
 from pipelines.lake.ledger.ledger import BatchRow
 from pipelines.lake.settings import SilverSettings
 from pipelines.lake.tables import DLQ, SILVER, TableName
@@ -23,8 +23,7 @@ from pipelines.silver.dedup.lookup import among, kafka_moment
 from pipelines.silver.facts import REJECTED, VALID, Facts
 from pipelines.silver.judge import Judged
 from pipelines.silver.replacing import replace_rows
-from pipelines.silver.rules import rejecting_rules, warning_rules
-from pipelines.silver.schema import silver_table
+from pipelines.silver.rules import Rules
 from pipelines.silver.transforms import build_dead_letters, build_silver_rows, coordinate
 
 _ROWS_PER_FILE = 250_000
@@ -36,7 +35,9 @@ class SilverWriter:
 
     targets: Targets
     settings: SilverSettings
-    schemas: EventSchemas
+    rules: Rules
+    columns: Sequence[str]
+    """Columns of Silver."""
 
     def write(self, records: DataFrame, batch: Batch, row: BatchRow, judged: Judged) -> dict[str, int]:
         """Write rows and dead letters; give the versions written, by the table's name. `row` goes into each commit."""
@@ -61,15 +62,15 @@ class SilverWriter:
         """Give records that pass the columns of Silver."""
         return build_silver_rows(
             valid,
-            warning_rules(self.settings),
-            silver_table(self.schemas).column_names,
+            self.rules.warning,
+            self.columns,
             late_after_seconds=self.settings.late_after_seconds,
             processed_at=at,
         )
 
     def dead_letters(self, rejected: DataFrame, at: datetime) -> DataFrame:
         """Give rejected records the columns of the dead-letter table."""
-        return build_dead_letters(rejected, rejecting_rules(), dead_lettered_at=at)
+        return build_dead_letters(rejected, self.rules.rejecting, dead_lettered_at=at)
 
     def _write_events(self, records: DataFrame, batch: Batch, row: BatchRow, judged: Judged) -> dict[str, int]:
         fates, versions = judged.fates, dict[str, int]()
