@@ -12,7 +12,7 @@ from lakehouse.operations.streams import STREAMS, run_live, run_to_end
 from pipelines.lake.access import require_access
 from pipelines.lake.errors import UsageError
 from pipelines.lake.logging import setup_logging
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.traces import keep_traces_in
 from pipelines.runtime import jobs
 from pipelines.runtime.session import build_session

@@ -31,7 +31,8 @@ from pipelines.lake.logging import Log, setup_logging
 from pipelines.lake.places import local_path
 from pipelines.lake.process import on_stop_signals, say_last
 from pipelines.lake.retries import Kind, classify, may_hold_values, own_error_of, text_of
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.storage.local_files import as_unreadable
 from pipelines.lake.traces import keep_traces_in, save_trace
 from pipelines.runtime.contract_start import cause_in_tables

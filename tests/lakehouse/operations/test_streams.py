@@ -20,7 +20,8 @@ from lakehouse.operations.streams import run_live, run_to_end
 from pipelines.lake.checkpoint.failures import NAME
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime import jobs
 from pipelines.silver.breaker.breaker import Tally
 from pipelines.silver.breaker.breaker_store import BreakerStore, Transition

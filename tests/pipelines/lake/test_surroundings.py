@@ -158,7 +158,7 @@ from pipelines.runtime.jobs import stop_on_signals
 from pipelines.runtime.jvm import log_file
 from pipelines.lake.lease.layers import lease_of
 from pipelines.runtime.session import build_session
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 settings = load_settings("conf.yaml", environ={}, overrides={"spark": {"spark.master": "local[1]", "spark.driver.memory": "1g"}})
 stop = stop_on_signals()

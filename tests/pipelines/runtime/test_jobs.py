@@ -18,7 +18,8 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
 from pipelines.lake.lease.checkpoints import CheckpointLock, checkpoint_holder
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime import jobs
 
 

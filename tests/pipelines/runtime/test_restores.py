@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime.restores import refuse_lost_commits, refuse_restored, refuse_restored_after
 
 NAME = "bronze.api_usage_events"

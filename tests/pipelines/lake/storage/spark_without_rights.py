@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.lake.errors import LakehouseError
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import Column, TableDef, TableName
 from pipelines.runtime import delta, jobs
