@@ -23,6 +23,9 @@ from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.lake.access import require_access
+from pipelines.lake.causes.cause import Kind
+from pipelines.lake.causes.chain import may_hold_values, own_error_of, text_of
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError, own_error
@@ -30,7 +33,6 @@ from pipelines.lake.lease.checkpoints import CheckpointLock
 from pipelines.lake.logging import Log, setup_logging
 from pipelines.lake.places import local_path
 from pipelines.lake.process import on_stop_signals, say_last
-from pipelines.lake.retries import Kind, classify, may_hold_values, own_error_of, text_of
 from pipelines.lake.settings import Settings
 from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.storage.local_files import as_unreadable

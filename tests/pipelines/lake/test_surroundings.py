@@ -18,9 +18,10 @@ import pytest
 
 from lakehouse.local.kafka_node import _property
 from pipelines.lake import surroundings
+from pipelines.lake.causes.cause import Kind
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.errors import UsageError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.retries import Kind, classify
 from pipelines.lake.surroundings import NEEDED_HANDLES, current_umask, require_spelling
 from tests.faults.evidence import Evidence
 
