@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pipelines.gold.publish import day_of
 from pipelines.gold.schema import ADJUSTMENTS_TABLE, CORRECTED, DAILY_KEYS, LATE, REPLAYED, TOTALS
 from pipelines.gold.transforms import build_daily, build_hourly
-from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.places import absolute
 from pipelines.runtime import delta
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from pipelines.lake.event_schema import EventSchemas, read_schemas
 from pipelines.lake.process import run_process
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.tables import SILVER
 from pipelines.runtime import delta
 from pipelines.runtime.session import build_session

@@ -17,7 +17,8 @@ from lakehouse.local.producer import ProduceSummary, produce_events
 from lakehouse.proof.op_ledger import fates_sql
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import DLQ, LEDGER, SILVER, TableName
 
 

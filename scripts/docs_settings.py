@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import ENV_PREFIX, Settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import ENV_PREFIX
 
 PAGE = PROJECT / "docs" / "settings.md"
 

@@ -14,7 +14,7 @@ from pipelines.lake.contract.contract import (
     TRANSACTION_RETENTION,
 )
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import TableDef
 
 PAGE = PROJECT / "docs" / "tables.md"

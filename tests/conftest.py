@@ -19,7 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse.local.kafka_broker import EmbeddedBroker
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime.session import build_session
 from tests.faults.evidence import Evidence
 

@@ -7,7 +7,7 @@ import time
 from confluent_kafka import Producer
 
 from pipelines.lake.kafka.topic import wait_for_topic
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 
 def end_transaction(producer: Producer, bootstrap_servers: str, topic: str, *, commit: bool = True) -> None:

@@ -12,7 +12,7 @@ from lakehouse.operations.archive import read_back
 from pipelines.archive.remaking import remake_manifest as remake
 from pipelines.archive.units import Archive, Unit
 from pipelines.lake.days import parse_day, parse_optional_day
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show, verify and mend the archive of Bronze.")
 EXIT_DAMAGED = 3

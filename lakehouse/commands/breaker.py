@@ -10,7 +10,7 @@ import typer
 
 from lakehouse.operations.breaker import accept, describe, find_acceptance
 from pipelines.lake.errors import UsageError
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 app = typer.Typer(help="Show the circuit breaker of Silver, or accept the dead letters that it holds back.", no_args_is_help=True)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from lakehouse.operations.sql.session import open_tables
 from lakehouse.proof.checks import COUNTED, Check, CheckResult, check_parameters, choose_checks, load_checks, run_checks
 from pipelines.lake.days import parse_optional_day
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 

@@ -19,7 +19,8 @@ from lakehouse.operations.checkpoints.verify import verify_checkpoint
 from pipelines.lake.checkpoint.generations import newest_generation_path
 from pipelines.lake.errors import EXIT_FAILURE, UnreadableError
 from pipelines.lake.ledger.known_gaps import RETENTION, Gap, record_gaps
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.storage.backends import open_storage
 
 app = typer.Typer(

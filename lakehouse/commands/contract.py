@@ -9,7 +9,7 @@ import typer
 
 from lakehouse.operations.contract import differing, restore_table
 from pipelines.lake.errors import UsageError
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.tables import ALL_TABLES
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

@@ -24,7 +24,8 @@ from lakehouse.local.kafka_broker import use_broker
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.resources import SPARK_JARS
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.runtime.failures import named_error
 
 

@@ -15,7 +15,8 @@ from lakehouse.operations.dead_letters.filters import STATES, LetterFilter, read
 from lakehouse.operations.dead_letters.letters import COUNTED, count_by, open_letters, read_letter, read_letters
 from pipelines.lake.delta_log.plain_read import to_rows
 from pipelines.lake.errors import UsageError
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 
 app = typer.Typer(help="Dead letters: list, show, count, discard, replay.", no_args_is_help=True, add_completion=False)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from lakehouse.operations.doctor.diagnosis import diagnose, examined
 from lakehouse.operations.doctor.findings import Finding, exit_code
 from lakehouse.operations.doctor.reading import read_facts
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 

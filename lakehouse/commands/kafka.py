@@ -15,7 +15,8 @@ from lakehouse.local.kafka_admin import TopicOffsets, ensure_topic, topic_offset
 from lakehouse.local.kafka_broker import BrokerRunningError, EmbeddedBroker
 from lakehouse.local.kafka_state import BrokerState, running_broker
 from pipelines.lake.errors import EXIT_FAILURE, UsageError
-from pipelines.lake.settings import EMBEDDED, Settings, process_settings
+from pipelines.lake.settings import EMBEDDED, Settings
+from pipelines.lake.settings_sources import process_settings
 
 app = typer.Typer(help="Start, stop and look at the embedded Kafka broker.", no_args_is_help=True, add_completion=False)
 

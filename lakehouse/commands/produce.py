@@ -23,7 +23,7 @@ from lakehouse.local.producer import ProduceSummary, produce_events
 from pipelines.lake.errors import EXIT_INTERRUPTED, UsageError
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.process import on_stop_signals
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 _DEFAULT_COUNT = 100_000
 _MIX = Mix()

@@ -19,7 +19,8 @@ from lakehouse.operations.rebuild.plan import RebuildPlan, plan_rebuild
 from lakehouse.operations.rebuild.rebuild import Difference
 from lakehouse.operations.rebuild.swap import Swapped
 from pipelines.lake.logging import setup_logging
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.runtime import jobs
 from pipelines.runtime.failures import named_error
 from pipelines.runtime.session import build_session

@@ -11,7 +11,7 @@ import typer
 from lakehouse.operations.repair import Repaired, find_holes, repair
 from pipelines.lake.ledger.known_gaps import Gap
 from pipelines.lake.logging import setup_logging
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fill what is missing where the source still has it.")
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from lakehouse.operations.rollback.plan import RollbackPlan, plan_rollback
 from lakehouse.operations.rollback.rollback import Rolled, roll_back
 from pipelines.lake.logging import setup_logging
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.runtime import jobs
 from pipelines.runtime.failures import named_error
 from pipelines.runtime.session import build_session

@@ -12,7 +12,7 @@ import typer
 from pipelines.lake.errors import UsageError
 from pipelines.lake.event_schema import EventSchema, read_schema, read_schemas
 from pipelines.lake.schema_changes import SchemaChange, compare_schemas, version_order
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.storage.local_files import files_in, is_there
 
 app = typer.Typer(help="Look at the versions of the event schema.", no_args_is_help=True, add_completion=False)

@@ -23,7 +23,7 @@ from lakehouse.operations.sql.values import FORMATS, Show, collect, show_auto
 from lakehouse.operations.sql.write import NotConfirmedError, ReadOnlyError, Writer, refuse
 from lakehouse.proof.checks import first_sentence
 from pipelines.lake.errors import LakehouseError, LeaseHeldError, UsageError
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 SHOWN = 100
 """Rows shown unless `--limit` says otherwise."""

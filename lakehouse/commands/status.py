@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lakehouse.operations.status import LakeStatus, read_status
 from pipelines.lake.errors import EXIT_FAILURE
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 
 def status(

@@ -13,7 +13,7 @@ from pipelines.lake.access import require_access
 from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.errors import UsageError
 from pipelines.lake.logging import setup_logging
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.traces import keep_traces_in
 from pipelines.runtime import jobs
 from pipelines.runtime.failures import OUTSIDE_ERRORS, named_error

@@ -14,7 +14,7 @@ from rich.text import Text
 from lakehouse.proof.result import Invariant
 from lakehouse.proof.runner import VerifyOptions
 from lakehouse.proof.runner import verify as run
-from pipelines.lake.settings import process_settings
+from pipelines.lake.settings_sources import process_settings
 
 _STYLES = {"holds": "green", "violated": "bold red", "not checked": "yellow"}
 

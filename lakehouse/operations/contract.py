@@ -9,8 +9,8 @@ from pipelines.lake.access import require_lake
 from pipelines.lake.contract.contract import CONSTRAINTS, Difference, lease_layer
 from pipelines.lake.contract.facts import differences_at
 from pipelines.lake.contract.sentences import damage_sentence, sentence
-from pipelines.lake.delta_log.commits import marked
 from pipelines.lake.delta_log.derived_files import ASIDE, find_damage, set_aside
+from pipelines.lake.delta_log.marks import marked
 from pipelines.lake.delta_log.opening import existing_table, has_table
 from pipelines.lake.errors import ContractError, DamagedError, DataLossError, UsageError
 from pipelines.lake.lease.layers import lease_of

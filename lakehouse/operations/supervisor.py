@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import tenacity
 from pyspark.errors import PySparkException
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.lake.causes.cause import Kind
 from pipelines.lake.checkpoint.failures import BatchFailures, Failure
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.logging import Log
-from pipelines.lake.retries import Kind, backoff_seconds
-from pipelines.lake.settings import Settings
+from pipelines.lake.settings import RetrySettings, Settings
 from pipelines.runtime.guards.cause import cause_in_tables
 from pipelines.runtime.stream_life import await_query
 from pipelines.silver.breaker.breaker import Limits
@@ -136,3 +137,11 @@ def first_error(streams: list[SupervisedStream]) -> Exception | None:
     """The error of the first stream, in their order, that has one; one of the project's own before any other."""
     errors = [stream.error for stream in streams if stream.error is not None]
     return next((error for error in errors if isinstance(error, LakehouseError)), errors[0] if errors else None)
+
+
+def backoff_seconds(settings: RetrySettings, failures: int) -> float:
+    """Wait after so many failures in a row (from 1): exponential, with jitter so that streams do not come back together."""
+    first = settings.first_wait_seconds
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = failures
+    return tenacity.wait_exponential_jitter(multiplier=first, max=settings.longest_wait_seconds, jitter=first)(state)

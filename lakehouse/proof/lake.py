@@ -15,13 +15,13 @@ from deltalake import DeltaTable
 
 from lakehouse.proof.archive import ArchiveFiles, find_archive
 from lakehouse.proof.database import Database
+from pipelines.lake.causes.pages import page_for
 from pipelines.lake.delta_log import opening
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, LakehouseError, UsageError
 from pipelines.lake.places import place_of
 from pipelines.lake.playbooks import ARCHIVE
-from pipelines.lake.retries import page_for
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import as_unreadable, told_apart
 from pipelines.lake.tables import (

@@ -12,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from pipelines.archive.content import COORDINATES, islands, read
 from pipelines.archive.units import Archive, Unit
 from pipelines.lake.arrow_types import arrow_schema
-from pipelines.lake.delta_log.commits import marked
+from pipelines.lake.delta_log.marks import marked
 from pipelines.lake.delta_log.opening import existing_table, has_table, open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.ledger.ranges import merge_ranges, subtract

@@ -12,13 +12,13 @@ from pyspark.sql import functions as F
 
 from pipelines.bronze.transforms import UNREADABLE_TIME, build_bronze_rows, drop_known
 from pipelines.lake import failpoints
+from pipelines.lake.causes.chain import trace_of
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import DataLossError
 from pipelines.lake.lease.layers import Lease
 from pipelines.lake.ledger.attempts import batch_commits, find_batch
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
-from pipelines.lake.retries import trace_of
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
 from pipelines.runtime.coverage import read_coverage

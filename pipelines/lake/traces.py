@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipelines.lake.retries import chain, is_frame
+from pipelines.lake.causes.chain import chain
+from pipelines.lake.causes.frames import is_frame
 
 _PACKAGES = ("pyspark", "delta-spark", "deltalake", "pyarrow", "duckdb", "confluent-kafka")
 _NAMED = re.compile(r"^(?:Caused by: |: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?=[:\s]|$)")

@@ -11,7 +11,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.lake.contract.contract import COMMON_PROPERTIES
-from pipelines.lake.delta_log.commits import MARK
+from pipelines.lake.delta_log.marks import MARK
 from pipelines.lake.delta_log.opening import has_table
 from pipelines.lake.errors import UsageError
 from pipelines.lake.places import absolute, is_local

@@ -10,8 +10,10 @@ from py4j.protocol import Py4JError
 from pyarrow.lib import ArrowException
 from pyspark.errors.exceptions.base import PySparkException
 
+from pipelines.lake.causes.cause import Kind
+from pipelines.lake.causes.chain import may_hold_values, own_error_of, text_of
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.errors import LakehouseError, own_error
-from pipelines.lake.retries import Kind, classify, may_hold_values, own_error_of, text_of
 from pipelines.lake.storage.local_files import as_unreadable
 from pipelines.lake.traces import save_trace
 

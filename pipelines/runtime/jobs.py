@@ -16,7 +16,8 @@ from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
 from pipelines.lake.logging import Log, setup_logging
 from pipelines.lake.process import on_stop_signals, say_last
-from pipelines.lake.settings import Settings, process_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import process_settings
 from pipelines.lake.traces import keep_traces_in
 from pipelines.runtime.failures import named_error
 from pipelines.runtime.flags import is_bounded, job_parser

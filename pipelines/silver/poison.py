@@ -11,11 +11,12 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.lake.causes.cause import Kind
+from pipelines.lake.causes.classify import classify as classify_error
 from pipelines.lake.checkpoint.failures import BatchFailures
 from pipelines.lake.errors import BreakerOpenError, PoisonBatchError
 from pipelines.lake.logging import Log
-from pipelines.lake.retries import POISON_PLAYBOOK, Kind
-from pipelines.lake.retries import classify as classify_error
+from pipelines.lake.playbooks import RECORDS, path_of
 from pipelines.lake.settings import RetrySettings
 from pipelines.runtime import delta
 from pipelines.silver.dead_letters.dead_letters import OPEN
@@ -51,7 +52,7 @@ def find_poison(coordinates: Longs, fails: Fails, most: int) -> Longs:
         if len(found) == most:
             msg = (
                 f"More than {most} records of the batch fail when they are read (`retries.max_poison_records`), so the cause is "
-                f"hardly in them; the offsets did not advance: see {POISON_PLAYBOOK}."
+                f"hardly in them; the offsets did not advance: see {path_of(RECORDS)}."
             )
             raise PoisonBatchError(msg)
         last = _shortest_failing_run(rest, fails)

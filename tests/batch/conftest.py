@@ -16,7 +16,8 @@ from pipelines.gold.publish import merge_daily, merge_hourly
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
 from pipelines.lake.event_schema import read_schemas
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime import delta
 from pipelines.silver.schema import silver_table
 

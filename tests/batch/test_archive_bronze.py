@@ -39,7 +39,8 @@ from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.ledger.known_gaps import Gap
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE
 from tests.far_times import FAR_TIMES, add_far_record
 

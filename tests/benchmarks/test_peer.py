@@ -20,7 +20,7 @@ from lakehouse.local.producer import produce_events
 from lakehouse.proof.op_ledger import fates_sql
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 COUNT = 3000
 COLUMNS = (

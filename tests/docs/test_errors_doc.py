@@ -55,7 +55,7 @@ def test_each_error_that_is_raised_names_its_page() -> None:
                 continue
             for line, sentence in _sentences(path, kinds):
                 checked += 1
-                # `page` and `playbook` are names of what retries.page_for and classify give; contract_sentences.py names its own.
+                # `page` and `playbook` are names of what page_for and classify give; contract_sentences.py names its own.
                 if not re.search(r"playbooks/[\w-]+\.md|\{page\}|\.playbook\}|\{page_for\(|^(?:gap|damage)_sentence\(", sentence):
                     missing.append(f"{path.relative_to(PROJECT)}:{line}")
     assert checked > 30

@@ -9,7 +9,9 @@ import pytest
 
 from lakehouse.operations.checkpoints import findings
 from lakehouse.proof.checks import load_checks
-from pipelines.lake import families, playbooks
+from pipelines.lake import playbooks
+from pipelines.lake.causes.families.order import FAMILIES
+from pipelines.lake.causes.families.os_errors import ERRNO
 from pipelines.lake.resources import PROJECT
 from tests.playbooks.commands import commands_of, complaint
 from tests.playbooks.pages import FOLDER, NOT_PLAYBOOKS, SECTIONS, Page, all_pages
@@ -41,7 +43,7 @@ def test_every_playbook_that_the_code_names_is_there() -> None:
     files = [path for folder in ("lakehouse", "pipelines", "batch", "sql") for path in (PROJECT / folder).rglob("*")]
     texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".sql")]
     named = {name for text in texts for name in re.findall(r"playbooks/([\w-]+)\.md", text)}
-    named |= {family.playbook for family in families.FAMILIES} | {playbook for _, _, playbook in families.ERRNO.values()}
+    named |= {family.playbook for family in FAMILIES} | {playbook for _, _, playbook in ERRNO.values()}
     named |= {playbook for playbook, _ in playbooks.MADE_FROM.values()} | set(playbooks.SHARED)
     named |= {findings.BROKEN, findings.RETENTION, findings.KAFKA, findings.ROLLBACK, findings.CONTRACT}
     assert named <= NAMES | set(NOT_PLAYBOOKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lakehouse.operations.definitions import all_definitions
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import ALL_TABLES
 from scripts.docs_tables import PAGE, tables_page
 

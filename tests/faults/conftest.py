@@ -24,7 +24,8 @@ from lakehouse.local.producer import produce_events
 from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.lake.failpoints import VARIABLE
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime import jobs
 from pipelines.runtime.stream_life import AVAILABLE_NOW
 

@@ -26,7 +26,7 @@ from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.errors import StreamFailedError
 from pipelines.lake.ledger.ledger import Ledger, LedgerRow
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 from tests.faults.conftest import DAY, PATIENCE, LakeCase, make_case
 from tests.faults.evidence import Evidence

@@ -19,7 +19,8 @@ from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.errors import EXIT_USAGE, CheckpointError, StreamFailedError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import ALL_TABLES, LEDGER, SILVER
 from tests.faults.conftest import LakeCase, make_case
 from tests.faults.evidence import Evidence

@@ -22,7 +22,8 @@ from deltalake import DeltaTable, write_deltalake
 from pipelines.bronze.schema import TABLE
 from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER, TableName
 from tests.conftest import INTERPRETED
 

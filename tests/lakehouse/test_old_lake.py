@@ -27,7 +27,8 @@ from lakehouse.operations.streams import STREAMS, run_to_end
 from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime.flags import job_parser

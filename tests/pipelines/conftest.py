@@ -18,7 +18,8 @@ from pipelines.bronze.schema import TABLE
 from pipelines.gold import gold_aggregation
 from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, TableName
 from pipelines.silver import silver_processing
 

@@ -26,7 +26,7 @@ from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, SILVER, TableName
 from tests.faults.conftest import DAY, LakeCase, fault_seed, lake_case
 from tests.playbooks.pages import read_page

@@ -30,7 +30,7 @@ from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import DLQ, KNOWN_GAPS, SILVER
 from pipelines.runtime.stream_life import AVAILABLE_NOW
 from pipelines.silver import silver_processing

@@ -25,7 +25,7 @@ from pipelines.bronze import bronze_ingestion
 from pipelines.lake.errors import BreakerOpenError, LakehouseError, StreamFailedError
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, KNOWN_GAPS
 from pipelines.runtime.stream_life import AVAILABLE_NOW, await_query
 from tests.faults.conftest import DAY, LakeCase

@@ -6,8 +6,8 @@ from deltalake import DeltaTable
 
 from pipelines.lake.checkpoint.identity import Marker
 from pipelines.lake.contract.sentences import damage_sentence
-from pipelines.lake.delta_log.commits import newest_commits
 from pipelines.lake.delta_log.derived_files import find_damage
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.errors import DamagedError, UsageError
 from pipelines.lake.job_tables import JOBS

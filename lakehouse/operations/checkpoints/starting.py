@@ -11,7 +11,7 @@ import numpy as np
 from deltalake import DeltaTable
 
 from lakehouse.operations.checkpoints.bronze_rows import BronzeRows, Offsets
-from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.ledger.ranges import covered_by, subtract
 from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.settings import Settings

@@ -12,7 +12,7 @@ from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.findings import Confidence
 from lakehouse.operations.status import LakeStatus
 from pipelines.lake.contract.contract import Difference
-from pipelines.lake.delta_log.commits import Commit
+from pipelines.lake.delta_log.commit import Commit
 from pipelines.lake.delta_log.derived_files import Damage
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.protocol import Holder

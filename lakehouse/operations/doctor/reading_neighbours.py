@@ -8,8 +8,9 @@ from lakehouse.operations.definitions import definitions
 from lakehouse.operations.doctor.facts import Foreign, Neighbours
 from pipelines.lake.contract.contract import Difference
 from pipelines.lake.contract.facts import differences_of
-from pipelines.lake.delta_log.commits import APP_IDS, MARK, newest_commits
 from pipelines.lake.delta_log.derived_files import Damage, find_damage
+from pipelines.lake.delta_log.history import newest_commits
+from pipelines.lake.delta_log.marks import APP_IDS, MARK
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError
 from pipelines.lake.places import is_local

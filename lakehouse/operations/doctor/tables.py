@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from lakehouse.operations.doctor.facts import NEWEST_ROWS, THE_GAPS, THE_TABLES, Facts
 from lakehouse.operations.doctor.findings import Finding
+from pipelines.lake.causes.pages import page_for_words
 from pipelines.lake.ledger.ranges import Ranges, covered_by, subtract
 from pipelines.lake.ledger_row import LedgerRow
 from pipelines.lake.playbooks import MADE_FROM, STORE
-from pipelines.lake.retries import page_for_words
 
 _SHOWN = 5
 

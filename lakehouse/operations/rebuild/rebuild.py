@@ -19,10 +19,10 @@ from pyspark.sql import functions as F
 from lakehouse.operations.rebuild.plan import MANIFEST, RebuildPlan
 from lakehouse.operations.streams import STREAMS
 from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.delta_log import opening
 from pipelines.lake.errors import UsageError
 from pipelines.lake.places import absolute
-from pipelines.lake.retries import classify
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import DLQ, GOLD_DAILY, SILVER, TableName

@@ -17,7 +17,7 @@ from lakehouse.operations.rebuild.rebuild import KEYS, STAMPS, Difference, conte
 from lakehouse.operations.rollback.rollback import letter_state
 from pipelines.gold.schema import FINAL
 from pipelines.lake import failpoints
-from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import BatchRow, Ledger

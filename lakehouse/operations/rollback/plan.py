@@ -13,7 +13,8 @@ import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 
 from pipelines.archive.guard import refuse_ranges
-from pipelines.lake.delta_log.commits import Commit, newest_commits
+from pipelines.lake.delta_log.commit import Commit
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.delta_log.opening import open_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, LakehouseError, UsageError

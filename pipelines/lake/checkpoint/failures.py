@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from pipelines.lake.causes.cause import Cause, Kind
+from pipelines.lake.causes.chain import own_error_of, text_of
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.checkpoint.identity import MARKER
 from pipelines.lake.checkpoint.progress import last_committed
 from pipelines.lake.errors import LakehouseError, StreamFailedError, own_error
 from pipelines.lake.logging import Log
-from pipelines.lake.retries import Cause, Kind, classify, own_error_of, text_of
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.protocol import Storage, read_if_there
 from pipelines.lake.traces import save_trace

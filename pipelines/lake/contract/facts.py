@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
 
 from pipelines.lake.contract.contract import Difference, TableFacts, differences, differing_columns
-from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.delta_log.opening import has_variants, open_table, reader_features
 from pipelines.lake.places import place_of
 from pipelines.lake.tables import TableDef, TableName

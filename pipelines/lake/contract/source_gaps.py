@@ -16,7 +16,7 @@ import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 
 from pipelines.lake.contract.contract import CHANGE_FEED
-from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError
 from pipelines.lake.places import place_of

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
-from pipelines.lake.delta_log.commits import newest_commits
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.storage.arrow_storage import open_folder
 from pipelines.lake.storage.local_files import names_in
 

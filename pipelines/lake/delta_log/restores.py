@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipelines.lake.delta_log.commits import Commit, newest_commits
+from pipelines.lake.delta_log.commit import Commit
+from pipelines.lake.delta_log.history import newest_commits
 
 LOOK_BACK = 200
 """Commits looked through where no version is known that all RESTOREs are wanted since."""

@@ -9,8 +9,8 @@ from typing import Any
 from confluent_kafka import OFFSET_INVALID, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from pipelines.lake.causes.classify import is_worth_retrying
 from pipelines.lake.kafka.admin import GRACE_SECONDS
-from pipelines.lake.retries import is_worth_retrying
 
 Question = tuple[OffsetSpec, IsolationLevel]
 FIRST: Question = (OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)

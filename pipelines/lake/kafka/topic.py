@@ -11,12 +11,12 @@ import tenacity
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from pipelines.lake.causes.classify import is_worth_retrying
 from pipelines.lake.errors import DataLossError, LakehouseError, TransientError, UsageError
 from pipelines.lake.kafka.admin import asking_admin, describe_topic
 from pipelines.lake.kafka.offsets import FIRST, LAST_STABLE, NEXT, SilentPartitionsError, read_offsets
 from pipelines.lake.kafka.options import client_config
 from pipelines.lake.logging import Log
-from pipelines.lake.retries import is_worth_retrying
 from pipelines.lake.settings import Settings
 
 _LOG = Log("kafka")

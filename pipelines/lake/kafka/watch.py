@@ -6,10 +6,10 @@ import tenacity
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from pipelines.lake.causes.classify import is_worth_retrying
 from pipelines.lake.errors import TransientError
 from pipelines.lake.kafka.admin import asking_admin, describe_topic
 from pipelines.lake.kafka.options import bootstrap_servers, client_config
-from pipelines.lake.retries import is_worth_retrying
 from pipelines.lake.settings import Settings
 
 _CALL_SECONDS = 5.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.lake.delta_log.commits import Commit, newest_commits
+from pipelines.lake.delta_log.commit import Commit
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.restores import without_taken_back
 from pipelines.lake.ledger_row import BatchRow

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.errors import LakehouseError, UsageError
-from pipelines.lake.retries import classify
 from pipelines.lake.storage.local_files import as_unreadable, look, names_in, unreadable
 from pipelines.lake.storage.protocol import Abilities, Entry
 

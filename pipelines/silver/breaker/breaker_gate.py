@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from pipelines.lake.errors import BreakerOpenError
 from pipelines.lake.ledger.ledger import Ledger
-from pipelines.lake.retries import POISON_PLAYBOOK
+from pipelines.lake.playbooks import RECORDS, path_of
 from pipelines.lake.settings import BreakerSettings
 from pipelines.silver.breaker.breaker import Breaker, Limits, Sample, Tally, merge_ends
 from pipelines.silver.breaker.breaker_store import BreakerStore, Transition, start
@@ -155,5 +155,5 @@ def _ends(offsets: dict[str, list[int]]) -> dict[int, int]:
 def _sentence(found: str, retry_at: datetime) -> str:
     return (
         f"{found}; Silver is not written while Bronze goes on, and the next try is at {retry_at:%H:%M:%S} UTC: "
-        f"see {POISON_PLAYBOOK}, or accept the dead letters with `lakehouse breaker reset --reason TEXT`."
+        f"see {path_of(RECORDS)}, or accept the dead letters with `lakehouse breaker reset --reason TEXT`."
     )

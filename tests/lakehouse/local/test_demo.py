@@ -25,7 +25,8 @@ from lakehouse.local.demo_screen import Screen
 from lakehouse.local.kafka_state import kafka_folder, running_broker
 from pipelines.lake.errors import UsageError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import LakeSettings, Settings, load_settings
+from pipelines.lake.settings import LakeSettings, Settings
+from pipelines.lake.settings_sources import load_settings
 from tests.signals import signals_of_a_terminal
 
 EVENTS = 3000

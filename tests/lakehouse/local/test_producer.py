@@ -25,7 +25,8 @@ from lakehouse.local.producer import produce_events
 from lakehouse.proof.op_ledger import fates_sql
 from pipelines.lake.errors import LakehouseError, TransientError, UsageError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from tests.signals import signals_of_a_terminal
 
 START = datetime(2026, 1, 28, tzinfo=UTC)

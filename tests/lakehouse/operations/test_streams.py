@@ -21,7 +21,8 @@ from pipelines.lake.checkpoint.failures import NAME
 from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime.stream_life import set_trigger
 from pipelines.silver.breaker.breaker import Tally
 from pipelines.silver.breaker.breaker_store import BreakerStore, Transition

@@ -20,7 +20,8 @@ from lakehouse.operations.doctor.streams import QUIET
 from lakehouse.operations.status import read_status
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, SILVER
 from tests.transactions import end_transaction
 

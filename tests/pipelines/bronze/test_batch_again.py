@@ -14,7 +14,7 @@ from pipelines.bronze.sink import BronzeSink
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
 from tests.failing import dies_at

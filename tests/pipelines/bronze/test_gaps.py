@@ -8,7 +8,8 @@ import pytest
 
 from pipelines.bronze.gaps import within
 from pipelines.lake.ledger.known_gaps import RETENTION, Gap, passed_by_retention, record_gaps
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from pipelines.lake.errors import UsageError
 from pipelines.lake.job_tables import JOBS, job_tables
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
 
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from pipelines.lake.errors import EXIT_USAGE, SettingsError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import EMBEDDED, Settings, load_settings
+from pipelines.lake.settings import EMBEDDED, Settings
+from pipelines.lake.settings_sources import load_settings
 
 
 def write(folder: Path, text: str) -> Path:

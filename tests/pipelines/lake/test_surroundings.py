@@ -18,9 +18,10 @@ import pytest
 
 from lakehouse.local.kafka_node import _property
 from pipelines.lake import surroundings
+from pipelines.lake.causes.cause import Kind
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.errors import UsageError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.retries import Kind, classify
 from pipelines.lake.surroundings import NEEDED_HANDLES, current_umask, require_spelling
 from tests.faults.evidence import Evidence
 
@@ -158,7 +159,7 @@ from pipelines.runtime.jobs import stop_on_signals
 from pipelines.runtime.jvm import log_file
 from pipelines.lake.lease.layers import lease_of
 from pipelines.runtime.session import build_session
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 settings = load_settings("conf.yaml", environ={}, overrides={"spark": {"spark.master": "local[1]", "spark.driver.memory": "1g"}})
 stop = stop_on_signals()

@@ -25,7 +25,7 @@ from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import UnknownFeatureError, UsageError
 from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, Column, TableDef
 from pipelines.runtime import delta
 

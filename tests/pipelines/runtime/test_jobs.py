@@ -19,7 +19,8 @@ from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
 from pipelines.lake.lease.checkpoints import CheckpointLock, checkpoint_holder
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.runtime import jobs
 from pipelines.runtime.failures import named_error
 from pipelines.runtime.flags import job_parser, parse_offsets

@@ -20,7 +20,8 @@ from pipelines.lake.contract.contract import CONTRACTS
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.kafka.topic import ask_topic
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER, TableName
 
 TOPIC_ID = "topic-id-of-the-lake"

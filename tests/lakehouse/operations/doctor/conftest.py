@@ -15,7 +15,7 @@ from lakehouse.operations.status import LakeStatus, PartitionStatus, TableStatus
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.ledger_row import LedgerRow
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE, SILVER
 from tests.lakehouse.operations.checkpoints.conftest import lake, on_topic
 

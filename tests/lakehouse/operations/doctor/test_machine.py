@@ -18,7 +18,7 @@ from lakehouse.operations.doctor.machine import check_machine
 from lakehouse.operations.doctor.reading import _disks
 from lakehouse.operations.doctor.reading_checkpoints import seen_from_here
 from pipelines.lake.lease.protocol import Holder
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from tests.lakehouse.operations.doctor.conftest import NOW, held, row
 
 GIB = 2**30

@@ -27,8 +27,8 @@ from pipelines.lake.contract.contract import ALLOWED_FEATURES, CONTRACTS, LISTED
 from pipelines.lake.contract.facts import table_facts
 from pipelines.lake.contract.sentences import sentence
 from pipelines.lake.contract.source_gaps import find_gap, find_snapshot_gap
-from pipelines.lake.delta_log.commits import marked
 from pipelines.lake.delta_log.derived_files import find_damage, set_aside
+from pipelines.lake.delta_log.marks import marked
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, LEDGER, REVERSIBLE, SILVER, TableName

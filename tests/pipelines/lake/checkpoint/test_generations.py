@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.lake.checkpoint.generations import checkpoint_path, newest_generation_path, next_generation_path
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from pipelines.lake.delta_log.commits import newest_commits, said
+from pipelines.lake.delta_log.commit_values import said
+from pipelines.lake.delta_log.history import newest_commits
 from pipelines.lake.delta_log.restores import FoundRestores, Restore, find_restores
 from pipelines.lake.ledger.attempts import batch_commits, find_batch
 from pipelines.lake.ledger_row import BatchRow

@@ -11,7 +11,8 @@ from confluent_kafka.admin import NewTopic
 from lakehouse.local.kafka_admin import admin_client, cluster_metadata, topic_offsets
 from pipelines.lake.errors import TransientError
 from pipelines.lake.kafka.topic import NoAnswerError, NoTopicError, ask_topic, offsets_at, wait_for_topic
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from tests.faults.kafka_cluster import Cluster
 
 pytestmark = pytest.mark.faults

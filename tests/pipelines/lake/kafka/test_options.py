@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.lake.errors import UsageError
 from pipelines.lake.kafka.options import bootstrap_servers, client_config, java_options, source_options
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 
 LOGIN = {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "u", "sasl.password": "hunter2"}
 

@@ -14,7 +14,8 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from pipelines.lake.errors import TransientError, UsageError
 from pipelines.lake.kafka.topic import NoAnswerError, ask_topic, offsets_at, wait_for_topic
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from tests.kafka_door import door, with_error
 
 

@@ -15,13 +15,14 @@ import pytest
 from pipelines.lake.errors import LeaseHeldError, UsageError
 from pipelines.lake.lease.checkpoints import CHECKPOINT_LOCK, checkpoint_holder, lock_checkpoint
 from pipelines.lake.lease.layers import lease_of, leases_held
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 
 _HOLD = """
 import sys, time
 from pipelines.lake.lease.checkpoints import lock_checkpoint
 from pipelines.lake.lease.layers import lease_of
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 settings = load_settings(None, environ={}, overrides={"lake.root": sys.argv[1]})
 lock = lock_checkpoint(sys.argv[1], job="silver", run="other")
 with lease_of(settings, "silver", job="silver", run="other").hold():

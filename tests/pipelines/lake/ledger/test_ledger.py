@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.ledger_row import COUNTS, Kind
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 STARTED = datetime(2026, 1, 28, 10, 0, 0, 123_456, tzinfo=UTC)
 ROW = BatchRow(

@@ -19,7 +19,7 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.ledger.reader import LedgerReader
 from pipelines.lake.ledger.schema import SCHEMA
 from pipelines.lake.ledger_row import COUNTS, Kind, LedgerRow
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 NOW = datetime(2026, 1, 28, 10, 0, 0, 123_456, tzinfo=UTC)
 FIRST_COLUMNS = [name for name in SCHEMA.names if name != "holes"]

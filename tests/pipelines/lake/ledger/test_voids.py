@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.ledger.voids import EVENTS, LETTERS, standing, void_row
 from pipelines.lake.ledger_row import COUNTS
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 
 
 def _ledger(tmp_path: Path) -> Ledger:

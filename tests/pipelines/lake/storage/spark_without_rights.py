@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.lake.checkpoint.generations import checkpoint_path
 from pipelines.lake.errors import LakehouseError
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import Column, TableDef, TableName
 from pipelines.runtime import delta

@@ -12,7 +12,8 @@ import pytest
 from deltalake import write_deltalake
 
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import ADJUSTMENTS, ALL_TABLES, BRONZE, GOLD_DAILY, LEDGER, SILVER
 from tests.without_rights import command
 

@@ -21,7 +21,7 @@ from lakehouse.operations.status import read_status
 from pipelines.lake.delta_log.opening import deleted_rows, existing_table, has_table, open_table, require_plain
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, UnknownFeatureError, UnreadableError, UsageError, own_error
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.local_files import as_unreadable, files_below, files_in, is_there, look, names_in, read_text
 from pipelines.lake.tables import BRONZE
 

@@ -12,7 +12,8 @@ from pyspark.sql import SparkSession
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime.guards.checkpoint import refuse_lost_commits
 from pipelines.runtime.guards.start import Start

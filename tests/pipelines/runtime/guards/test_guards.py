@@ -26,7 +26,8 @@ from pipelines.lake.kafka.topic import TOPIC_ID_PROPERTY, TopicState
 from pipelines.lake.ledger.known_gaps import RETENTION, Gap, record_gaps
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.settings import Settings, load_settings
+from pipelines.lake.settings import Settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import files_below
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER, TableName

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.lake.errors import DamagedError
-from pipelines.lake.settings import load_settings
+from pipelines.lake.settings_sources import load_settings
 from pipelines.silver.breaker.breaker import State, Tally
 from pipelines.silver.breaker.breaker_store import UNREADABLE, BreakerStore, Transition
 

@@ -1,4 +1,4 @@
-"""Transient or permanent: each error of the outside world, of Spark and of the project itself, and how long is waited."""
+"""Transient or permanent: each error of the outside world, of Spark and of the project itself."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.lake.causes.cause import Kind
+from pipelines.lake.causes.classify import classify
 from pipelines.lake.checkpoint.failures import Failure
 from pipelines.lake.errors import (
     BreakerOpenError,
@@ -30,8 +32,6 @@ from pipelines.lake.errors import (
     TransientError,
     UsageError,
 )
-from pipelines.lake.retries import Kind, backoff_seconds, classify
-from pipelines.lake.settings import RetrySettings
 
 STREAM_FAILED = """[STREAM_FAILED] Query [id = 1] terminated with exception: {first} SQLSTATE: XXKST
 === Streaming Query ===
@@ -335,14 +335,6 @@ def test_jvm_that_ends_for_want_of_memory_is_named_by_its_exit_code(monkeypatch:
 def test_outage_is_not_blamed_on_a_record() -> None:
     assert not classify(of_stream("java.net.SocketException: Connection reset")).suspects_data
     assert classify(of_stream("com.example.OddException: x")).suspects_data
-
-
-def test_waits_double_with_jitter_up_to_the_longest() -> None:
-    settings = RetrySettings(first_wait_seconds=2.0, longest_wait_seconds=20.0)
-    for failures, least, most in [(1, 2, 4), (2, 4, 6), (3, 8, 10), (4, 16, 18), (5, 20, 20), (5000, 20, 20)]:
-        waits = [backoff_seconds(settings, failures) for _ in range(20)]
-        assert all(least <= wait <= most for wait in waits), (failures, waits)
-    assert len({backoff_seconds(settings, 1) for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Finds the cause of an error from outside: what kind it is, and which playbook leads out."""
