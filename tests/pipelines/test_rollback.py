@@ -13,7 +13,6 @@ from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 from pyspark.errors import StreamingQueryException
 
-from batch.dlq_retention import strip_closed
 from lakehouse.commands.cli import main
 from lakehouse.operations.rollback.plan import bronze_start, plan_rollback
 from lakehouse.operations.rollback.rollback import roll_back
@@ -26,6 +25,7 @@ from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, 
 from pipelines.runtime import delta
 from pipelines.runtime.restores import refuse_restored
 from pipelines.silver import silver_processing
+from pipelines.silver.dead_letters.retention import strip_closed
 from tests.failing import dies_at
 
 if TYPE_CHECKING:
