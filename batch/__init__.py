@@ -1,6 +1,5 @@
-"""The batch jobs, one script each.
+"""Holds the batch jobs' scripts: each has its flags, one call, what it prints, and its exit code.
 
-`reconcile_gold.py` recomputes a day of Gold from Silver, repairs and closes it: what billing uses (`reconciliation.py` says what
-differed, `adjustments.py` what a closed bill lacks). `archive_bronze.py` moves old days of Bronze into the archive.
-`dlq_retention.py` takes the bytes of closed dead letters.
+`reconcile_gold.py` calls `pipelines/gold/reconciliation`, `archive_bronze.py` calls `pipelines/archive`, `dlq_retention.py` calls
+`pipelines/silver/dead_letters/retention.py`. Nothing imports them: what others need of a job lives in its layer.
 """

@@ -1,4 +1,4 @@
-"""Retention of Bronze: old days move to the archive, can be put back for a replay, and end there after their years."""
+"""Moves old days of Bronze to the archive, puts them back for a replay, and deletes them there after their years."""
 
 from __future__ import annotations
 

@@ -42,6 +42,11 @@ BROKEN = {
         "from pipelines.silver import transforms\n",
         ("pipelines.silver.batch -> pipelines.silver.transforms", "Silver decides and counts without a JVM"),
     ),
+    "a script in an operation": (
+        "lakehouse/operations/intruder.py",
+        "from batch.dlq_retention import main\n",
+        ("lakehouse.operations.intruder -> batch.dlq_retention", "are started, not imported"),
+    ),
     "a cycle of rooms": (
         "pipelines/lake/storage/intruder.py",
         "from pipelines.lake.delta_log.opening import open_table\n",

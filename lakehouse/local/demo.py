@@ -10,7 +10,6 @@ from threading import Event
 
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import Outcome, Paths, reconcile
 from lakehouse.local.demo_figures import Conservation, busiest_day, count_acknowledged, count_batches, read_conservation
 from lakehouse.local.demo_folder import DemoFolder
 from lakehouse.local.demo_process import Work
@@ -21,6 +20,9 @@ from lakehouse.operations.streams import STREAMS
 from lakehouse.proof.checks import CheckResult, check_parameters, load_checks, run_checks
 from lakehouse.proof.result import Invariant
 from lakehouse.proof.runner import VerifyOptions, verify
+from pipelines.gold.reconciliation.outcome import Outcome
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import files_below
 from pipelines.runtime.delta import register_tables

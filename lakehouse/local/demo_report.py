@@ -17,9 +17,9 @@ from lakehouse.local.demo_figures import Bill, Conservation
 from lakehouse.local.demo_folder import DemoFolder, shown
 
 if TYPE_CHECKING:
-    from batch.reconcile_gold import Outcome
     from lakehouse.proof.checks import CheckResult
     from lakehouse.proof.result import Invariant
+    from pipelines.gold.reconciliation.outcome import Outcome
 
 _TOP = 5
 _RULES = {

@@ -19,11 +19,14 @@ from deltalake import DeltaTable
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import EXIT_WAS_OFF, Outcome, Paths, reconcile
+from batch.reconcile_gold import EXIT_WAS_OFF
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
+from pipelines.gold.reconciliation.outcome import Outcome
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import StreamFailedError
 from pipelines.lake.ledger.ledger import Ledger, LedgerRow
 from pipelines.lake.settings_sources import load_settings

@@ -11,8 +11,10 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import Outcome, Paths, reconcile
 from lakehouse.operations.streams import STREAMS, run_to_end
+from pipelines.gold.reconciliation.outcome import Outcome
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, TableName
 from tests.faults.conftest import DAY, LakeCase
 from tests.faults.evidence import Evidence

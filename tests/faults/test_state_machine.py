@@ -23,9 +23,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import Paths, reconcile
 from lakehouse.operations.checkpoints.copying import write_copy
 from lakehouse.operations.checkpoints.rewind import plan_rewind
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake import failpoints
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.lease.checkpoints import checkpoint_holder

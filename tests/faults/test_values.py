@@ -15,13 +15,14 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import Paths, reconcile
 from lakehouse.commands import cli
 from lakehouse.operations.rebuild.plan import plan_rebuild
 from lakehouse.operations.rebuild.rebuild import build, compare
 from lakehouse.operations.streams import run_to_end
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.tables import LEDGER, TableName
 from tests.faults.by_hand import send
 from tests.faults.conftest import DAY, LakeCase

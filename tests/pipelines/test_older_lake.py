@@ -16,11 +16,12 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
-from batch.reconcile_gold import Paths, reconcile
 from lakehouse.commands import cli
 from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
 from tests.older_lake import make_older

@@ -16,7 +16,6 @@ from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 from rich.console import Console
 
-from batch.reconcile_gold import Paths, reconcile
 from lakehouse.commands.cli import main
 from lakehouse.commands.rebuild import show_result
 from lakehouse.operations.checkpoints.rebuild import plan_rebuild as plan_checkpoint
@@ -25,6 +24,8 @@ from lakehouse.operations.rebuild import plan as rebuild_plan
 from lakehouse.operations.rebuild.plan import plan_rebuild
 from lakehouse.operations.rebuild.rebuild import Difference, build, compare, remove
 from lakehouse.operations.rebuild.swap import Swapped, swap
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import UsageError
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER

@@ -13,7 +13,6 @@ from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 from pyspark.errors import StreamingQueryException
 
-from batch.dlq_retention import strip_closed
 from lakehouse.commands.cli import main
 from lakehouse.operations.rollback.plan import bronze_start, plan_rollback
 from lakehouse.operations.rollback.rollback import roll_back
@@ -27,6 +26,7 @@ from pipelines.runtime import delta
 from pipelines.runtime.guards.checkpoint import refuse_restored
 from pipelines.runtime.guards.start import Start
 from pipelines.silver import silver_processing
+from pipelines.silver.dead_letters.retention import strip_closed
 from tests.failing import dies_at
 
 if TYPE_CHECKING:

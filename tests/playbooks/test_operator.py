@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from batch.reconcile_gold import Paths, reconcile
 from lakehouse.local.event_plan import Mix
 from pipelines.bronze import bronze_ingestion
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import BreakerOpenError
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.tables import SILVER

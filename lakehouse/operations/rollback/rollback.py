@@ -12,8 +12,9 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from batch.reconcile_gold import Paths, reconcile
 from lakehouse.operations.rollback.plan import RollbackPlan, metadata
+from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.generations import next_generation_path

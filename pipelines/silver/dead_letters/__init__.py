@@ -1,1 +1,1 @@
-"""Dead letters of Silver: their states, and their replay."""
+"""Dead letters of Silver: their states, their replay, and their retention."""

@@ -13,7 +13,6 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.schema import PrimitiveType
 
-from batch.dlq_retention import strip_closed
 from lakehouse.commands.cli import main as lakehouse
 from lakehouse.operations.checkpoints.lake_tables import find_table
 from lakehouse.operations.dead_letters.decide import discard
@@ -32,6 +31,7 @@ from pipelines.lake.delta_log.marks import marked
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, KNOWN_GAPS, LEDGER, REVERSIBLE, SILVER, TableName
+from pipelines.silver.dead_letters.retention import strip_closed
 from tests.faults.evidence import Evidence
 
 Act = Callable[[DeltaTable], None]

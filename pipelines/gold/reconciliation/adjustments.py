@@ -1,4 +1,4 @@
-"""What a closed day's bill lacks: adjustments as deltas, with their causes; the bill itself is never rewritten."""
+"""Reads a closed day's bill and books what it lacks: adjustments as deltas, with causes; the bill is never rewritten."""
 
 from __future__ import annotations
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipelines.gold.reconciliation.adjustments import book, build_adjustments, read_bill
 from pipelines.gold.schema import TOTALS
+from pipelines.gold.transforms import build_daily, build_hourly
 from tests.failing import dies_at
 
 if TYPE_CHECKING:
-    from tests.batch.conftest import Books
+    from tests.books import Books
 
 Row = dict[str, Any]
 CLOSING = datetime(2026, 1, 29, 2, tzinfo=UTC)
@@ -117,9 +119,6 @@ def test_run_that_died_is_completed_by_the_next(books: Books, monkeypatch: pytes
 
 @pytest.mark.faults
 def test_two_runs_that_saw_the_same_bill_book_it_once(books: Books) -> None:
-    from batch.adjustments import book, build_adjustments, read_bill  # noqa: PLC0415
-    from pipelines.gold.transforms import build_daily, build_hourly  # noqa: PLC0415
-
     _close(books)
     books.add({"event_id": "l1", "_is_late_arriving": True}, processed_at=AFTER)
     silver, daily = (books.spark.read.format("delta").load(path) for path in (books.paths.silver, books.paths.daily))

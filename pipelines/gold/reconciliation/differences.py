@@ -1,4 +1,4 @@
-"""What differs between Gold and a recompute of Silver, and why: pure transforms."""
+"""Finds what differs between Gold and a recompute of Silver, and why: pure functions of DataFrames."""
 
 from __future__ import annotations
 
@@ -7,6 +7,43 @@ from collections.abc import Sequence
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+
+from pipelines.gold.reconciliation.read_day import DayRead
+from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, HOURLY_KEYS, HOURLY_MEASURES, TOTALS
+from pipelines.gold.transforms import build_daily
+
+
+def find_differences(read: DayRead, recomputed: DataFrame) -> DataFrame:
+    """Find what differs by hour and by day (rows as of `build_differences`); of a closed day the bill is compared.
+
+    `recomputed`: the hourly rows that Silver gives. A bill has no distinct counts, so these are not compared.
+    """
+    keyed = read.silver.select(
+        F.date_trunc("hour", "event_timestamp").alias("hour"),
+        F.col("_event_date").alias("day"),
+        "customer_id",
+        "endpoint",
+        "_processed_at",
+        "_is_late_arriving",
+    )
+    by_hour = build_differences(
+        read.hourly,
+        recomputed,
+        build_pending(keyed, read.hourly, HOURLY_KEYS),
+        grain="hourly",
+        keys=HOURLY_KEYS,
+        measures=HOURLY_MEASURES,
+    )
+    daily, measures = (read.bill.rows, TOTALS) if read.bill else (read.daily, DAILY_MEASURES)
+    by_day = build_differences(
+        daily,
+        build_daily(recomputed),
+        build_pending(keyed, daily, DAILY_KEYS),
+        grain="daily",
+        keys=DAILY_KEYS,
+        measures=measures,
+    )
+    return by_hour.unionByName(by_day)
 
 
 def build_differences(
