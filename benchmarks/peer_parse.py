@@ -13,7 +13,8 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from lakehouse.proof.strict import WHITE_SPACE, Number, has_half_pair, microseconds, strict_object, whole
+from lakehouse.proof.strict_json import Number, strict_object
+from lakehouse.proof.strict_values import WHITE_SPACE, has_half_pair, microseconds, whole
 from pipelines.lake.event_schema import EventField, EventSchema, EventSchemas
 
 OVERSIZE, INVALID_UTF8, EMPTY_VALUE, MALFORMED_JSON = "SLV-001", "SLV-002", "SLV-003", "SLV-004"

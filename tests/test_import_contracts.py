@@ -34,8 +34,8 @@ BROKEN = {
     ),
     "a command in a layer": (
         "pipelines/silver/intruder.py",
-        "from lakehouse.operations.status import read_status\n",
-        ("pipelines.silver.intruder -> lakehouse.operations.status", "imports only rooms below it"),
+        "from lakehouse.operations.status.reading import read_status\n",
+        ("pipelines.silver.intruder -> lakehouse.operations.status.reading", "imports only rooms below it"),
     ),
     "Spark in a decision of Silver": (
         "pipelines/silver/batch.py",

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lakehouse.operations.status import LakeStatus, read_status
+from lakehouse.operations.status.facts import LakeStatus
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.errors import EXIT_FAILURE
 from pipelines.lake.settings_sources import process_settings
 

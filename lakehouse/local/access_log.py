@@ -23,7 +23,7 @@ from uuid import UUID
 from lakehouse.local.event_plan import Limits
 from lakehouse.local.event_text import encode, message
 from lakehouse.proof.event_rows import Rows
-from lakehouse.proof.strict import WHITE_SPACE
+from lakehouse.proof.strict_values import WHITE_SPACE
 from pipelines.lake.errors import UsageError
 from pipelines.lake.ranges import END_INSTANT_MS, LARGEST_SUMMED
 from pipelines.lake.storage.local_files import is_there

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
-from lakehouse.local.event_text import encode, message
+from lakehouse.local.event_text import Fields, encode, message
 from lakehouse.proof.event_rows import Rows
-
-Fields = dict[str, Any]
 
 
 def rewrite_event(rows: Rows, at: int, pick: int) -> None:

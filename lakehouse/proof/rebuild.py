@@ -21,7 +21,7 @@ from lakehouse.proof.events import differing
 from lakehouse.proof.lake import EVENT_FIELDS, HELD, KAFKA_MS, Lake
 from lakehouse.proof.records import AT
 from lakehouse.proof.result import Invariant
-from lakehouse.proof.strict import StrictReader, field_types
+from lakehouse.proof.strict_reader import StrictReader, field_types
 from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.places import place_of

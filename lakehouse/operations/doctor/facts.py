@@ -10,7 +10,7 @@ from lakehouse.operations.checkpoints.findings import Finding as CheckpointFindi
 from lakehouse.operations.checkpoints.reading import CheckpointState
 from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.findings import Confidence
-from lakehouse.operations.status import LakeStatus
+from lakehouse.operations.status.facts import LakeStatus
 from pipelines.lake.contract.contract import Difference
 from pipelines.lake.delta_log.commit import Commit
 from pipelines.lake.delta_log.derived_files import Damage

@@ -10,7 +10,7 @@ from lakehouse.operations.doctor.findings import Finding
 from lakehouse.operations.doctor.streams import silver_waits
 
 if TYPE_CHECKING:
-    from lakehouse.operations.status import BreakerStatus
+    from lakehouse.operations.status.facts import BreakerStatus
 
 NO_SCHEMA = "SLV-005"
 WORTH_A_WARNING = 0.01

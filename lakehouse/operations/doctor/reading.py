@@ -36,7 +36,8 @@ from lakehouse.operations.doctor.reading_bills import read_closed_days
 from lakehouse.operations.doctor.reading_checkpoints import read_checkpoints, seen_from_here
 from lakehouse.operations.doctor.reading_letters import read_letter_facts
 from lakehouse.operations.doctor.reading_neighbours import read_neighbours
-from lakehouse.operations.status import LakeStatus, read_status
+from lakehouse.operations.status.facts import LakeStatus
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import LakehouseError, SettingsError, TransientError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.event_schema import read_schemas

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lakehouse.commands.cli import main
-from lakehouse.operations.status import read_status
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.tables import LEDGER
 from pipelines.silver.breaker.breaker import Tally
 from pipelines.silver.breaker.breaker_store import BreakerStore, Transition

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse.local.event_text import encode, message
-from lakehouse.local.malformed import KINDS, Malformed, break_event, oversize
+from lakehouse.local.malformed import KINDS, break_event, oversize
+from lakehouse.local.malformed_kind import Malformed
 from lakehouse.local.unusual import WAYS, rewrite_event
 from lakehouse.proof.event_rows import EVENT_COLUMNS, Rows
 

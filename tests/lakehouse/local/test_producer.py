@@ -17,7 +17,7 @@ import duckdb
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from lakehouse.local import producer
+from lakehouse.local import sender
 from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.local.kafka_broker import EmbeddedBroker
@@ -93,7 +93,7 @@ def assert_ledger_equals_topic(settings: Settings, folder: Path) -> int:
 def test_a_consumer_reads_exactly_what_the_ledger_says_at_its_coordinates(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(producer, "_PART_ROWS", 5000)
+    monkeypatch.setattr(sender, "_PART_ROWS", 5000)
     settings, totals = make_settings(), list[int]()
     summary = produce_events(settings, PLAN, tmp_path / "ledger", totals.append)
     assert (summary.acked, summary.failed, summary.interrupted) == (12_000, 0, False)

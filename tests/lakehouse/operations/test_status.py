@@ -18,7 +18,7 @@ from deltalake import write_deltalake
 
 from lakehouse.commands.cli import main
 from lakehouse.local.kafka_admin import ensure_topic
-from lakehouse.operations.status import read_status
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER

@@ -17,7 +17,7 @@ from lakehouse.local.kafka_admin import ensure_topic
 from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.reading import read_facts
 from lakehouse.operations.doctor.streams import QUIET
-from lakehouse.operations.status import read_status
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.settings import Settings

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from lakehouse.proof.strict import StrictReader, field_types
+from lakehouse.proof.strict_reader import StrictReader, field_types
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.resources import PROJECT
 from pipelines.silver.rules import BOUNDS, ENCODINGS, EXPECTED, MALFORMED

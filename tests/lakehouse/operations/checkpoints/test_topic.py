@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from lakehouse.operations.checkpoints.listing import list_checkpoints
 from lakehouse.operations.checkpoints.topic import ask_aside
 from lakehouse.operations.doctor.reading import read_facts
-from lakehouse.operations.status import read_status
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.kafka.topic import TopicState, wait_for_topic
 from pipelines.lake.tables import BRONZE
 

@@ -11,7 +11,7 @@ import pytest
 
 from lakehouse.operations.doctor.commands import Commands
 from lakehouse.operations.doctor.facts import Disk, Facts, HeldBy, StreamCheckpoint
-from lakehouse.operations.status import LakeStatus, PartitionStatus, TableStatus
+from lakehouse.operations.status.facts import LakeStatus, PartitionStatus, TableStatus
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.lease.protocol import Holder
 from pipelines.lake.ledger_row import LedgerRow

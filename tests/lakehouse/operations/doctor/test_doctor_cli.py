@@ -17,7 +17,7 @@ from lakehouse.operations.doctor.diagnosis import diagnose, examined
 from lakehouse.operations.doctor.facts import Facts, Letters
 from lakehouse.operations.doctor.findings import Finding, by_severity, exit_code
 from lakehouse.operations.doctor.reading import read_facts
-from lakehouse.operations.status import BreakerStatus
+from lakehouse.operations.status.facts import BreakerStatus
 from pipelines.lake.kafka.topic import TopicState
 from pipelines.lake.tables import BRONZE, GOLD_HOURLY, KNOWN_GAPS, SILVER
 from tests.lakehouse.conftest import Answers

@@ -10,7 +10,7 @@ from typing import Any
 from lakehouse.operations.doctor.facts import Facts, Letters
 from lakehouse.operations.doctor.letters import check_letters
 from lakehouse.operations.doctor.reading_letters import read_letter_facts
-from lakehouse.operations.status import BreakerStatus
+from lakehouse.operations.status.facts import BreakerStatus
 from pipelines.lake.tables import DLQ
 from tests.lakehouse.conftest import T0
 from tests.lakehouse.operations.doctor.conftest import NOW, parts

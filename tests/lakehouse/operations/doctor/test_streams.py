@@ -13,7 +13,7 @@ from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.facts import Facts
 from lakehouse.operations.doctor.pace import _half, check_pace
 from lakehouse.operations.doctor.streams import check_streams, interval_seconds, silver_waits, streams_of
-from lakehouse.operations.status import BreakerStatus
+from lakehouse.operations.status.facts import BreakerStatus
 from pipelines.lake.tables import BRONZE, SILVER
 from tests.lakehouse.operations.doctor.conftest import NOW, held, row
 

@@ -9,7 +9,7 @@ from deltalake.exceptions import DeltaError
 
 from lakehouse.operations.doctor.facts import THE_TABLES, Facts
 from lakehouse.operations.doctor.tables import check_tables
-from lakehouse.operations.status import TableStatus
+from lakehouse.operations.status.facts import TableStatus
 from pipelines.lake.causes.pages import page_for
 from pipelines.lake.tables import BRONZE, GOLD_DAILY, SILVER
 from tests.lakehouse.operations.doctor.conftest import row

@@ -9,7 +9,7 @@ import pytest
 from lakehouse.operations.doctor.diagnosis import diagnose
 from lakehouse.operations.doctor.facts import THE_BROKER, THE_CHECKPOINTS, THE_GAPS, THE_TOPIC_ID, Facts, StreamCheckpoint
 from lakehouse.operations.doctor.findings import exit_code
-from lakehouse.operations.status import TableStatus
+from lakehouse.operations.status.facts import TableStatus
 from tests.lakehouse.operations.doctor.conftest import parts, row
 
 WHY = "/lake is not readable: permission denied; run this as the user that owns the lake."

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from deltalake import QueryBuilder, write_deltalake
 
-from lakehouse.operations.status import read_status
+from lakehouse.operations.status.reading import read_status
 from pipelines.lake.delta_log.opening import deleted_rows, existing_table, has_table, open_table, require_plain
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.errors import DamagedError, UnknownFeatureError, UnreadableError, UsageError, own_error

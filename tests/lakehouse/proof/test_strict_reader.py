@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse.proof.strict import StrictReader, microseconds, whole
+from lakehouse.proof.strict_reader import StrictReader
+from lakehouse.proof.strict_values import microseconds, whole
 from pipelines.lake.resources import PROJECT
 
 SCHEMAS = PROJECT / "conf/schemas/api_usage_events"

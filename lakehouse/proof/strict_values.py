@@ -1,25 +1,18 @@
-"""Reads an event a second time, as docs/grammar.md says: JSON by Python's parser, bounds from the schema files.
+"""Checks a field's JSON value against type and bounds, and turns it into the column's value.
 
-It is the checker's own reader and shares no code with the pipeline's (`events.parse`, in Java), on purpose: a mistake in one
-of them shows as a difference. So do not import the pipeline's parser, bounds or range here, and change the grammar first
-where the two differ. `tests/lakehouse/proof/test_two_readers.py` compares them over a generated corpus.
+It is the checker's own reading, on purpose: `strict_reader.py` says why.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from math import inf, isfinite
-from pathlib import Path
 from typing import Any
 
-from pipelines.lake.storage.local_files import files_in, read_text
+from lakehouse.proof.strict_json import Number
 
-_MAX_DEPTH = 64
-_BLANK = b" \t\r\n"
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
@@ -44,103 +37,8 @@ Check = Callable[[Any], Any]
 """Turns a JSON value into the column's value; raises ValueError where it does not fit."""
 
 
-@dataclass(frozen=True)
-class StrictReader:
-    """Reads record values as events; `columns` are returned in this order."""
-
-    versions: dict[str, dict[str, tuple[bool, Check]]]
-    columns: tuple[str, ...]
-    max_bytes: int
-
-    @staticmethod
-    def from_files(folder: Path, columns: tuple[str, ...], max_bytes: int) -> StrictReader:
-        """Make a reader from the schema versions in `folder`."""
-        schemas = _read_files(folder)
-        # A field that the message's version does not have is read all the same where another version has it.
-        others = {name: (False, _check({"name": name, "type": kind})) for name, kind in field_types(folder).items()}
-        versions = {
-            schema["version"]: others | {field["name"]: (field["required"], _check(field)) for field in schema["fields"]}
-            for schema in schemas
-        }
-        return StrictReader(versions, columns, max_bytes)
-
-    def read(self, value: bytes) -> tuple[Any, ...] | None:
-        """The event's columns, timestamps in microseconds since the epoch; None where a rule rejects the value."""
-        if len(value) > self.max_bytes or not value.strip(_BLANK):
-            return None
-        try:
-            event = strict_object(value)
-            version = event.get("schema_version")
-            fields = self.versions.get(version) if isinstance(version, str) else None
-            if fields is None:
-                return None
-            read = {}
-            for name, (required, check) in fields.items():
-                found = event.get(name)
-                if found is not None:
-                    read[name] = check(found)
-                elif required:
-                    return None
-        except (ValueError, RecursionError, OverflowError):
-            return None
-        return tuple(read.get(name) for name in self.columns)
-
-
-def field_types(folder: Path) -> dict[str, str]:
-    """Names and types of all fields that any schema version in `folder` has."""
-    return {field["name"]: field["type"] for schema in _read_files(folder) for field in schema["fields"]}
-
-
-def _read_files(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(read_text(path)) for path in files_in(folder, "*.json")]
-
-
-class Number:
-    """A number as it is written: what no field asks for is never converted."""
-
-    __slots__ = ("text",)  # there are several in each record
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-def strict_object(value: bytes) -> dict[str, Any]:
-    """Parse `value` as one JSON object with each number as a `Number`; half a surrogate pair stays in strings as it is.
-
-    Raises ValueError (RecursionError when very deep) for bytes that are not UTF-8, text around the object, duplicate names,
-    NaN, Infinity, more than 64 levels, and anything else that is laxer than RFC 8259.
-    """
-    parsed = _DECODER.decode(value.decode("utf-8"))
-    if not isinstance(parsed, dict):
-        raise ValueError
-    if value.count(b"{") + value.count(b"[") > _MAX_DEPTH:
-        _check_depth(parsed, 1)
-    return parsed
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_refuse, parse_float=Number, parse_int=Number)
-
-
-def _check_depth(value: Any, depth: int) -> None:
-    if isinstance(value, dict | list):
-        if depth > _MAX_DEPTH:
-            raise ValueError
-        for child in value.values() if isinstance(value, dict) else value:
-            _check_depth(child, depth + 1)
-
-
-def _check(field: dict[str, Any]) -> Check:
+def field_check(field: dict[str, Any]) -> Check:
+    """Make the check of a field from its entry in a schema file."""
     kind = field["type"]
     if kind == "timestamp":
         return _held_instant

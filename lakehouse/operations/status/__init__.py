@@ -1,0 +1,1 @@
+"""What the lake holds and how far each layer has come, for `lakehouse status` and the doctor; no JVM."""
