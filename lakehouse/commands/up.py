@@ -10,7 +10,7 @@ import typer
 
 from lakehouse.operations.streams import STREAMS, run_live, run_to_end
 from pipelines.lake.access import require_access
-from pipelines.lake.checkpoint.generations import checkpoint_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.errors import UsageError
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings_sources import process_settings
@@ -45,7 +45,7 @@ def up(
         )
         raise UsageError(msg)
     for name in names:
-        require_access(settings, name, checkpoint_path(settings, name, None))
+        require_access(settings, name, checkpoint_path_of(settings, name, None))
     stop = jobs.stop_on_signals()
     spark = build_session(settings, "up")
     try:

@@ -12,7 +12,7 @@ from lakehouse.operations.supervisor import SupervisedStream, first_error
 from pipelines.bronze import bronze_ingestion
 from pipelines.gold import gold_aggregation
 from pipelines.lake.checkpoint.failures import BatchFailures
-from pipelines.lake.checkpoint.generations import checkpoint_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.logging import Log
 from pipelines.lake.settings import Settings
 from pipelines.runtime.stream_life import AVAILABLE_NOW
@@ -70,6 +70,6 @@ def run_live(spark: SparkSession, settings: Settings, names: Sequence[str], stop
 def _supervised(
     spark: SparkSession, settings: Settings, name: str, halt: threading.Event, trigger: str | None = None
 ) -> SupervisedStream:
-    failures = BatchFailures(name, checkpoint_path(settings, name, None))
+    failures = BatchFailures(name, checkpoint_path_of(settings, name, None))
     options = {} if trigger is None else {"trigger": trigger}
     return SupervisedStream(name, lambda: STREAMS[name](spark, settings, **options), settings, failures, halt)

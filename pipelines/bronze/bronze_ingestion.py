@@ -17,7 +17,7 @@ from pipelines.archive import records as archived
 from pipelines.bronze.plain_client import read_ranges
 from pipelines.bronze.schema import TABLE
 from pipelines.bronze.sink import JOB, BronzeSink
-from pipelines.lake.checkpoint.generations import checkpoint_path as checkpoint_path_of
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.checkpoint.progress import planned_offsets
 from pipelines.lake.errors import UsageError

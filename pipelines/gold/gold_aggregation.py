@@ -17,7 +17,7 @@ from pyspark.sql.streaming import StreamingQuery
 from pipelines.gold.publish import days_of, hours_of
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.sink import JOB, GoldSink, touched_hours
-from pipelines.lake.checkpoint.generations import checkpoint_path as checkpoint_path_of
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.days import parse_optional_day
 from pipelines.lake.errors import StoppedError, UsageError

@@ -12,7 +12,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipelines.lake.access import require_access
 from pipelines.lake.checkpoint.failures import BatchFailures
-from pipelines.lake.checkpoint.generations import checkpoint_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.errors import EXIT_INTERRUPTED, LakehouseError, UsageError
 from pipelines.lake.logging import Log, setup_logging
 from pipelines.lake.process import on_stop_signals, say_last
@@ -69,7 +69,7 @@ def run_stream(
             )
             raise UsageError(msg)
         if not args.dry_run:
-            require_access(settings, name, checkpoint_path(settings, name, args.checkpoint_path))
+            require_access(settings, name, checkpoint_path_of(settings, name, args.checkpoint_path))
         spark = build_session(settings, name)
         if bounded:
             replay(spark, settings, args, stop, **extra)
@@ -85,7 +85,7 @@ def run_stream(
         try:
             await_query(query, stop)
         except PySparkException as error:
-            path = checkpoint_path(settings, name, args.checkpoint_path)
+            path = checkpoint_path_of(settings, name, args.checkpoint_path)
             failure = BatchFailures(name, path).note(error)
             said = None if failure.own is not None else cause_in_tables(settings, name, path)
             raise (said or failure.error()) from error

@@ -31,7 +31,7 @@ def _newest(settings: Settings, job: str) -> int:
     return max((int(found[1]) for name in names if (found := re.fullmatch(r"g([0-9]+)", name))), default=0)
 
 
-def checkpoint_path(settings: Settings, job: str, given: str | None) -> str:
+def checkpoint_path_of(settings: Settings, job: str, given: str | None) -> str:
     """Path of the checkpoint: as given, or the job's newest generation `g<n>` under the settings.
 
     Raises UnreadableError where nobody can tell which there are.

@@ -18,7 +18,7 @@ from pyspark.sql.streaming import StreamingQuery
 from lakehouse.operations import streams
 from lakehouse.operations.streams import run_live, run_to_end
 from pipelines.lake.checkpoint.failures import NAME
-from pipelines.lake.checkpoint.generations import checkpoint_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import EXIT_HELD, BreakerOpenError, DataLossError, StreamFailedError, TransientError
 from pipelines.lake.settings import Settings
@@ -53,7 +53,7 @@ class Stream:
         self.starts += 1
         if self.starts in self.start_fails:
             raise self.start_fails[self.starts]
-        path = checkpoint_path(settings, self.name, None)
+        path = checkpoint_path_of(settings, self.name, None)
         open_checkpoint(path, job=self.name, source="files", target="none").lock.release()
         rows = spark.readStream.schema("value string").option("maxFilesPerTrigger", 1).text(str(self.folder))
         writer = rows.writeStream.option("checkpointLocation", path).foreachBatch(self.write)

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from pipelines.lake.checkpoint.generations import checkpoint_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError, DataLossError, TransientError, UsageError
 from pipelines.lake.lease.checkpoints import CheckpointLock, checkpoint_holder
@@ -60,10 +60,10 @@ def test_triggers_that_are_known_are_taken(spark: SparkSession, text: str) -> No
 def test_checkpoint_path_is_the_given_one_or_the_first_generation(tmp_path: Path) -> None:
     settings = load_settings(None, environ={}, overrides={"lake.checkpoints": f"{tmp_path}/points/"})
 
-    assert checkpoint_path(settings, "silver", None) == f"{tmp_path}/points/silver/g1"
-    assert checkpoint_path(settings, "silver", "/x/y/") == "/x/y"
+    assert checkpoint_path_of(settings, "silver", None) == f"{tmp_path}/points/silver/g1"
+    assert checkpoint_path_of(settings, "silver", "/x/y/") == "/x/y"
     # As a plain path, so that a second driver on it is refused.
-    assert checkpoint_path(settings, "silver", "file:///x/y") == "/x/y"
+    assert checkpoint_path_of(settings, "silver", "file:///x/y") == "/x/y"
 
 
 def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_checkpoint_path_is_the_newest_generation_of_the_job(tmp_path: Path) -> 
         (tmp_path / "silver" / name).mkdir(parents=True)
     settings = load_settings(None, environ={}, overrides={"lake.checkpoints": str(tmp_path)})
 
-    assert checkpoint_path(settings, "silver", None) == f"{tmp_path}/silver/g10"
-    assert checkpoint_path(settings, "bronze", None) == f"{tmp_path}/bronze/g1"
+    assert checkpoint_path_of(settings, "silver", None) == f"{tmp_path}/silver/g10"
+    assert checkpoint_path_of(settings, "bronze", None) == f"{tmp_path}/bronze/g1"
 
 
 @pytest.mark.parametrize(

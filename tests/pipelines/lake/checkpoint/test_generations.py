@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.lake.checkpoint.generations import checkpoint_path, newest_generation_path, next_generation_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of, newest_generation_path, next_generation_path
 from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
 
@@ -27,6 +27,6 @@ def test_job_goes_on_with_the_newest_and_a_rebuild_makes_the_next(root: str, fol
         open_storage(f"{root}/silver/{folder}").create("lakehouse.json", b"{}")
 
     assert newest_generation_path(settings, "silver") == f"{root}/silver/g{newest}"
-    assert checkpoint_path(settings, "silver", None) == f"{root}/silver/g{newest}"
+    assert checkpoint_path_of(settings, "silver", None) == f"{root}/silver/g{newest}"
     assert next_generation_path(settings, "silver") == f"{root}/silver/g{newest + 1 if folders else 1}"
-    assert checkpoint_path(settings, "silver", f"{root}/silver/g3/") == f"{root}/silver/g3"
+    assert checkpoint_path_of(settings, "silver", f"{root}/silver/g3/") == f"{root}/silver/g3"

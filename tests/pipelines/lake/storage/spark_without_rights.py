@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.lake.checkpoint.generations import checkpoint_path
+from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.storage.backends import open_storage
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
         "ensure_table": lambda: delta.ensure_table(spark, _TABLE, str(path)),
         "read": lambda: open_storage(str(checkpoint)).read("lakehouse.json"),
         "names": lambda: open_storage(str(checkpoint)).names(),
-        "checkpoint_path": lambda: checkpoint_path(settings, "silver", None),
+        "checkpoint_path": lambda: checkpoint_path_of(settings, "silver", None),
     }
 
     def ask() -> dict[str, str]:
