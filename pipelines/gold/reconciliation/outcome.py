@@ -16,6 +16,8 @@ class Outcome:
     run_id: str
     day: date
     silver_version: int
+    gold_version: int
+    """Version of Gold's hourly table that was compared."""
     events_before: int
     events_after: int
     events_off: int

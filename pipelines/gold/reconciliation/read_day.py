@@ -17,9 +17,13 @@ from pipelines.runtime import delta
 
 @dataclass(frozen=True)
 class DayRead:
-    """A day's rows of Silver, at `silver_version`, and of Gold's two tables; `bill` is None while the day is open."""
+    """A day's rows of Silver, at `silver_version`, and of Gold's two tables; `bill` is None while the day is open.
+
+    `gold_version`: of the hourly table, before anything is repaired.
+    """
 
     silver_version: int
+    gold_version: int
     silver: DataFrame
     hourly: DataFrame
     daily: DataFrame
@@ -37,8 +41,9 @@ def read_day(spark: SparkSession, paths: Paths, day: date) -> DayRead:
         .where(F.col("_event_date") == day_of(day))
         .where((F.col("event_timestamp") >= begin) & (F.col("event_timestamp") < end))
     )
+    gold_version = delta.current_version(spark, paths.hourly)
     hourly = spark.read.format("delta").load(paths.hourly).where((F.col("hour") >= begin) & (F.col("hour") < end))
     daily = spark.read.format("delta").load(paths.daily).where(F.col("day") == day_of(day))
     is_closed = daily.where(F.col("billing_status") == FINAL).limit(1).count() > 0
     bill = read_bill(spark, daily, paths.adjustments, paths.silver, day) if is_closed else None
-    return DayRead(silver_version, silver, hourly, daily, bill)
+    return DayRead(silver_version, gold_version, silver, hourly, daily, bill)

@@ -105,6 +105,7 @@ def _compare(run: _Run, read: DayRead, recomputed: DataFrame, found: DataFrame) 
         run_id=run.run_id,
         day=run.day,
         silver_version=read.silver_version,
+        gold_version=read.gold_version,
         events_before=_sum(read.hourly, "event_count"),
         events_after=events,
         events_off=_sum(found.where("grain = 'hourly' AND measure = 'event_count'"), _off()),

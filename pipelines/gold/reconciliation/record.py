@@ -38,7 +38,7 @@ def _append(
             "day": day_of(outcome.day),
             "reconciled_at": F.lit(now),
             "silver_version": F.lit(outcome.silver_version).cast("bigint"),
-            "gold_version_before": F.lit(delta.last_version(spark, paths.hourly)).cast("bigint"),
+            "gold_version_before": F.lit(outcome.gold_version).cast("bigint"),
             "gold_version_after": F.lit(version_after).cast("bigint"),
             "billing_status": F.lit(outcome.status),
         }

@@ -80,6 +80,8 @@ def test_gold_that_was_never_aggregated_is_made(books: Books) -> None:
 
     assert {cause for _, cause in outcome.differences} == {"not_yet_aggregated", "late_events"}
     assert (outcome.events_before, outcome.events_after, outcome.events_off) == (0, 2, 2)
+    versions = {(row["gold_version_before"], row["gold_version_after"]) for row in books.rows(books.paths.reconciliation)}
+    assert versions == {(0, None), (0, 1)}
     assert _bill(books) == {"c1": (1, "final"), "c2": (1, "final")}
 
 
