@@ -66,7 +66,7 @@ def _complaint_about_script(words: list[str]) -> str | None:
         return f"there is no script {words[0]}"
     source = script.read_text(encoding="utf-8")
     if words[0].startswith("pipelines/"):
-        source += (PROJECT / "pipelines/runtime/jobs.py").read_text(encoding="utf-8")
+        source += (PROJECT / "pipelines/runtime/flags.py").read_text(encoding="utf-8")
     unknown = [word for word in words[1:] if word.startswith("--") and f'add_argument("{word}"' not in source]
     spread = [word for word in unknown if not re.search(rf'add_argument\(\s*"{re.escape(word)}"', source)]
     return f"{words[0]} takes no {', '.join(spread)}" if spread else None
