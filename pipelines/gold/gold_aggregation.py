@@ -28,10 +28,9 @@ from pipelines.lake.settings import Settings
 from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta, jobs
 from pipelines.runtime.flags import job_parser, parse_version
-from pipelines.runtime.guards.guards import refuse
-from pipelines.runtime.guards.start import Moment, Start
+from pipelines.runtime.guards.start import Start
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Selection, open_plan
-from pipelines.runtime.start_up import look_at_source, open_start
+from pipelines.runtime.start_up import look_at_source, look_at_tables, open_start
 from pipelines.runtime.stream_life import start_stream
 
 
@@ -83,8 +82,8 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     the version at which it was begun. Raises UsageError (versions or days that Silver does not have, a checkpoint that is
     another's); then nothing is written.
     """
-    start = _start(spark, settings, checkpoint_path=args.checkpoint_path or "", is_replay=True)
-    refuse(start, Moment.SOURCE)
+    start = _start(spark, settings, checkpoint_path=args.checkpoint_path or "", is_replay=True, dry_run=args.dry_run)
+    look_at_source(start)
     current = delta.current_version(spark, SILVER.path(settings))
     first = int(_starting_version(args.starting_offsets, current))
     last = int(_starting_version(args.ending_offsets, current, "--ending-offsets")) if args.ending_offsets else current
@@ -95,7 +94,8 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
     if first > last:
         msg = f"Version {first} to start at is after version {last} to end with; correct the offsets."
         raise UsageError(msg)
-    refuse(replace(start, first_version=None if days.is_bounded else first), Moment.TABLES)
+    # It reads Silver's changes before it opens its checkpoint.
+    look_at_tables(replace(start, first_version=None if days.is_bounded else first))
     hours, versions, changes = _hours_again(spark, settings, first, last, days)
     if not hours:
         raise UsageError(NOTHING_THERE.format("Silver"))
@@ -106,7 +106,6 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
         msg = "The replay was stopped before it wrote anything; the same command does it."
         raise StoppedError(msg)
     what = json.dumps({"versions": [first, last if args.ending_offsets else None], "days": days.text()})
-    look_at_source(start)
     checkpoint = open_start(replace(start, starting=what), lambda: _ensure_tables(start)).checkpoint
     with checkpoint.lock:
         begun_at = open_plan(checkpoint, Plan([], changes, last)).version
@@ -142,7 +141,13 @@ def _gold_days(spark: SparkSession, settings: Settings, days: Selection) -> list
 
 
 def _start(
-    spark: SparkSession, settings: Settings, *, checkpoint_path: str, starting: str = "", is_replay: bool = False
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    checkpoint_path: str,
+    starting: str = "",
+    is_replay: bool = False,
+    dry_run: bool = False,
 ) -> Start:
     return Start(
         spark=spark,
@@ -153,6 +158,7 @@ def _start(
         checkpoint_path=checkpoint_path,
         starting=starting,
         is_replay=is_replay,
+        dry_run=dry_run,
     )
 
 

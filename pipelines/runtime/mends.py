@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from pyspark.sql import SparkSession
 
-from pipelines.lake.contract.contract import lease_layer
-from pipelines.lake.contract.facts import differences_at
+from pipelines.lake.contract.contract import Difference, lease_layer
 from pipelines.lake.delta_log.derived_files import find_damage, set_aside
-from pipelines.lake.errors import DamagedError, UnknownFeatureError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.logging import Log
-from pipelines.lake.places import absolute
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import TableName
 from pipelines.runtime import delta
@@ -37,16 +34,11 @@ def set_damage_aside(settings: Settings, names: Collection[TableName]) -> None:
                 _LOG.warning("damaged file of a log set aside", table=str(name), files=", ".join(damage.names))
 
 
-def set_properties_back(spark: SparkSession, settings: Settings, names: Collection[TableName]) -> None:
-    """Set back what is harmless in the contract of the tables that a job writes."""
-    for name in names:
-        path = name.path(settings)
-        try:
-            found = differences_at(name, absolute(path))
-        except (DamagedError, UnknownFeatureError):  # what is wrong with its log, the job's own reads say
-            continue
+def set_properties_back(spark: SparkSession, settings: Settings, differences: Mapping[TableName, Sequence[Difference]]) -> None:
+    """Set back what is harmless of what differs in the tables that a job writes."""
+    for name, found in differences.items():
         back = {one.key: one.expected for one in found if one.kind == "harmless"}
         if back:
             with lease_of(settings, lease_layer(name), job="contract", run=name.table).hold():
-                delta.ensure_properties(spark, path, back)
+                delta.ensure_properties(spark, name.path(settings), back)
             _LOG.warning("property of a table set back", table=str(name), properties=", ".join(back))

@@ -28,14 +28,17 @@ class Opened:
 
 def look_at_source(start: Start) -> None:
     """Set damaged derived files aside, and refuse a start whose source is not there. Raises a LakehouseError."""
-    set_damage_aside(start.settings, (*start.reads, *(table.name for table in start.writes)))
+    if not start.dry_run:
+        set_damage_aside(start.settings, (*start.reads, *(table.name for table in start.writes)))
     refuse(start, Moment.SOURCE)
 
 
 def look_at_tables(start: Start) -> None:
     """Refuse a start before it makes anything, then set back properties of the tables that it writes. Raises a LakehouseError."""
     refuse(start, Moment.TABLES)
-    set_properties_back(start.spark, start.settings, [table.name for table in start.writes])
+    if not start.dry_run:
+        written = {table.name: start.differences[table.name] for table in start.writes}
+        set_properties_back(start.spark, start.settings, written)
 
 
 def open_start(start: Start, ensure_tables: Callable[[], None], lock: CheckpointLock | None = None) -> Opened:

@@ -62,6 +62,7 @@ def silver_start(
     checkpoint_path: str,
     starting: str,
     is_replay: bool = False,
+    dry_run: bool = False,
 ) -> Start:
     """Describe the start of a stream or a replay to its guards."""
     return Start(
@@ -73,6 +74,7 @@ def silver_start(
         checkpoint_path=checkpoint_path,
         starting=starting,
         is_replay=is_replay,
+        dry_run=dry_run,
     )
 
 

@@ -17,8 +17,6 @@ from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import BRONZE
 from pipelines.runtime import delta
-from pipelines.runtime.guards.guards import refuse
-from pipelines.runtime.guards.start import Moment
 from pipelines.runtime.kafka_columns import in_ranges, with_kafka_ms
 from pipelines.runtime.replay import NOTHING_THERE, OnConflict, Plan, Ranges, Selection, cut, open_plan, run_plan, selection_of
 from pipelines.runtime.start_up import look_at_source
@@ -38,8 +36,9 @@ def replay(
     bronze = BRONZE.path(settings)
     schemas = read_schemas(settings.schemas_dir)
     flags = _flags(selection, on_conflict)
-    start = silver_start(spark, settings, schemas, checkpoint_path=args.checkpoint_path or "", starting=flags, is_replay=True)
-    refuse(start, Moment.SOURCE)
+    path = args.checkpoint_path or ""
+    start = silver_start(spark, settings, schemas, checkpoint_path=path, starting=flags, is_replay=True, dry_run=args.dry_run)
+    look_at_source(start)
     selection.refuse_unknown(known_ranges(spark, settings, bronze), "Bronze")
     refuse_archived(
         settings,
@@ -52,7 +51,6 @@ def replay(
     sys.stderr.write(f"replay of {plan}\n")
     if args.dry_run:
         return
-    look_at_source(start)
     tables, checkpoint = open_run(start, schemas)
     with checkpoint.lock:
         plan = open_plan(checkpoint, plan)

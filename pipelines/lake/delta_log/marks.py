@@ -9,7 +9,7 @@ from deltalake import CommitProperties
 MARK = "lakehouse"
 """Key under which a writer of ours names itself in a commit that carries neither a batch nor a transaction id of ours."""
 APP_IDS = "lakehouse-"
-"""How transaction ids of ours begin (see checkpoints.py)."""
+"""How transaction ids of ours begin (see `Marker.app_id`)."""
 
 
 def marked(writer: str) -> CommitProperties:

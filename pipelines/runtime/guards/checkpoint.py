@@ -9,7 +9,7 @@ from pipelines.lake.places import absolute, is_local
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.local_files import look
 from pipelines.runtime.guards.start import Start
-from pipelines.runtime.restores import last_written, reached_versions, refuse_restored_after
+from pipelines.runtime.restores import last_written, refuse_restored_after
 
 
 def refuse_lost_commits(start: Start) -> None:
@@ -17,10 +17,9 @@ def refuse_lost_commits(start: Start) -> None:
     if start.tables is None:
         return
     checkpoint = start.open_checkpoint
-    reached = reached_versions(checkpoint, start.ledger)
     for name in start.tables.outputs:
         path = name.path(start.settings)
-        version, last = existing_table(absolute(path)).version(), reached.get(str(name), 0)
+        version, last = existing_table(absolute(path)).version(), start.reached.get(str(name), 0)
         if version < last or _is_empty(f"{path}/_delta_log/{last:020d}.json"):
             found = f"ends with version {version}" if version < last else f"has nothing in the commit of version {last}"
             msg = (
@@ -46,9 +45,8 @@ def refuse_restored(start: Start) -> None:
     checkpoint = start.open_checkpoint
     if start.tables is None or (checkpoint.is_new and not checkpoint.versions):
         return
-    reached = reached_versions(checkpoint, start.ledger)
     for name, path in start.tables.written_paths(start.settings).items():
-        refuse_restored_after(reached.get(name, 0), checkpoint, name, path)
+        refuse_restored_after(start.reached.get(name, 0), checkpoint, name, path)
 
 
 def refuse_old_copy(start: Start) -> None:

@@ -66,12 +66,15 @@ def refuse_lost_source(start: Start) -> None:
     """Raise ContractError where the source has lost what the checkpoint reads next."""
     if start.is_replay:
         return
-    gap = gap_of(start.settings, start.job, start.checkpoint_path)
     if start.open_checkpoint.is_new and start.source is not None and start.first_version is not None:
         # Made from what the tables hold, after the old one was lost: it knows better than the flags where it begins.
         known = parse_version(start.open_checkpoint.starting, f"{start.source.layer}_version")
         first = start.first_version if known is None else known
-        gap = find_gap(existing_table(absolute(start.source.path(start.settings))), first, change_feed=True)
+        gap = find_gap(
+            existing_table(absolute(start.source.path(start.settings))), first, change_feed=JOBS[start.job].reads_changes
+        )
+    else:
+        gap = gap_of(start.settings, start.job, start.checkpoint_path)
     if gap is not None:
         raise ContractError(gap_sentence(start.job, gap))
 

@@ -34,7 +34,7 @@ from pipelines.lake.tables import BRONZE, DLQ, LEDGER, SILVER, TableName
 from pipelines.runtime import delta
 from pipelines.runtime.guards.guards import GUARDS
 from pipelines.runtime.guards.start import Moment, Start
-from pipelines.runtime.start_up import look_at_source, open_start
+from pipelines.runtime.start_up import look_at_source, look_at_tables, open_start
 from pipelines.silver.schema import DLQ_TABLE, silver_table
 
 TOPIC = TopicState("t", "topic-1", {0: 0, 1: 0}, {0: 100, 1: 100})
@@ -242,6 +242,19 @@ def test_guards_of_streams_let_a_replay_pass(world: World) -> None:
         start = replace(make(world), is_replay=True)
         moments = (Moment.SOURCE, Moment.TABLES) if start.checkpoint is None else (Moment.CHECKPOINT,)
         assert [name for moment in moments for name in _refusing(start, moment)] == []
+
+
+def test_dry_run_mends_nothing(world: World) -> None:
+    DeltaTable(world.path(BRONZE)).alter.set_table_properties({"delta.appendOnly": "false"})
+    before = world.files()
+
+    for dry_run, versions in ((True, 2), (False, 3)):
+        start = replace(world.start("bronze"), is_replay=True, dry_run=dry_run)
+        look_at_source(start)
+        look_at_tables(start)
+
+        assert len(DeltaTable(world.path(BRONZE)).history()) == versions
+        assert (world.files() == before) is dry_run
 
 
 def test_loss_on_record_is_no_reason_to_stop(world: World) -> None:
