@@ -11,9 +11,9 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from pipelines.gold.paths import Paths
 from pipelines.gold.publish import merge_daily, merge_hourly
 from pipelines.gold.reconciliation.outcome import Outcome
-from pipelines.gold.reconciliation.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.transforms import build_daily, build_hourly
@@ -76,7 +76,8 @@ class Books:
         merge_daily(self.spark, self.paths.daily, build_daily(hourly), [DAY], now, silver_version=0)
 
     def reconcile(self, now: datetime, *, dry_run: bool = False) -> Outcome:
-        return reconcile(self.spark, self.settings, self.paths, DAY, now, dry_run=dry_run)
+        """Run the batch with a gate that asks nothing: what it asks has tests of its own."""
+        return reconcile(self.spark, self.settings, self.paths, DAY, now, dry_run=dry_run, suites=[])
 
     def rows(self, path: str) -> list[Row]:
         rows: list[Row] = DeltaTable(path).to_pyarrow_table().to_pylist()

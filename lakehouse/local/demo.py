@@ -20,8 +20,8 @@ from lakehouse.operations.streams import STREAMS
 from lakehouse.proof.checks import CheckResult, check_parameters, load_checks, run_checks
 from lakehouse.proof.result import Invariant
 from lakehouse.proof.runner import VerifyOptions, verify
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.outcome import Outcome
-from pipelines.gold.reconciliation.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.settings import Settings
 from pipelines.lake.storage.local_files import files_below

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pipelines.archive import records
 from pipelines.bronze import schema as bronze
 from pipelines.gold import schema as gold
+from pipelines.gold.gate import results
 from pipelines.lake.event_schema import read_schemas
 from pipelines.lake.ledger import known_gaps
 from pipelines.lake.ledger import schema as ledger
@@ -27,11 +28,12 @@ def definitions(settings: Settings) -> Mapping[TableName, TableDef]:
             gold.HOURLY_TABLE,
             gold.DAILY_TABLE,
             gold.ADJUSTMENTS_TABLE,
+            gold.CANDIDATES_TABLE,
         )
     }
 
 
 def all_definitions(settings: Settings) -> Mapping[TableName, TableDef]:
     """Every table of the lake: `definitions`, and those of `ops`."""
-    ops = (gold.RECONCILIATION_TABLE, known_gaps.TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE)
+    ops = (gold.RECONCILIATION_TABLE, known_gaps.TABLE, ledger.TABLE, breaker_store.TABLE, records.TABLE, results.TABLE)
     return {**definitions(settings), **{table.name: table for table in ops}}

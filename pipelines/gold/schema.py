@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER, Column, TableDef
+from pipelines.lake.tables import ADJUSTMENTS, CANDIDATES, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER, Column, TableDef
 
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""
@@ -54,7 +54,7 @@ HOURLY_TABLE = TableDef(
 
 DAILY_TABLE = TableDef(
     name=GOLD_DAILY,
-    comment="What billing reads: totals by day and customer.",
+    comment="Totals by day and customer. Billing reads the view gold.bill: the final rows here and their adjustments.",
     columns=(
         Column("day", "date", "UTC date of event_timestamp."),
         Column("customer_id", "string", "Who is billed."),
@@ -67,6 +67,26 @@ DAILY_TABLE = TableDef(
     keys=DAILY_KEYS,
     stamps=("_updated_at", "silver_version"),
     writer="gold",
+    rebuilt_from=SILVER,
+    properties={"delta.dataSkippingStatsColumns": "day,customer_id"},
+)
+
+CANDIDATES_TABLE = TableDef(
+    name=CANDIDATES,
+    comment="Days that the daily batch has computed and not published: what the gate audits, and what it refused. A day has the "
+    "rows of one run; they leave once the day is published. Billing never reads them.",
+    columns=(
+        Column("day", "date", "UTC date of event_timestamp."),
+        Column("customer_id", "string", "Who would be billed."),
+        *_TOTAL_COLUMNS,
+        Column("distinct_endpoints", "bigint", "Distinct endpoint."),
+        Column("silver_version", "bigint", "Version of Silver that the row was computed from."),
+        Column("run_id", "string", "The run of the daily batch, as in ops.reconciliation and ops.quality_results."),
+        Column("created_at", "timestamp", "When that run began."),
+    ),
+    keys=DAILY_KEYS,
+    stamps=("run_id", "created_at"),
+    writer="the daily batch",
     rebuilt_from=SILVER,
     properties={"delta.dataSkippingStatsColumns": "day,customer_id"},
 )

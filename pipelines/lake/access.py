@@ -19,12 +19,14 @@ from pipelines.lake.tables import (
     ALL_TABLES,
     BRONZE,
     BRONZE_ARCHIVE,
+    CANDIDATES,
     CIRCUIT_BREAKER,
     DLQ,
     GOLD_DAILY,
     GOLD_HOURLY,
     KNOWN_GAPS,
     LEDGER,
+    QUALITY_RESULTS,
     RECONCILIATION,
     SILVER,
     TableName,
@@ -42,7 +44,7 @@ WRITES: dict[str, tuple[TableName, ...]] = {
     "bronze": (BRONZE, KNOWN_GAPS, BRONZE_ARCHIVE, LEDGER),
     "silver": (SILVER, DLQ, CIRCUIT_BREAKER, LEDGER),
     "gold": (GOLD_HOURLY, GOLD_DAILY, LEDGER),
-    "reconcile": (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS, RECONCILIATION),
+    "reconcile": (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS, CANDIDATES, RECONCILIATION, QUALITY_RESULTS),
 }
 _LEASES = {"bronze": "bronze", "silver": "silver", "gold": "gold", "reconcile": "gold"}
 

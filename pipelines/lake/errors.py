@@ -8,6 +8,8 @@ from typing import ClassVar
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_HELD = 4
+EXIT_REFUSED = 5
+"""The gate before the bill refused a day."""
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 """As of a process that SIGPIPE ended."""

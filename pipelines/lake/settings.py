@@ -124,6 +124,24 @@ class ReconcileSettings(_Section):
     grace_hours: int = Field(2, ge=0, description="A day becomes final this long after its end, so that its late events are in.")
 
 
+class QualitySettings(_Section):
+    """The gate before the bill."""
+
+    suites: str = Field("conf/expectations", min_length=1, description="Folder of the suites of expectations, YAML or JSON.")
+    docs: str = Field(
+        "", description="Folder or URI of the audits' pages (Data Docs); empty: `quality_docs` beside the tables of `ops`."
+    )
+    history_days: int = Field(7, ge=1, le=92, description="A day is compared with at most this many closed days before it.")
+    min_events: int = Field(
+        100, ge=1, description="Shares and multiples of the usual are not judged where there are fewer events: they are noise."
+    )
+    large_customer_share: float = Field(
+        0.01, gt=0, le=1, description="A customer with this share of the usual day's events is compared with its own past."
+    )
+
+    _local = field_validator("docs")(local_path)
+
+
 class LeaseSettings(_Section):
     """Who may write a table."""
 
@@ -153,6 +171,7 @@ class Settings(_Section):
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     gold: GoldSettings = Field(default_factory=GoldSettings)
     reconcile: ReconcileSettings = Field(default_factory=ReconcileSettings)
+    quality: QualitySettings = Field(default_factory=QualitySettings)
     leases: LeaseSettings = Field(default_factory=LeaseSettings)
     retries: RetrySettings = Field(default_factory=RetrySettings)
     log: LogSettings = Field(default_factory=LogSettings)

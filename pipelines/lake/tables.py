@@ -68,11 +68,13 @@ SILVER = TableName("silver", "api_usage_events")
 GOLD_HOURLY = TableName("gold", "api_usage_hourly")
 GOLD_DAILY = TableName("gold", "api_usage_daily")
 ADJUSTMENTS = TableName("gold", "billing_adjustments")
+CANDIDATES = TableName("gold", "billing_candidates")
 LEDGER = TableName("ops", "batch_ledger")
 RECONCILIATION = TableName("ops", "reconciliation")
 KNOWN_GAPS = TableName("ops", "known_gaps")
 CIRCUIT_BREAKER = TableName("ops", "circuit_breaker")
 BRONZE_ARCHIVE = TableName("ops", "bronze_archive")
+QUALITY_RESULTS = TableName("ops", "quality_results")
 
 ALL_TABLES = (
     BRONZE,
@@ -81,11 +83,13 @@ ALL_TABLES = (
     GOLD_HOURLY,
     GOLD_DAILY,
     ADJUSTMENTS,
+    CANDIDATES,
     LEDGER,
     RECONCILIATION,
     KNOWN_GAPS,
     CIRCUIT_BREAKER,
     BRONZE_ARCHIVE,
+    QUALITY_RESULTS,
 )
 REVERSIBLE = (GOLD_HOURLY, GOLD_DAILY, SILVER, DLQ)
 """Tables that `lakehouse rollback` takes back to an older version."""

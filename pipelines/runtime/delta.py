@@ -19,6 +19,7 @@ from pipelines.lake.settings import Settings
 from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.storage.protocol import is_empty
 from pipelines.lake.tables import ALL_TABLES, Column, TableDef, TableName
+from pipelines.lake.views import ALL_VIEWS
 
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -91,7 +92,7 @@ def ensure_properties(spark: SparkSession, path: str, wanted: Mapping[str, str])
 
 
 def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
-    """Make the lake's existing tables known to SQL as `layer.table`; return those that exist."""
+    """Make the lake's existing tables, and views of them, known to SQL as `layer.table`; return the tables that exist."""
     found = []
     for name in ALL_TABLES:
         path = name.path(settings)
@@ -102,6 +103,9 @@ def register_tables(spark: SparkSession, settings: Settings) -> list[TableName]:
         if not spark.catalog.tableExists(str(name)):
             spark.sql(f"CREATE TABLE {name} USING DELTA LOCATION '{location}'")
         found.append(name)
+    for view in ALL_VIEWS:
+        if all(table in found for table in view.reads.values()):
+            spark.sql(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
     return found
 
 

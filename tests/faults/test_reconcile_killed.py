@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.operations.streams import STREAMS, run_to_end
 from pipelines.gold.reconciliation.outcome import Outcome
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, TableName
 from tests.faults.conftest import DAY, LakeCase

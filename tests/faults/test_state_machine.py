@@ -25,7 +25,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse.operations.checkpoints.copying import write_copy
 from lakehouse.operations.checkpoints.rewind import plan_rewind
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake import failpoints
 from pipelines.lake.event_schema import read_schemas

@@ -21,7 +21,7 @@ from lakehouse.operations.rebuild.rebuild import build, compare
 from lakehouse.operations.streams import run_to_end
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.tables import LEDGER, TableName
 from tests.faults.by_hand import send

@@ -20,7 +20,7 @@ from lakehouse.commands import cli
 from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.archive.archiving import archive, plan_archive
 from pipelines.archive.restoring import plan_restore, restore
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER

@@ -24,7 +24,7 @@ from lakehouse.operations.rebuild import plan as rebuild_plan
 from lakehouse.operations.rebuild.plan import plan_rebuild
 from lakehouse.operations.rebuild.rebuild import Difference, build, compare, remove
 from lakehouse.operations.rebuild.swap import Swapped, swap
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import UsageError
 from pipelines.lake.event_schema import read_schemas

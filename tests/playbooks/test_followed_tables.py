@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from batch import archive_bronze
 from lakehouse.local.event_plan import Mix
 from lakehouse.operations.rebuild.plan import plan_rebuild
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import ContractError, LakehouseError, UsageError
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, GOLD_DAILY, GOLD_HOURLY, SILVER

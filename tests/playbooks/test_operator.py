@@ -12,7 +12,7 @@ import pytest
 
 from lakehouse.local.event_plan import Mix
 from pipelines.bronze import bronze_ingestion
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import BreakerOpenError
 from pipelines.lake.kafka.topic import wait_for_topic

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.operations.rollback.plan import RollbackPlan, metadata
-from pipelines.gold.reconciliation.paths import Paths
+from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
 from pipelines.lake import failpoints

@@ -46,6 +46,11 @@ def find_differences(read: DayRead, recomputed: DataFrame) -> DataFrame:
     return by_hour.unionByName(by_day)
 
 
+def find_unexplained(found: DataFrame) -> DataFrame:
+    """Rows of `found` by day and customer that no later event explains: Gold, or Silver, was wrong."""
+    return found.where("grain = 'daily' AND cause IN ('extra_in_gold', 'wrong_in_gold')")
+
+
 def build_differences(
     published: DataFrame, recomputed: DataFrame, pending: DataFrame, *, grain: str, keys: Sequence[str], measures: Sequence[str]
 ) -> DataFrame:

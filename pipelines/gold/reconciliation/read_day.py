@@ -8,9 +8,9 @@ from datetime import date
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.gold.paths import Paths
 from pipelines.gold.publish import day_of, hours_of, moment
 from pipelines.gold.reconciliation.adjustments import Bill, read_bill
-from pipelines.gold.reconciliation.paths import Paths
 from pipelines.gold.schema import FINAL
 from pipelines.runtime import delta
 

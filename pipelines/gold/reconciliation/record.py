@@ -8,9 +8,9 @@ from datetime import datetime
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.gold.paths import Paths
 from pipelines.gold.publish import day_of
 from pipelines.gold.reconciliation.outcome import Outcome
-from pipelines.gold.reconciliation.paths import Paths
 from pipelines.gold.schema import RECONCILIATION_TABLE
 from pipelines.runtime import delta
 

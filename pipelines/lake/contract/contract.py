@@ -22,6 +22,7 @@ from pipelines.lake.tables import (
     DLQ,
     KNOWN_GAPS,
     LEDGER,
+    QUALITY_RESULTS,
     RECONCILIATION,
     SILVER,
     TableDef,
@@ -92,7 +93,7 @@ class Contract:
     features: frozenset[str] = ALLOWED_FEATURES | {LEFT_BEHIND}
 
 
-_ONLY_ADDED_TO = (LEDGER, RECONCILIATION, KNOWN_GAPS, CIRCUIT_BREAKER)
+_ONLY_ADDED_TO = (LEDGER, RECONCILIATION, KNOWN_GAPS, CIRCUIT_BREAKER, QUALITY_RESULTS)
 """Tables to which rows are only added, and of which nobody relies on it."""
 
 
