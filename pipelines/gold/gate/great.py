@@ -197,7 +197,7 @@ def _config() -> DataContextConfig:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's own log lines and warnings off the console: they quote plans and values; the results say what matters."""
+    """Keep the library's own log lines and warnings off the console: they quote plans and values."""
     logger = logging.getLogger("great_expectations")
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.CRITICAL + 1)

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.gold.publish import day_of
 from pipelines.gold.schema import FINAL
 from pipelines.lake.views import BILL
+from pipelines.runtime import delta
 
 
 def has_history(spark: SparkSession, daily_path: str, day: date) -> bool:
@@ -27,7 +28,9 @@ def read_history(
     closed = _closed_before(spark, daily_path, day).select("day").distinct()
     found = [row[0] for row in closed.orderBy(F.desc("day")).limit(days).collect()]
     wanted = F.col("day").isin([day_of(one) for one in found]) if found else F.lit(False)
-    adjustments = spark.read.format("delta").load(adjustments_path)
+    # Before the first run of the batch there are none.
+    has_adjustments = delta.is_delta_table(spark, adjustments_path)
+    adjustments = spark.read.format("delta").load(adjustments_path) if has_adjustments else daily.where(F.lit(False))
     bills = spark.sql(BILL.query, daily=daily.where(wanted), adjustments=adjustments.where(wanted))
     # Asked more than once; a row for each customer and day, kept on the executors.
     return found, bills.localCheckpoint()

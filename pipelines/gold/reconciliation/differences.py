@@ -8,17 +8,20 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.gold.reconciliation.read_day import DayRead
+from pipelines.gold.reconciliation.adjustments import Bill
 from pipelines.gold.schema import DAILY_KEYS, DAILY_MEASURES, HOURLY_KEYS, HOURLY_MEASURES, TOTALS
 from pipelines.gold.transforms import build_daily
 
 
-def find_differences(read: DayRead, recomputed: DataFrame) -> DataFrame:
-    """Find what differs by hour and by day (rows as of `build_differences`); of a closed day the bill is compared.
+def find_differences(
+    silver: DataFrame, recomputed: DataFrame, hourly: DataFrame, daily: DataFrame, bill: Bill | None
+) -> DataFrame:
+    """Find what differs by hour and by day (rows as of `build_differences`); of a closed day its `bill` is compared.
 
-    `recomputed`: the hourly rows that Silver gives. A bill has no distinct counts, so these are not compared.
+    `silver`: the day's rows; `recomputed`: the hourly rows that they give; `hourly`, `daily`: Gold's. A bill has no distinct
+    counts, so these are not compared.
     """
-    keyed = read.silver.select(
+    keyed = silver.select(
         F.date_trunc("hour", "event_timestamp").alias("hour"),
         F.col("_event_date").alias("day"),
         "customer_id",
@@ -27,14 +30,14 @@ def find_differences(read: DayRead, recomputed: DataFrame) -> DataFrame:
         "_is_late_arriving",
     )
     by_hour = build_differences(
-        read.hourly,
+        hourly,
         recomputed,
-        build_pending(keyed, read.hourly, HOURLY_KEYS),
+        build_pending(keyed, hourly, HOURLY_KEYS),
         grain="hourly",
         keys=HOURLY_KEYS,
         measures=HOURLY_MEASURES,
     )
-    daily, measures = (read.bill.rows, TOTALS) if read.bill else (read.daily, DAILY_MEASURES)
+    daily, measures = (bill.rows, TOTALS) if bill else (daily, DAILY_MEASURES)
     by_day = build_differences(
         daily,
         build_daily(recomputed),
