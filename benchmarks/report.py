@@ -82,6 +82,11 @@ def grids(results: Results) -> Iterator[Grid]:
         rows = [(name, f"{rows:,}", f"{median:,.0f} ms") for name, rows, median in growth_medians(results.growth)]
         note = f"Median of {plan.batches} Silver batches of {plan.batch:,} records in one process, the first batch left out."
         yield Grid("Growth", ("Silver's rows", "Rows", "Median batch"), rows, note)
+    if results.batch is not None:
+        found = results.batch
+        row = (f"{found.events:,}", f"{found.usage.seconds:.1f}", f"{found.usage.cpu_seconds:.1f}", found.gate)
+        note = f"A new process: Spark's start, the recompute, an audit by {found.expectations} expectations, the closing."
+        yield Grid("Daily batch", ("Events of the day", "Seconds", "CPU-s", "Gate"), [row], note)
     if results.live is not None:
         yield _live_grid(results.live)
 

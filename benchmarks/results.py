@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from benchmarks.batch import BatchResult
 from benchmarks.consumer import ConsumerRate
 from benchmarks.growth import DAYS, FACTOR, GrowthResult
 from benchmarks.live import LiveResult
@@ -29,6 +30,7 @@ class Results:
     """Of `peer`, `bronze`, `silver`, `gold`, `chain`."""
     peer_steps: dict[str, float] = field(default_factory=dict)
     growth: GrowthResult | None = None
+    batch: BatchResult | None = None
     live: LiveResult | None = None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import consumer, stages
+from benchmarks.batch import measure_batch
 from benchmarks.growth import GrowthPlan, measure_growth
 from benchmarks.live import LivePlan, measure_live
 from benchmarks.machine import describe_machine, load_average
@@ -29,7 +30,7 @@ from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.process import run_process
 from pipelines.lake.resources import PROJECT
 
-PARTS = ("consumer", "peer", "stages", "chain", "growth", "live")
+PARTS = ("consumer", "peer", "stages", "chain", "growth", "batch", "live")
 TOPIC = "bench-events"
 REPORT = PROJECT / "docs" / "performance.md"
 _SHARED_TOPIC = {"consumer", "peer", "stages", "chain"}
@@ -48,6 +49,7 @@ class BenchPlan:
     peer_batch: int
     growth: GrowthPlan
     live: LivePlan
+    batch_events: int
 
 
 def run_bench(work: Path, plan: BenchPlan, console: Console) -> Results:
@@ -62,6 +64,8 @@ def run_bench(work: Path, plan: BenchPlan, console: Console) -> Results:
             _measure_rates(work, plan, results, console)
         if "growth" in plan.parts:
             results.growth = measure_growth(work, plan.growth, console.log)
+        if "batch" in plan.parts:
+            results.batch = measure_batch(work, plan.batch_events, console.log)
         if "live" in plan.parts:
             results.live = measure_live(new_run(work, "live", "bench-live"), plan.live, console.log)
             if results.live.found != results.live.expected:
@@ -158,7 +162,7 @@ def _plan(args: argparse.Namespace) -> BenchPlan:
     events = args.events
     if args.quick:
         events, growth, live = min(events, 200_000), GrowthPlan(50_000, 5_000, 5), LivePlan(args.live_rate, 45, 15)
-    return BenchPlan(parts, events, args.peer_batch, growth, live)
+    return BenchPlan(parts, events, args.peer_batch, growth, live, min(args.batch_events, events))
 
 
 def _command(plan: BenchPlan, *, quick: bool) -> str:
@@ -180,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         "--growth-rows", type=int, default=500_000, help="rows of the smaller Silver table (default: %(default)s)"
     )
     parser.add_argument("--growth-batch", type=int, default=20_000, help="records in a Silver batch (default: %(default)s)")
+    parser.add_argument(
+        "--batch-events", type=int, default=1_000_000, help="events of the day that the batch closes (default: %(default)s)"
+    )
     parser.add_argument("--live-rate", type=int, default=2000, help="events per second (default: %(default)s)")
     parser.add_argument("--live-seconds", type=int, default=300, help="seconds that are measured (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=PROJECT / "build" / "bench", help="folder that is made anew")

@@ -90,6 +90,8 @@ def show_bills(console: Console, day: date, bills: list[Bill], outcome: Outcome)
     console.print(table)
     before = f"closed before: {outcome.adjusted:,} adjustments were added to its bill"
     closed = before if outcome.was_final else f"the day is now {outcome.status}"
+    if outcome.is_refused:
+        closed = f"the gate refused the day, see `lakehouse quality show --date {day}`"
     good = outcome.events_off == 0
     style = "bold green" if good else "yellow"
     console.print(

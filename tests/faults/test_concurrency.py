@@ -24,8 +24,8 @@ from lakehouse.local.event_plan import Mix, ProducePlan
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.local.producer import produce_events
 from lakehouse.operations.streams import STREAMS, run_to_end
-from pipelines.gold.reconciliation.outcome import Outcome
 from pipelines.gold.paths import Paths
+from pipelines.gold.reconciliation.outcome import Outcome
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.errors import StreamFailedError
 from pipelines.lake.ledger.ledger import Ledger, LedgerRow

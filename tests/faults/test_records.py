@@ -18,8 +18,8 @@ from pyspark.sql import SparkSession
 from lakehouse.local.event_text import encode, message
 from lakehouse.local.kafka_broker import EmbeddedBroker
 from lakehouse.operations.streams import run_to_end
-from pipelines.gold.reconciliation.outcome import Outcome
 from pipelines.gold.paths import Paths
+from pipelines.gold.reconciliation.outcome import Outcome
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.lake.tables import ADJUSTMENTS, BRONZE, DLQ, GOLD_DAILY, LEDGER, SILVER, TableName
 from tests.faults.by_hand import Place, Record, columns, milliseconds, note, producer_of, rejected, send, valid

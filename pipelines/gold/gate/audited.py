@@ -62,7 +62,13 @@ DAY_COLUMNS = (
     Column(
         "gold_wrong_share",
         "double",
-        "Share of the customers of whom Gold said something else than Silver before the batch, not explained by later events.",
+        "By how much Gold said something else than Silver before the batch, where no later event explains it, as a share of the "
+        "day: of its events, request_bytes or response_bytes, whichever is most.",
+    ),
+    Column(
+        "gold_wrong_customers",
+        "double",
+        "Share of the customers of whom Gold said so; NULL for fewer than 10 customers.",
     ),
     Column("history_days", "bigint", "Closed days that the day is compared with: at most `quality.history_days`."),
     Column(

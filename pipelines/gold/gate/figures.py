@@ -17,6 +17,9 @@ from pipelines.gold.publish import moment
 from pipelines.lake.settings import Settings
 from pipelines.runtime import delta
 
+_SEVERAL_CUSTOMERS = 10
+"""Among fewer the share of one is large."""
+
 
 def measure_day(
     sources: Sources, candidate: DataFrame, customers: DataFrame, *, closed: list[date], bills: DataFrame
@@ -40,7 +43,7 @@ def measure_day(
         "late_share": _share(late_rows, silver_rows, sources.settings),
         "dead_letter_share": _dead_letter_share(sources, silver_rows),
         "conflict_share": None if ledger is None else _share(ledger.conflicts, ledger.records_read, sources.settings),
-        "gold_wrong_share": _wrong_share(sources, totals),
+        **_wrong(sources, totals),
         **_compared(sources, totals, closed, bills),
     }
 
@@ -55,6 +58,8 @@ def _totals(rows: DataFrame) -> dict[str, int]:
     found = rows.agg(
         F.sum("event_count").alias("events"),
         F.sum(_bytes()).alias("bytes"),
+        F.sum("request_bytes").alias("request_bytes"),
+        F.sum("response_bytes").alias("response_bytes"),
         F.sum("error_count").alias("errors"),
         F.sum("late_count").alias("late"),
         F.count(F.lit(1)).alias("customers"),
@@ -132,11 +137,19 @@ def _dead_letter_share(sources: Sources, silver_rows: int) -> float | None:
     return _share(count, count + silver_rows, sources.settings)
 
 
-def _wrong_share(sources: Sources, totals: Mapping[str, int]) -> float | None:
+def _wrong(sources: Sources, totals: Mapping[str, int]) -> dict[str, float | None]:
+    """How far Gold was off, before the batch, by differences that nothing explains."""
     if totals["events"] < sources.settings.quality.min_events:
-        return None
-    wrong = sources.wrong.select("key").distinct().count()
-    return wrong / max(totals["customers"], 1)
+        return {"gold_wrong_share": None, "gold_wrong_customers": None}
+    off = F.sum(F.abs(F.coalesce("after", F.lit(0)) - F.coalesce("before", F.lit(0))))
+    found = sources.wrong.groupBy("measure").agg(off.alias("off")).collect()
+    wholes = {"event_count": "events", "request_bytes": "request_bytes", "response_bytes": "response_bytes"}
+    shares = [row["off"] / max(totals[wholes[row["measure"]]], 1) for row in found if row["measure"] in wholes]
+    customers = sources.wrong.select("key").distinct().count()
+    return {
+        "gold_wrong_share": float(max(shares, default=0.0)),
+        "gold_wrong_customers": customers / totals["customers"] if totals["customers"] >= _SEVERAL_CUSTOMERS else None,
+    }
 
 
 def _bytes() -> Column:

@@ -17,7 +17,7 @@ from pipelines.lake.storage.backends import open_storage
 from pipelines.lake.tables import QUALITY_RESULTS
 
 _LEFT_OUT = re.compile(
-    r"<script\b.*?</script>|<link\b[^>]*>|<img\b[^>]*>|<nav\b.*?</nav>|<footer\b.*?</footer>"
+    r"<style\b.*?</style>|<script\b.*?</script>|<link\b[^>]*>|<img\b[^>]*>|<nav\b.*?</nav>|<footer\b.*?</footer>"
     r'|<div class="modal.*?(?=<div class="container)',
     re.DOTALL | re.IGNORECASE,
 )

@@ -68,7 +68,6 @@ TABLE = TableDef(
     keys=("run_id", "suite", "expectation"),
     stamps=("audited_at",),
     writer="the daily batch, and `lakehouse quality run`",
-    properties={"delta.dataSkippingStatsColumns": "run_id,day,audited_at,gate"},
 )
 SCHEMA = arrow_schema(TABLE)
 
