@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
-from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.gold.gate.gate import check_suites, open_suites, read_override
+from pipelines.gold.gate.gate import open_suites, read_override
 from pipelines.gold.gate.results import Audit, Gate
-from pipelines.gold.gate.suites import Suite
+from pipelines.gold.gate.start import start_with_suites
 from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.closing import grace_has_passed
 from pipelines.gold.reconciliation.outcome import Outcome
@@ -29,7 +27,6 @@ from pipelines.lake.settings import Settings
 from pipelines.lake.tables import SILVER
 from pipelines.runtime import jobs
 from pipelines.runtime.guards.start import Start
-from pipelines.runtime.session import build_session
 from pipelines.runtime.start_up import look_at_source, look_at_tables
 
 EXIT_WAS_OFF = 3
@@ -92,16 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _session_and_suites(settings: Settings, suites: Sequence[Suite]) -> SparkSession:
-    """Start Spark, and check the suites meanwhile: both take seconds."""
-    with ThreadPoolExecutor(1) as pool:
-        checked = pool.submit(check_suites, suites) if suites else None
-        spark = build_session(settings, JOB)
-        if checked is not None:
-            checked.result()
-    return spark
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the batch from the command line; exit code 3: Gold was off by more than the tolerance, 5: the gate refused."""
 
@@ -120,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (args.dry_run or args.silver_path or args.gold_path):
             require_access(settings, JOB)
         bills = not args.dry_run and grace_has_passed(day, now, settings.reconcile.grace_hours)
-        spark = _session_and_suites(settings, suites if bills else [])
+        spark = start_with_suites(settings, JOB, suites if bills else [])
         if args.gold_path is None:
             writes = (HOURLY_TABLE, DAILY_TABLE, ADJUSTMENTS_TABLE, CANDIDATES_TABLE)
             start = Start(spark=spark, settings=settings, job=JOB, reads=(SILVER,), writes=writes)

@@ -42,6 +42,21 @@ BROKEN = {
         "from pipelines.silver import transforms\n",
         ("pipelines.silver.batch -> pipelines.silver.transforms", "Silver decides and counts without a JVM"),
     ),
+    "Spark in the gate's results": (
+        "pipelines/gold/gate/results.py",
+        "def read():\n    from pipelines.gold.gate.candidate import read_candidate\n    return read_candidate\n",
+        ("pipelines.gold.gate.results -> pipelines.gold.gate.candidate", "suites and results are read without a JVM"),
+    ),
+    "Great Expectations in a measure": (
+        "pipelines/gold/gate/figures.py",
+        "def evaluate():\n    import great_expectations\n    return great_expectations\n",
+        ("pipelines.gold.gate.figures -> great_expectations", "what else needs it lives in one of the two"),
+    ),
+    "an audit's pages in an operation": (
+        "lakehouse/operations/pages.py",
+        "from pipelines.gold.gate.pages import write_pages\n",
+        ("lakehouse.operations.pages -> pipelines.gold.gate.pages", "ask that module for an audit"),
+    ),
     "a script in an operation": (
         "lakehouse/operations/intruder.py",
         "from batch.dlq_retention import main\n",
@@ -70,6 +85,22 @@ names = [found.name for found in pkgutil.walk_packages(pipelines.lake.__path__, 
 for name in names:
     __import__(name)
 print(len(names))
+"""
+
+WITHOUT_GREAT_EXPECTATIONS = """
+import importlib, pkgutil, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "great_expectations":
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Refuse())
+import batch, lakehouse, pipelines
+rooms = (pipelines, batch, lakehouse)
+names = [found.name for room in rooms for found in pkgutil.walk_packages(room.__path__, room.__name__ + ".")]
+others = set(names) - {"pipelines.gold.gate.great", "pipelines.gold.gate.pages", "lakehouse.__main__"}
+for name in others:
+    importlib.import_module(name)
+print(len(names) - len(others))
 """
 
 
@@ -103,6 +134,16 @@ def test_lake_is_imported_where_there_is_no_spark() -> None:
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 25
+
+
+def test_great_expectations_is_imported_by_a_run_that_audits_alone() -> None:
+    # The linter does not tell an import in a function from one that every start of the batch would pay for.
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GREAT_EXPECTATIONS], check=False, cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 3
 
 
 def test_lake_imports_nothing_by_name() -> None:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "status": "Show tables, last batches, offsets and lag.",
     "doctor": "Say what is wrong, how sure that is, what is at stake, and the commands that mend it.",
     "contract": "Say what somebody changed in the tables' properties and logs, and set it back.",
+    "quality": "Show what audits of days found and which days wait at the gate, or audit a day without publishing it.",
     "breaker": "Show the circuit breaker of Silver, or accept the dead letters that it holds back.",
     "checkpoint": "List, show, verify, copy, rewind and rebuild the checkpoints of the streams.",
     "check": "Run the SQL verification checks; exit code 1 when one finds offenders.",

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lakehouse.operations.rollback.plan import RollbackPlan, plan_rollback
 from lakehouse.operations.rollback.rollback import Rolled, roll_back
+from pipelines.lake.errors import EXIT_REFUSED
 from pipelines.lake.logging import setup_logging
 from pipelines.lake.settings import Settings
 from pipelines.lake.settings_sources import process_settings
@@ -34,7 +35,8 @@ def rollback(  # noqa: PLR0917 - typer passes by name
     """Restore TABLE to an older version. Stop the streams that write to it first.
 
     A checkpoint that had written to Silver before is refused from then on: its stream would never read again what was
-    taken back. Bronze, issued adjustments and the ops tables are never rolled back.
+    taken back. Bronze, issued adjustments and the ops tables are never rolled back. Exit code 5: the table is restored, and
+    the gate before the bill refused to have a closed day adjusted.
     """
     settings = process_settings(config)
     setup_logging(settings.log)
@@ -44,7 +46,10 @@ def rollback(  # noqa: PLR0917 - typer passes by name
     if dry_run:
         console.print("Nothing was changed (--dry-run).")
         return
-    show_done(console, settings, plan, _perform(settings, plan, reason, repair=repair), repaired=repair)
+    done = _perform(settings, plan, reason, repair=repair)
+    show_done(console, settings, plan, done, repaired=repair)
+    if done.refused:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 def _perform(settings: Settings, plan: RollbackPlan, reason: str, *, repair: bool) -> Rolled:
@@ -91,15 +96,30 @@ def show_done(console: Console, settings: Settings, plan: RollbackPlan, done: Ro
 
 
 def _show_days(console: Console, done: Rolled, *, repaired: bool) -> None:
-    days = [str(day) for day in done.days]
+    days, refused = [str(day) for day in done.days], [str(day) for day in done.refused]
     if not days:
         console.print("  No row differs, so nothing has to follow.")
     elif repaired:
-        console.print(f"  {len(days)} days were recomputed from Silver: {', '.join(days)}")
+        _show_recomputed(console, [day for day in days if day not in refused], refused)
     else:
         console.print(f"Next: recompute the {len(days)} days that differ; the stream writes only hours that change again:")
         for day in days:
             console.print(f"  python batch/reconcile_gold.py --date {day}", soft_wrap=True)
+
+
+def _show_recomputed(console: Console, days: list[str], refused: list[str]) -> None:
+    if days:
+        console.print(f"  {len(days)} days were recomputed from Silver: {', '.join(days)}")
+    if not refused:
+        return
+    console.print(
+        f"  {len(refused)} days were not: the gate before the bill refused them ({', '.join(refused)}), so they are as the "
+        "restored version has them (playbooks/quality-gate.md)."
+    )
+    console.print("Next: see what does not hold, mend it, and run the daily batch, or publish with --override REASON:")
+    for day in refused:
+        console.print(f"  lakehouse quality show --date {day}", soft_wrap=True)
+        console.print(f"  python batch/reconcile_gold.py --date {day}", soft_wrap=True)
 
 
 def _n(count: int | None) -> str:

@@ -305,6 +305,42 @@ def test_gold_is_restored_and_its_days_recomputed(lake: Lake, make_event: Make, 
 
 
 @pytest.mark.faults
+def test_closed_day_that_the_gate_refuses_is_named_and_stays_as_restored(
+    lake: Lake, make_event: Make, make_record: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fill(lake, make_event, make_record)
+    lake.run_gold()
+    # An adjustment is due.
+    bill = SparkTable.forPath(lake.spark, lake.path(GOLD_DAILY))
+    bill.update(set={"billing_status": "'final'", "event_count": "event_count + 1"})
+    daily, suites, config = lake.rows(GOLD_DAILY), lake.folder / "suites", lake.folder / "conf.yaml"
+    tree = {"lake": lake.settings.lake.model_dump(), "schemas_dir": lake.settings.schemas_dir, "quality": {"suites": str(suites)}}
+    config.write_text(json.dumps(tree))
+    words = ["rollback", str(GOLD_HOURLY), "--to", "0", "--repair", "--config", str(config)]
+    version = lake.version(GOLD_HOURLY)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    # What the gate asks is read before anything is written.
+    assert (ended.value.code, lake.version(GOLD_HOURLY)) == (2, version)
+    assert "holds no suite of expectations" in capsys.readouterr().err
+    suites.mkdir()
+    kwargs = {"column": "events", "min_value": 1000}
+    one = {"id": "many", "type": "expect_column_values_to_be_between", "kwargs": kwargs, "severity": "blocks"}
+    one |= {"says": "There are many events.", "playbook": "stale-data"}
+    (suites / "day.yaml").write_text(json.dumps({"audits": "day", "expectations": [one]}))
+
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+
+    assert ended.value.code == 5
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 days were not: the gate before the bill refused them (2026-01-28)" in said
+    assert "were recomputed" not in said
+    assert "lakehouse quality show --date 2026-01-28" in said
+    assert (lake.rows(GOLD_HOURLY), lake.rows(GOLD_DAILY)) == ([], daily)
+
+
+@pytest.mark.faults
 def test_bill_is_never_opened_again(lake: Lake, make_event: Make, make_record: Make) -> None:
     _fill(lake, make_event, make_record)
     lake.run_gold()

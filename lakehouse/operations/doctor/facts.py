@@ -94,6 +94,15 @@ class ClosedDay:
 
 
 @dataclass(frozen=True)
+class RefusedDay:
+    """A day that waits at the gate before the bill: when it was refused, and the ids of the expectations that blocked it."""
+
+    day: date
+    audited_at: datetime
+    blocking: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Foreign:
     """A commit that changed rows of a table and that none of our writers marked."""
 
@@ -132,6 +141,8 @@ class Facts:
     leases: Mapping[str, HeldBy] = field(default_factory=dict)
     disks: tuple[Disk, ...] = ()
     closed_days: tuple[ClosedDay, ...] = ()
+    refused_days: tuple[RefusedDay, ...] = ()
+    """Days that wait at the gate, the oldest first."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     schema_problem: str | None = None
     """Why no job can start with the event schemas as they are."""

@@ -30,9 +30,10 @@ from lakehouse.operations.doctor.facts import (
     HeldBy,
     Letters,
     Neighbours,
+    RefusedDay,
     StreamCheckpoint,
 )
-from lakehouse.operations.doctor.reading_bills import read_closed_days
+from lakehouse.operations.doctor.reading_bills import read_closed_days, read_refused_days
 from lakehouse.operations.doctor.reading_checkpoints import read_checkpoints, seen_from_here
 from lakehouse.operations.doctor.reading_letters import read_letter_facts
 from lakehouse.operations.doctor.reading_neighbours import read_neighbours
@@ -96,6 +97,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
         letters = readers.start("the dead letters", lambda: read_letter_facts(settings), Letters())
         others = readers.start("what others did to the tables", lambda: read_neighbours(settings), Neighbours())
         days: Future[tuple[ClosedDay, ...]] = readers.start("the closed days", lambda: read_closed_days(settings), ())
+        refused: Future[tuple[RefusedDay, ...]] = readers.start("the audits", lambda: read_refused_days(settings), ())
         checkpoints: Future[dict[str, StreamCheckpoint]] = readers.start(THE_CHECKPOINTS, lambda: read_checkpoints(settings), {})
         schemas: Future[str | None] = readers.start("the event schemas", lambda: _schema_problem(settings), None)
         topic, problem, is_missing = kafka.result()
@@ -118,6 +120,7 @@ def read_facts(settings: Settings, config: str) -> Facts:
             leases={layer: HeldBy(holder, seen_from_here(holder)) for layer, holder in found.leases.items()},
             disks=disks.result(),
             closed_days=days.result(),
+            refused_days=refused.result(),
             neighbours=others.result(),
             schema_problem=schemas.result(),
             # Last, when all readers have ended.

@@ -1,4 +1,7 @@
-"""Closed days whose live figures differ from bill and adjustments; two narrow aggregates, none where no day is closed."""
+"""Reads which closed days' live figures differ from bill and adjustments, and which days wait at the gate.
+
+The former are two narrow aggregates, none where no day is closed; the latter are the audits' results.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from lakehouse.operations.checkpoints.lake_tables import find_table
-from lakehouse.operations.doctor.facts import ClosedDay
+from lakehouse.operations.doctor.facts import ClosedDay, RefusedDay
+from pipelines.gold.gate.results import QualityStore, waiting
 from pipelines.lake.delta_log.plain_read import rows_dataset
 from pipelines.lake.settings import Settings
 from pipelines.lake.tables import ADJUSTMENTS, GOLD_DAILY, GOLD_HOURLY
@@ -41,6 +45,14 @@ def read_closed_days(settings: Settings) -> tuple[ClosedDay, ...]:
         ClosedDay(day, sum(found), len(found))
         for day in days
         if (found := [count for (of, _), count in off.items() if of == day and count])
+    )
+
+
+def read_refused_days(settings: Settings) -> tuple[RefusedDay, ...]:
+    """Read the days that wait at the gate, the oldest first."""
+    refused = waiting(QualityStore(settings).audits())
+    return tuple(
+        RefusedDay(day, audit.audited_at, tuple(one.expectation for one in audit.blocking)) for day, audit in refused.items()
     )
 
 

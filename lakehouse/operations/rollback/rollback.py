@@ -13,6 +13,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.operations.rollback.plan import RollbackPlan, metadata
+from pipelines.gold.gate.gate import open_suites
+from pipelines.gold.gate.suites import Suite
 from pipelines.gold.paths import Paths
 from pipelines.gold.reconciliation.reconcile import reconcile
 from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
@@ -36,11 +38,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Rolled:
-    """What was done: the version of the RESTORE; for Silver and dead letters the new generation; for Gold the days touched."""
+    """What was done: the version of the RESTORE; for Silver and dead letters the new generation; for Gold the days touched.
+
+    `refused`: those of the days that a repair left as the RESTORE left them, since the gate before the bill refused them.
+    """
 
     version: int
     checkpoint: Checkpoint | None = None
     days: tuple[date, ...] = ()
+    refused: tuple[date, ...] = ()
     reopened: int = 0
 
 
@@ -50,9 +56,11 @@ def roll_back(
     """Carry `plan` out. Each step is idempotent: a run that died is completed by the same command.
 
     From the RESTORE on, checkpoints that were made before it are refused (runtime/guards). `repair`: Silver reads the lost
-    records again (until `stop`), Gold's days are recomputed. Raises UsageError where the table has changed meanwhile.
+    records again (until `stop`), Gold's days are recomputed; a closed day with something to adjust is audited first. Raises
+    UsageError where the table has changed meanwhile, or what the gate asks cannot be read (before anything is written).
     """
     is_silver = plan.table in (SILVER, DLQ)
+    suites = open_suites(settings) if repair and not is_silver else []
     with lease_of(settings, "silver" if is_silver else "gold", job="rollback", run=str(plan.table)).hold():
         # Only now: whoever held the lease until then may have written.
         if delta.current_version(spark, plan.path) != (plan.version if plan.done_at is None else plan.done_at):
@@ -72,9 +80,8 @@ def roll_back(
             failpoints.reach("rollback.after_void")
     if not is_silver:
         days = changed_days(spark, plan)
-        if repair:
-            _recompute(spark, settings, days, progress)
-        return Rolled(version, days=days)
+        refused = _recompute(spark, settings, days, suites, progress) if repair else ()
+        return Rolled(version, days=days, refused=refused)
     checkpoint = None
     if repair:
         checkpoint = new_generation(spark, settings, plan)
@@ -190,10 +197,17 @@ def changed_days(spark: SparkSession, plan: RollbackPlan) -> tuple[date, ...]:
     return tuple(sorted(row[0] for row in differing.select("_day").distinct().collect()))
 
 
-def _recompute(spark: SparkSession, settings: Settings, days: tuple[date, ...], progress: Progress) -> None:
+def _recompute(
+    spark: SparkSession, settings: Settings, days: tuple[date, ...], suites: Sequence[Suite], progress: Progress
+) -> tuple[date, ...]:
+    """Recompute the days, and return those that the gate refused."""
+    refused = []
     for day in days:
         progress(f"recomputing {day} from Silver")
-        reconcile(spark, settings, Paths.of(settings), day, datetime.now(UTC), may_close=False)
+        outcome = reconcile(spark, settings, Paths.of(settings), day, datetime.now(UTC), may_close=False, suites=suites)
+        if outcome.is_refused:
+            refused.append(day)
+    return tuple(refused)
 
 
 def _at(spark: SparkSession, path: str, version: int) -> DataFrame:

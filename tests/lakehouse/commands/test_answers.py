@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from lakehouse.local.kafka_admin import ensure_topic
+from pipelines.gold.gate.results import Gate, QualityStore
 from pipelines.lake.resources import PROJECT
+from tests.audits import BLOCKS, audit
 from tests.lakehouse.operations.checkpoints.conftest import CheckpointLake
 
 LIMIT = 2.0
@@ -23,6 +25,7 @@ LOOKING = [
     "status --json",
     "doctor",
     "breaker show",
+    "quality show",
     "checkpoint list",
     "checkpoint show silver",
     "checkpoint verify silver",
@@ -40,6 +43,7 @@ LOOKING = [
 def config(hand_lake: Any, broker: Any) -> Path:
     """A small lake with a checkpoint, whose topic a broker has."""
     hand_lake.write()
+    QualityStore(hand_lake.settings).record(audit(Gate.REFUSED, BLOCKS))
     ensure_topic(broker.bootstrap_servers, "answers", 2)
     kafka = {"bootstrap_servers": broker.bootstrap_servers, "topic": "answers"}
     lake = CheckpointLake(hand_lake.folder, kafka, more={"log": {"level": "error"}})

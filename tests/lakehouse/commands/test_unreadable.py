@@ -15,11 +15,23 @@ import pytest
 from deltalake import DeltaTable
 
 from batch import archive_bronze
+from pipelines.gold.gate.results import Gate, QualityStore
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.tables import ADJUSTMENTS, BRONZE, BRONZE_ARCHIVE, CIRCUIT_BREAKER, DLQ, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.tables import (
+    ADJUSTMENTS,
+    BRONZE,
+    BRONZE_ARCHIVE,
+    CIRCUIT_BREAKER,
+    DLQ,
+    GOLD_HOURLY,
+    LEDGER,
+    QUALITY_RESULTS,
+    SILVER,
+)
 from pipelines.silver.breaker.breaker import Tally
 from pipelines.silver.breaker.breaker_store import BreakerStore, Transition
+from tests.audits import BLOCKS, audit
 from tests.faults.evidence import Evidence
 from tests.lakehouse.operations.checkpoints.conftest import CheckpointLake
 from tests.without_rights import command
@@ -62,6 +74,8 @@ def _paths(folder: Path) -> dict[str, tuple[Path, int]]:
         "the ledger": (lake / "ops" / LEDGER.table, NOTHING),
         "the breaker": (lake / "ops" / CIRCUIT_BREAKER.table, NOTHING),
         "a file of the breaker": (_live(lake / "ops" / CIRCUIT_BREAKER.table), NOTHING),
+        "the audits": (lake / "ops" / QUALITY_RESULTS.table, NOTHING),
+        "a file of the audits": (_live(lake / "ops" / QUALITY_RESULTS.table), NOTHING),
         "the archive's records": (lake / "ops" / BRONZE_ARCHIVE.table, NOTHING),
         "adjustments": (lake / "gold" / ADJUSTMENTS.table, NOTHING),
         "the leases": (lake / "_leases", NOTHING),
@@ -108,6 +122,7 @@ def make_lake(folder: Path, hand_lake: Any) -> None:
     BreakerStore(made.settings).append(
         Transition(datetime.now(UTC) - timedelta(days=1), "closed", "open", Tally(10, 9), "a flood")
     )
+    QualityStore(made.settings).record(audit(Gate.REFUSED, BLOCKS))
     hand_lake.delta(BRONZE).alter.set_table_properties({"lakehouse.topicId": made.topic_id}, raise_if_not_exists=False)
     hand_lake.delta(SILVER).alter.set_table_properties({"lakehouse.note": "a second version"}, raise_if_not_exists=False)
     for words in ([], ["--restore", "--from-date", "2026-01-28"]):
@@ -163,6 +178,7 @@ SOME = (
     "a file of dead letters",
     "a file of the ledger",
     "a file of the breaker",
+    "a file of the audits",
     "a lease",
     "the checkpoints",
     "a checkpoint that may be listed",

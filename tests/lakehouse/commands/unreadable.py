@@ -40,6 +40,7 @@ COMMANDS: dict[str, list[str]] = {
     "archive run": ["batch/archive_bronze.py", "--dry-run"],
     "dead letters' retention": ["batch/dlq_retention.py", "--dry-run"],
     "breaker show": ["breaker", "show", "--json"],
+    "quality show": ["quality", "show", "--json"],
     "schema check": ["schema", "check", "--json"],
     "kafka status": ["kafka", "status", "--json"],
     "rollback": ["rollback", "silver.api_usage_events", "--to", "0", "--dry-run"],
