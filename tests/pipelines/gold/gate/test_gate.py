@@ -19,7 +19,7 @@ DEFECTS = {
         {"day-volume-usual", "day-gold-was-right"},
     ),
     "a customer doubled": (
-        "INSERT INTO {silver} SELECT * REPLACE (concat('again-', event_id) AS event_id) FROM {silver} "
+        "INSERT INTO {silver} BY NAME SELECT concat('again-', event_id) AS event_id, * EXCEPT (event_id) FROM {silver} "
         "WHERE _event_date = DATE'2026-01-28' AND customer_id = 'c0'",
         {"customers-not-repeated", "customers-large-volume-usual"},
     ),
