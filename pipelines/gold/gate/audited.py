@@ -40,7 +40,8 @@ CUSTOMER_COLUMNS = (
         "events_to_usual",
         "double",
         "Events as a multiple of the customer's own on the last closed days: 1 within their range, otherwise by how much they "
-        "lie below the least or above the most. NULL unless the customer is large (`quality.large_customer_share`).",
+        "lie below the least or above the most; as they are, or less what all other customers grew by, whichever is nearer to 1. "
+        "NULL unless the customer is large (`quality.large_customer_share`).",
     ),
     Column("bytes_per_event_to_usual", "double", "As events_to_usual, of request_bytes + response_bytes for an event."),
 )

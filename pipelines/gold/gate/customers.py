@@ -49,15 +49,20 @@ def measure_customers(sources: Sources, closed: list[date], bills: DataFrame) ->
     )
     past = _past(bills, len(closed), settings.large_customer_share, settings.min_events)
     joined = now.alias("n").join(F.broadcast(past).alias("p"), F.col("n.customer_id") == F.col("p.customer_id"), "full_outer")
+    joined = joined.crossJoin(F.broadcast(sources.candidate.agg(F.sum("event_count").alias("all_events"))))
     counts = ("event_count", *OFF, "hourly_events_off")
     events = F.coalesce("n.event_count", F.lit(0))
-    per_event = (F.col("n.request_bytes") + F.col("n.response_bytes")) / F.col("n.event_count")
+    least, most = F.col("p.least_events"), F.col("p.most_events")
+    # A day on which all use more is no customer's own: what the others grew by is taken off, unless that makes it odder.
+    others = F.coalesce("all_events", F.lit(0)) - events
+    grown = F.when((F.col("p.others") >= settings.min_events) & (others > 0), others / F.col("p.others")).otherwise(1.0)
+    per_event = F.try_divide(F.col("n.request_bytes") + F.col("n.response_bytes"), "n.event_count")
     measured = joined.select(
         F.coalesce("n.customer_id", "p.customer_id").alias("customer_id"),
         F.coalesce("n.found_in", F.lit("past")).alias("found_in"),
         *(F.coalesce(f"n.{name}", F.lit(0)).alias(name) for name in counts),
         "n.repeated_share",
-        multiple_of(events, F.col("p.least_events"), F.col("p.most_events")).alias("events_to_usual"),
+        _nearer_to_one(multiple_of(events, least, most), multiple_of(events / grown, least, most)).alias("events_to_usual"),
         F.when(events >= settings.min_events, multiple_of(per_event, F.col("p.least_bytes"), F.col("p.most_bytes"))).alias(
             "bytes_per_event_to_usual"
         ),
@@ -85,7 +90,7 @@ def _hourly_events(hourly: DataFrame) -> DataFrame:
 
 
 def _past(bills: DataFrame, days: int, large_share: float, min_events: int) -> DataFrame:
-    """Large customers of the closed days: least and most events a day, least and most bytes for an event.
+    """Large customers of the closed days: least and most events a day, the mean of all others, least and most bytes an event.
 
     On a day without a row the customer had no event, which is why `days` are counted and not rows.
     """
@@ -103,8 +108,16 @@ def _past(bills: DataFrame, days: int, large_share: float, min_events: int) -> D
     return (
         by_customer.crossJoin(total)
         .where(large)
+        .withColumn("others", (F.col("total") - F.col("events")) / F.lit(max(days, 1)))
         .withColumn("least_events", F.when(F.col("days") == days, F.col("least")).otherwise(F.lit(0)))
     )
+
+
+def _nearer_to_one(first: Column, second: Column) -> Column:
+    def distance(figure: Column) -> Column:
+        return F.when(figure <= 0, float("inf")).when(figure < 1, 1 / figure).otherwise(figure)
+
+    return F.when(distance(first) <= distance(second), first).otherwise(second)
 
 
 def _bytes() -> Column:
