@@ -36,13 +36,13 @@ def _batch(sick: Patient, day: datetime) -> int:
 
 def _closed(sick: Patient, day: datetime) -> bool:
     """Whether the day's rows are final; before, they all are provisional."""
-    rows = DeltaTable(sick.path(GOLD_DAILY)).to_pyarrow_table(filter=ds.field("day") == day.date())
+    rows = DeltaTable(sick.path(GOLD_DAILY)).to_pyarrow_table(filters=ds.field("day") == day.date())
     (status,) = set(rows["billing_status"].to_pylist())
     return bool(status == "final")
 
 
 def _candidates(sick: Patient) -> int:
-    return DeltaTable(sick.path(CANDIDATES)).to_pyarrow_table().num_rows
+    return DeltaTable(sick.path(CANDIDATES)).count()
 
 
 def _refused(sick: Patient, day: datetime) -> set[str]:
