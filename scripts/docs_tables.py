@@ -1,4 +1,4 @@
-"""Writes docs/tables.md from the tables' definitions: `python -m scripts.docs_tables`."""
+"""Writes docs/tables.md from the definitions of tables and views: `python -m scripts.docs_tables`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,33 @@ from pipelines.lake.contract.contract import (
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings_sources import load_settings
 from pipelines.lake.tables import TableDef
+from pipelines.lake.views import ALL_VIEWS, ViewDef
 
 PAGE = PROJECT / "docs" / "tables.md"
 
 _INTRO = """\
 # Tables
 
-Written from the `schema.py` of each layer by `python -m scripts.docs_tables`; a test fails when the two differ.
+Written from the `schema.py` of each layer and from `pipelines/lake/views.py` by `python -m scripts.docs_tables`; a test fails
+when they differ. [Views](#views) come last.
 
 All tables are Delta tables at `<lake.root>/<layer>/<table>`. Times are UTC. Names that start with `_` are the pipeline's;
 the others are the event's. No table is partitioned: file statistics prune (see decisions/0007).
 """
 
+_VIEWS = """\
+## Views
+
+Queries that each session of the project, `lakehouse sql` among them, knows by name. No file stands for them.
+"""
+
 
 def tables_page() -> str:
-    """Give the page as Markdown: a section for each table, a row for each column."""
+    """Give the page as Markdown: a section for each table and view, a row for each column."""
     settings = load_settings(None, environ={}, overrides={"schemas_dir": str(PROJECT / "conf/schemas/api_usage_events")})
     common = _properties("Properties of all tables but the ledger, the circuit breaker and the archive's", COMMON_PROPERTIES)
-    return "\n".join([_INTRO, f"{common}\n", _contract(), *(_table(table) for table in all_definitions(settings).values())])
+    tables = [_table(table) for table in all_definitions(settings).values()]
+    return "\n".join([_INTRO, f"{common}\n", _contract(), *tables, _VIEWS, *(_view(view) for view in ALL_VIEWS)])
 
 
 def _contract() -> str:
@@ -68,6 +77,14 @@ def _table(table: TableDef) -> str:
     if table.properties:
         lines += ["", _properties("Properties", table.properties)]
     return "\n".join(lines) + "\n"
+
+
+def _view(view: ViewDef) -> str:
+    reads = ", ".join(str(table) for table in view.reads.values())
+    lines = [f"### {view.name}", "", view.comment, "", f"Reads {reads}; known where these are there."]
+    lines += ["", "| column | type | meaning |", "|---|---|---|"]
+    lines += [f"| `{column.name}` | {column.type} | {column.doc} |" for column in view.columns]
+    return "\n".join([*lines, "", f"```sql\n{view.sql.strip()}\n```"]) + "\n"
 
 
 def _facts(table: TableDef) -> str:

@@ -33,7 +33,7 @@ DAY = date(2026, 1, 28)
 """A Wednesday, open; the seven days before it are closed."""
 EVENTS = 900
 PROCESSED = datetime(2026, 1, 30, tzinfo=UTC)
-LATER = datetime(2026, 2, 1, tzinfo=UTC)
+LATER = datetime(2026, 2, 20, tzinfo=UTC)
 
 
 @dataclass

@@ -30,11 +30,15 @@ SELECT day, customer_id, sum(coalesce(event_count, 0)) AS event_count, sum(coale
     sum(coalesce(request_bytes, 0)) AS request_bytes, sum(coalesce(response_bytes, 0)) AS response_bytes,
     sum(coalesce(late_count, 0)) AS late_count
 FROM (
-    SELECT day, customer_id, event_count, error_count, request_bytes, response_bytes, late_count
-    FROM {daily} WHERE billing_status = 'final'
-    UNION ALL
-    SELECT day, customer_id, event_count, error_count, request_bytes, response_bytes, late_count FROM {adjustments}
+    SELECT *, max(is_issued) OVER (PARTITION BY day) AS has_issued
+    FROM (
+        SELECT day, customer_id, event_count, error_count, request_bytes, response_bytes, late_count, 1 AS is_issued
+        FROM {daily} WHERE billing_status = 'final'
+        UNION ALL
+        SELECT day, customer_id, event_count, error_count, request_bytes, response_bytes, late_count, 0 FROM {adjustments}
+    )
 )
+WHERE has_issued = 1 -- adjustments of a day that was closed after this query had read the first table are left out with the day
 GROUP BY day, customer_id
 """
 

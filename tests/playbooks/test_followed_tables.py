@@ -38,7 +38,7 @@ def test_gold_drift(patient: Make) -> None:
     assert daily.delete(f"day = '{DAY:%F}' AND event_count > 3")["num_deleted_rows"]
     assert sick.broken_promises() == {"I5"}
 
-    sick.follow("gold-drift", DAY=f"{DAY:%F}")
+    sick.follow("gold-drift", DAY=f"{DAY:%F}", AGAIN=str(sick.checkpoints / "gold" / "again-1"))
 
     assert not sick.broken_promises()
 

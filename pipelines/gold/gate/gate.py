@@ -32,12 +32,14 @@ _LONGEST_REASON = 1000
 class AuditedRun:
     """The run whose candidate is audited; `gold_version`: of the candidate's table, None where nothing was written.
 
-    `publishes`: whether the day is published where the audit lets it; `override`: publish it whatever the audit says.
+    `publishes`: whether the day is published where the audit lets it; `is_due`: whether anything is left to publish; `override`:
+    publish it whatever the audit says.
     """
 
     run_id: str
     gold_version: int | None
     publishes: bool
+    is_due: bool = True
     override: Override | None = None
 
 
@@ -115,6 +117,8 @@ def _measure(sources: Sources) -> tuple[dict[str, DataFrame], dict[str, Mapping[
 def _gate(results: Sequence[Result], run: AuditedRun) -> Gate:
     if not run.publishes:
         return Gate.AUDITED
+    if not run.is_due:
+        return Gate.SETTLED
     if not any(one.blocks for one in results):
         return Gate.PASSED
     return Gate.OVERRIDDEN if run.override else Gate.REFUSED

@@ -32,6 +32,8 @@ class Gate(StrEnum):
     """Something that blocks failed: nothing is published, and the candidate is kept."""
     OVERRIDDEN = "overridden"
     """Something that blocks failed, and an operator had the day published all the same."""
+    SETTLED = "settled"
+    """A closed day whose candidate lay there still, and nothing of it is left to bill: it does not wait any more."""
     AUDITED = "audited"
     """Nothing was to be published: `lakehouse quality run`."""
 
@@ -46,7 +48,7 @@ TABLE = TableDef(
         Column(
             "gate",
             "string",
-            "passed, refused or overridden: of a run that publishes; audited: of one that does not.",
+            "passed, refused, overridden or settled: of a run that publishes; audited: of one that does not.",
             nullable=False,
         ),
         Column("suite", "string", "The file in `quality.suites`, without its ending.", nullable=False),

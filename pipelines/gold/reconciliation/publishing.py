@@ -33,17 +33,18 @@ class Publisher:
     suites: Sequence[Suite]
     override: Override | None = None
 
-    def bill(self, compared: ComparedDay) -> tuple[Audit, int]:
+    def bill(self, compared: ComparedDay, *, is_due: bool) -> tuple[Audit, int]:
         """Bill the day if its candidate passes the audit; give the audit and the number of adjustments booked.
 
-        A day that is refused is left as it is, hours included, and its candidate stays to be looked at.
+        A day that is refused is left as it is, hours included, and its candidate stays to be looked at. `is_due`: whether anything
+        is left to bill; otherwise the day only stops waiting, whatever its audit says.
         """
         spark, path, day = compared.spark, compared.paths.candidates, compared.day
         version = compared.read.silver_version
         written = write_candidate(spark, path, compared.daily, day, silver_version=version, run_id=self.run_id, now=self.now)
         failpoints.reach("reconcile.after_candidate")
         candidate = read_candidate(spark, path, day, written)
-        run = AuditedRun(self.run_id, written, publishes=True, override=self.override)
+        run = AuditedRun(self.run_id, written, publishes=True, is_due=is_due, override=self.override)
         audit = audit_day(compared.sources(self.settings, candidate), self.suites, run)
         failpoints.reach("reconcile.after_audit")
         if audit.gate is Gate.REFUSED:

@@ -101,7 +101,7 @@ def _reconcile(run: _Run, compared: ComparedDay, publisher: Publisher, say: Call
     record_differences(spark, paths, compared.differences, outcome, run.now)
     failpoints.reach("reconcile.after_evidence")
     if outcome.bills:
-        audit, booked = publisher.bill(compared)
+        audit, booked = publisher.bill(compared, is_due=not outcome.was_final or outcome.adjusted > 0)
         outcome = replace(outcome, audit=audit, adjusted=booked)
         if outcome.is_refused:
             outcome = replace(outcome, status=FINAL if outcome.was_final else PROVISIONAL)
@@ -150,7 +150,7 @@ def _count_due(outcome: Outcome, compared: ComparedDay) -> int:
 
 
 def _bills(run: _Run, compared: ComparedDay, outcome: Outcome) -> bool:
-    """Whether there is something to bill, or a refused day that is looked at again.
+    """Whether there is something to bill, or a candidate of a closed day that was refused, or that a killed run left.
 
     A day without any event is one, too, where days before it were billed: it is missing, rather than quiet.
     """

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from lakehouse.commands.cli import main
 from lakehouse.proof.checks import CheckResult, check_parameters, choose_checks, load_checks, parse_check, run_checks
 from pipelines.archive.records import SCHEMA as ARCHIVE_SCHEMA
+from pipelines.gold.gate.results import SCHEMA as QUALITY_SCHEMA
 from pipelines.lake.errors import LakehouseError
 from pipelines.lake.ledger.known_gaps import SCHEMA as GAPS_SCHEMA
 from pipelines.lake.resources import PROJECT, SPARK_JARS
@@ -31,9 +32,11 @@ from pipelines.lake.tables import (
     GOLD_HOURLY,
     KNOWN_GAPS,
     LEDGER,
+    QUALITY_RESULTS,
     RECONCILIATION,
     SILVER,
 )
+from pipelines.lake.views import ALL_VIEWS
 
 T0 = datetime(2026, 1, 28, 10, 0, tzinfo=UTC)
 TOPIC = "api-usage-events"
@@ -72,6 +75,8 @@ def _write(lake: Any) -> None:
     write_deltalake(lake.path(BRONZE_ARCHIVE), archived, mode="overwrite")
     gaps = pa.Table.from_pylist(getattr(lake, "known_gaps", []), GAPS_SCHEMA)
     write_deltalake(lake.path(KNOWN_GAPS), gaps, mode="overwrite")
+    audits = pa.Table.from_pylist(getattr(lake, "audits", []), QUALITY_SCHEMA)
+    write_deltalake(lake.path(QUALITY_RESULTS), audits, mode="overwrite")
 
 
 def test_sound_lake_is_clean(hand_lake: Any, run: Callable[..., dict[str, CheckResult]]) -> None:
@@ -201,6 +206,42 @@ def _reconcile_found_drift(lake: Any) -> None:
     ]
 
 
+def _audit(gate: str, hour: int, later: int = 0, **results: bool | None) -> list[dict[str, Any]]:
+    """Rows of one audit, of the day so many days later: whether each expectation holds; names with `small` only warn."""
+    day = T0.date() + timedelta(days=later)
+    shared = {"run_id": f"r{hour}", "day": day, "audited_at": T0 + timedelta(hours=hour), "gate": gate, "suite": "day"}
+    return [
+        {
+            **shared,
+            "expectation": name,
+            "severity": "warns" if name.startswith("small") else "blocks",
+            "success": success,
+            "playbook": "quality-gate",
+            "silver_version": hour,
+        }
+        for name, success in results.items()
+    ]
+
+
+def _refuse(lake: Any) -> None:
+    lake.audits = [
+        *_audit("passed", 1, volume=True),
+        *_audit("refused", 2, volume=False, rows=None, size=True, small_share=False),
+        *_audit("audited", 3, volume=True),
+    ]
+
+
+def _refuse_then_publish(lake: Any) -> None:
+    """Each day was refused, and then passed or was overridden."""
+    lake.audits = [
+        *_audit("refused", 1, volume=False),
+        *_audit("passed", 2, volume=True, small_share=False),
+        *_audit("refused", 1, later=1, volume=False),
+        *_audit("overridden", 2, later=1, volume=False),
+        *_audit("audited", 3, later=1, volume=False),
+    ]
+
+
 def _silver_stands_still(lake: Any) -> None:
     del lake.rows[LEDGER][3]
 
@@ -263,6 +304,7 @@ def _late_kafka(lake: Any) -> None:
         ("billing_final_early", _close_days, 1),
         ("billing_overdue", _late_kafka, 2),
         ("reconciliation_drift", _reconcile_found_drift, 1),
+        ("quality_gate", _refuse, 1),
         ("freshness", _silver_stands_still, 1),
         ("freshness", _gold_stands_still, 1),
     ],
@@ -274,6 +316,30 @@ def test_check_finds_what_it_is_for(
     _write(hand_lake)
     result = run(hand_lake, name)[name]
     assert (result.outcome, result.count, result.reason) == ("offenders", count, None)
+
+
+def test_day_that_was_refused_is_named_with_what_blocks_until_it_is_published(
+    hand_lake: Any, run: Callable[..., dict[str, CheckResult]]
+) -> None:
+    _refuse(hand_lake)
+    _write(hand_lake)
+    result = run(hand_lake, "quality_gate")["quality_gate"]
+    assert result.is_red
+    assert [(row["day"], row["run_id"], row["blocking"], row["silver_version"]) for row in result.first] == [
+        (T0.date(), "r2", "rows, volume", 2)
+    ]
+    other = run(hand_lake, "quality_gate", day=T0.date() - timedelta(days=1))["quality_gate"]
+    assert other.outcome == "passed"
+
+    _refuse_then_publish(hand_lake)
+    _write(hand_lake)
+    assert run(hand_lake, "quality_gate")["quality_gate"].outcome == "passed"
+
+
+def test_plain_spark_sql_has_the_views_that_sessions_have() -> None:
+    script = (PROJECT / "sql/reconciliation.sql").read_text(encoding="utf-8")
+    for view in ALL_VIEWS:
+        assert f"CREATE VIEW IF NOT EXISTS {view.name} AS\n{view.sql.strip()};" in script
 
 
 def test_hole_that_was_explained_is_shown_and_alarms_nobody(hand_lake: Any, run: Callable[..., dict[str, CheckResult]]) -> None:
@@ -459,8 +525,8 @@ def test_the_same_files_run_with_plain_spark_sql(hand_lake: Any) -> None:
     _repeat(BRONZE, 0, 0)(hand_lake)
     hand_lake.write(BRONZE)
     script = hand_lake.folder / "all.sql"
-    marks = (f"SELECT 'begin {path.stem}';\n{path.read_text()}" for path in sorted((PROJECT / "sql/checks").glob("*.sql")))
-    script.write_text("\n".join(marks))
+    marks = [f"SELECT 'begin {path.stem}';\n{path.read_text()}" for path in sorted((PROJECT / "sql/checks").glob("*.sql"))]
+    script.write_text("\n".join([*marks, "SELECT 'begin bill';", "SELECT day, customer_id, event_count FROM gold.bill;"]))
     command = [
         str(Path(sys.executable).parent / "spark-sql"),
         *("--master", "local[1]", "--driver-class-path", f"{SPARK_JARS}/*"),
@@ -471,12 +537,15 @@ def test_the_same_files_run_with_plain_spark_sql(hand_lake: Any) -> None:
         *("--conf", "spark.databricks.delta.snapshotPartitions=2", "--conf", "spark.sql.codegen.wholeStage=false"),
         *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
         *("--hivevar", f"lake={hand_lake.settings.lake.root}", "--hivevar", "date=2026-01-28"),
-        *("-i", str(PROJECT / "sql/tables.sql"), "-i", str(PROJECT / "sql/reconciliation.sql"), "-f", str(script)),
+        *(word for name in ("tables", "reconciliation", "quality") for word in ("-i", str(PROJECT / f"sql/{name}.sql"))),
+        *("-f", str(script)),
     ]
     environ = {**os.environ, "SPARK_HOME": str(Path(sys.modules["pyspark"].__file__ or "").parent), "SPARK_LOCAL_IP": "127.0.0.1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=540, cwd=hand_lake.folder, env=environ, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = {part.split("\n")[0]: part.split("\n")[1:-1] for part in done.stdout.split("begin ")[1:]}
+    # No day of the sound lake is closed.
+    assert found.pop("bill") == []
     assert set(found) == {check.id for check in load_checks()}
     speaking = {name for name, lines in found.items() if lines}
     assert speaking == SPEAKING | {"bronze_duplicates", "ledger_totals"}

@@ -9,9 +9,10 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from pipelines.gold.gate.results import Gate, Override
+from pipelines.gold.gate.results import Gate, Override, waiting
 from pipelines.lake.errors import UsageError
 from tests.audited_days import DAY, EVENTS, AuditedDays
+from tests.failing import dies_at
 
 DEFECTS = {
     "half the day missing": (
@@ -95,7 +96,9 @@ def test_sound_day_passes_and_is_closed_and_a_second_run_audits_nothing(days: Au
     assert (again.audit, again.differences, len(days.audits())) == (None, {}, 1)
 
 
-def test_refused_day_is_left_as_it_was_until_it_is_mended_or_overridden(days: AuditedDays) -> None:
+def test_refused_day_is_left_as_it_was_until_it_is_mended_or_overridden(
+    days: AuditedDays, monkeypatch: pytest.MonkeyPatch
+) -> None:
     days.execute("UPDATE {silver} SET region = 'moon-1' WHERE event_id = '2026-01-28-0-1'")
     # Gold is behind in one event, too: a refused day is not repaired either.
     days.add(DAY, events=1, seed=5)
@@ -106,17 +109,24 @@ def test_refused_day_is_left_as_it_was_until_it_is_mended_or_overridden(days: Au
     assert refused.status == "provisional"
     assert {path: DeltaTable(path).version() for path in versions} == versions
     assert days.billed() == {}
-    waiting = DeltaTable(days.paths.candidates).to_pyarrow_table()
-    assert (sum(waiting["event_count"].to_pylist()), set(waiting["run_id"].to_pylist())) == (EVENTS + 1, {refused.run_id})
+    candidate = DeltaTable(days.paths.candidates).to_pyarrow_table()
+    assert (sum(candidate["event_count"].to_pylist()), set(candidate["run_id"].to_pylist())) == (EVENTS + 1, {refused.run_id})
+    assert list(waiting(days.audits())) == [DAY]
     assert days.reconcile().is_refused  # a second run does not let it pass
-    assert len(DeltaTable(days.paths.candidates).to_pyarrow_table()) == len(waiting)
+    assert len(DeltaTable(days.paths.candidates).to_pyarrow_table()) == len(candidate)
 
-    done = days.reconcile(override=Override("operator", "a new region, announced by mail"))
-    assert done.audit is not None
-    assert (done.status, done.audit.gate) == ("final", Gate.OVERRIDDEN)
+    override = Override("operator", "a new region, announced by mail")
+    with dies_at(monkeypatch, "reconcile.after_publishing"), pytest.raises(InterruptedError):
+        days.reconcile(override=override)
     assert sum(days.billed().values()) == EVENTS + 1
-    newest = days.audits()[0]
-    assert newest.override == Override("operator", "a new region, announced by mail")
+    # The killed run left its candidate: without the override the next run refuses nothing, as the day is billed.
+    settled = days.reconcile()
+    assert settled.audit is not None
+    assert (settled.status, settled.audit.gate, waiting(days.audits())) == ("final", Gate.SETTLED, {})
+    assert DeltaTable(days.paths.candidates).to_pyarrow_table().num_rows == 0
+
+    newest = next(one for one in days.audits() if one.gate is Gate.OVERRIDDEN)
+    assert newest.override == override
     assert [one.expectation for one in newest.blocking] == ["silver-region-known"]
 
 
@@ -132,7 +142,8 @@ def test_adjustments_of_a_closed_day_pass_the_gate_too(days: AuditedDays) -> Non
     days.execute(f"RESTORE TABLE {{silver}} TO VERSION AS OF {version}")
     mended = days.reconcile(closed)  # nothing is due any more, but the day waited, so it is looked at again
     assert mended.audit is not None
-    assert (mended.audit.gate, mended.adjusted, days.billed(closed)) == (Gate.PASSED, 0, bill)
+    assert (mended.audit.gate, mended.adjusted, days.billed(closed)) == (Gate.SETTLED, 0, bill)
+    assert waiting(days.audits()) == {}
     assert DeltaTable(days.paths.candidates).to_pyarrow_table().num_rows == 0
 
 
