@@ -36,8 +36,8 @@ class Publisher:
     def bill(self, compared: ComparedDay, *, is_due: bool) -> tuple[Audit, int]:
         """Bill the day if its candidate passes the audit; give the audit and the number of adjustments booked.
 
-        A day that is refused is left as it is, hours included, and its candidate stays to be looked at. `is_due`: whether anything
-        is left to bill; otherwise the day only stops waiting, whatever its audit says.
+        A day that is refused is left as it is, hours included, and its candidate stays to be looked at. `is_due`: whether
+        anything is left to bill; otherwise the day only stops waiting, whatever its audit says.
         """
         spark, path, day = compared.spark, compared.paths.candidates, compared.day
         version = compared.read.silver_version
