@@ -141,7 +141,7 @@ class Demo:
             return None, None
         with self.screen.stage("Reconcile") as stage:
             outcome = reconcile(spark, self.settings, Paths.of(self.settings), day, datetime.now(UTC))
-            stage.say(f"{day} is {outcome.status}" + (f"; audit {outcome.audit.in_words}" if outcome.audit else ""))
+            stage.say(f"{day} is {outcome.status}" + (f"; audit {outcome.audit.gate}" if outcome.audit else ""))
         return day, outcome
 
     def _check(self, spark: SparkSession) -> list[CheckResult]:

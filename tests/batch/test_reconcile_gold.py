@@ -78,7 +78,7 @@ def test_dry_run_says_what_a_run_does_and_writes_nothing(
         done = reconcile(books.spark, books.settings, books.paths, date(2026, 1, 28), AFTER_GRACE, say=tell)
         # The same words, and nothing was written yet but tables that were not there.
         assert told == [(said.splitlines()[0], [path for path in before if path.suffix == ".parquet"])]
-        assert dry == replace(done, run_id=dry.run_id, dry_run=True)
+        assert dry == replace(done, run_id=dry.run_id, dry_run=True, audit=None)
         assert (done.was_final, done.adjusted) == (bool(hours), hours)
 
 

@@ -126,7 +126,8 @@ def test_lake_with_files_of_both_versions(
     assert not [one for one in found.values() if one[1]], found
     for words in (("status",), ("dlq", "list"), ("dlq", "stats"), ("verify",), ("archive", "list")):
         _command(lake, *words)
-    closed = reconcile(lake.spark, lake.settings, Paths.of(lake.settings), T0.date(), datetime.now(UTC))
+    # A day of which half are dead letters is for the gate's own tests.
+    closed = reconcile(lake.spark, lake.settings, Paths.of(lake.settings), T0.date(), datetime.now(UTC), suites=[])
     assert (closed.events_off, closed.events_after, closed.status) == (0, 5, "final")
 
     now = datetime.now(UTC)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.lake.errors import SettingsError
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.storage.local_files import files_in, read_text
+from pipelines.lake.storage.local_files import files_in, is_there, read_text
 
 BLOCKS, WARNS = "blocks", "warns"
 _PATTERNS = ("*.yaml", "*.yml", "*.json")
@@ -110,7 +110,7 @@ def _problems(suite: Suite, columns: Sequence[str]) -> Iterator[str]:
             if name not in columns:
                 known = ", ".join(columns)
                 yield f"`{one.id}` speaks of the column `{name}`, which `{suite.audits}` does not have; use one of {known}"
-        if not (PROJECT / "playbooks" / f"{one.playbook}.md").is_file():
+        if not is_there(PROJECT / "playbooks" / f"{one.playbook}.md"):
             yield f"`{one.id}` names the playbook `{one.playbook}`, which is not in playbooks/; name one that is"
 
 

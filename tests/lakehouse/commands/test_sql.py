@@ -17,7 +17,10 @@ from pyspark.sql import Row, SparkSession
 from lakehouse.commands.cli import main
 from lakehouse.commands.sql import StatementError, run_statement
 from lakehouse.operations.sql.values import show_auto, show_csv, show_json, show_table, show_vertical
+from pipelines.gold.schema import CANDIDATES_TABLE
 from pipelines.lake.resources import PROJECT
+from pipelines.lake.tables import CANDIDATES
+from pipelines.runtime.delta import ensure_table
 from tests.playbooks.commands import commands_of
 from tests.playbooks.pages import all_pages
 
@@ -35,6 +38,7 @@ def test_statements_of_the_playbooks_fit_the_tables(
     hand_lake: Any, session: SparkSession, tables: Callable[[Any], None], capsys: Capture
 ) -> None:
     hand_lake.write()
+    ensure_table(session, CANDIDATES_TABLE, hand_lake.path(CANDIDATES))
     tables(hand_lake)
     ran = 0
     for page in all_pages():
