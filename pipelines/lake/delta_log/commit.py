@@ -35,6 +35,8 @@ class Commit:
     added_rows: int | None = 0
     removed_rows: int | None = 0
     configuration: Mapping[str, str] | None = None
+    changed_bytes: int = 0
+    """Size of the files that the change feed reads for this commit."""
 
     @property
     def operation(self) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
+
+from pyarrow.fs import FileSystem
 
 from pipelines.lake.delta_log.commit import Commit
 from pipelines.lake.delta_log.commit_values import mapping, said, whole
@@ -30,14 +33,30 @@ def newest_commits(
     system, root = open_folder(path)
     last = after if at_most is None else max(after, version - at_most)
     for number in range(version, last, -1):
-        try:
-            with system.open_input_stream(f"{root}/_delta_log/{number:020d}.json") as stream:
-                content = stream.read()
-        except FileNotFoundError:
+        text = _read(system, root, number)
+        if text is None:
             return
-        text = content.decode("utf-8", errors="replace")
         if not skip(number, text):
             yield _parse(number, text)
+
+
+def commits_after(path: str, version: int) -> Iterator[Commit]:
+    """The commits of the table at `path` after `version`, the oldest first; ends where the log has no file of a version."""
+    system, root = open_folder(path)
+    for number in count(version + 1):
+        text = _read(system, root, number)
+        if text is None:
+            return
+        yield _parse(number, text)
+
+
+def _read(system: FileSystem, root: str, version: int) -> str | None:
+    try:
+        with system.open_input_stream(f"{root}/_delta_log/{version:020d}.json") as stream:
+            content: bytes = stream.read()
+    except FileNotFoundError:
+        return None
+    return content.decode("utf-8", errors="replace")
 
 
 def _parse(version: int, content: str) -> Commit:
@@ -69,6 +88,7 @@ def _parse(version: int, content: str) -> Commit:
         _rows(files["add"]),
         _rows(files["remove"]),
         configuration,
+        _bytes(files["cdc"] or [*files["add"], *files["remove"]]),
     )
 
 
@@ -77,6 +97,10 @@ def _action(line: str) -> Mapping[str, Any]:
         return mapping(json.loads(line)) if line.strip() else {}
     except (ValueError, RecursionError):
         return {}
+
+
+def _bytes(files: list[Mapping[str, Any]]) -> int:
+    return sum(whole(one.get("size")) or 0 for one in files)
 
 
 def _rows(files: list[Mapping[str, Any]]) -> int | None:

@@ -1,0 +1,1 @@
+"""How Gold takes over what changed in Silver, and only that."""
