@@ -55,7 +55,7 @@ def columns(event_id: str, at: datetime | int, **changes: Any) -> dict[str, Any]
         "response_time_ms": 12.5,
         "request_bytes": 100,
         "response_bytes": 2000,
-        "region": "eu-1",
+        "region": "eu-west-1",
         **changes,
     }
 

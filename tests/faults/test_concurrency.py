@@ -174,7 +174,8 @@ def test_daily_batch_twice_for_an_open_day_and_a_week_back(busy: Busy, evidence:
     assert case.verdicts()["I5"] == "violated"
 
     def run(day: datetime, now: datetime) -> Outcome:
-        return reconcile(spark, case.settings, paths, day.date(), now)
+        # Without the gate, which refuses a day whose Gold somebody changed.
+        return reconcile(spark, case.settings, paths, day.date(), now, suites=[])
 
     def on(table: TableName, day: datetime) -> list[Row]:
         column = {GOLD_HOURLY: "hour", GOLD_DAILY: "day"}[table]

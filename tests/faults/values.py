@@ -120,7 +120,7 @@ class Values:
             "response_time_ms": pick((0, 0.0, 5, 5.000001, 5000, 1e308, 5e-324, 2**53 + 1, None)),
             "request_bytes": pick((0, 1, 2**31, LARGEST)),
             "response_bytes": pick((0, 1, 2**32, LARGEST - 1, LARGEST)),
-            "region": pick((None, "eu-1", "x" * 64)),
+            "region": pick((None, "eu-west-1", "x" * 64)),
             "schema_version": "1.0",
         }
 

@@ -170,7 +170,7 @@ def _event(event_id: str, at: datetime, **changes: Any) -> Row:
         "response_time_ms": 12.5,
         "request_bytes": 100,
         "response_bytes": 2000,
-        "region": "eu-1",
+        "region": "eu-west-1",
         "schema_version": "1.0",
         **changes,
     }

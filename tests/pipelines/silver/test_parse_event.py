@@ -83,8 +83,8 @@ def test_json_that_from_json_lets_pass_is_malformed(spark: SparkSession, make_ev
         "trailing object": text + text,
         "trailing brace": text + b"}",
         "duplicate key": body + b', "region": "eu-2"}',
-        "duplicate key with an equal value": body + b', "region": "eu-1"}',
-        "duplicate key, escaped": body + b', "regi\\u006fn": "eu-1"}',
+        "duplicate key with an equal value": body + b', "region": "eu-west-1"}',
+        "duplicate key, escaped": body + b', "regi\\u006fn": "eu-west-1"}',
         "duplicate unknown key": body + b', "x": 1, "x": 1}',
         "duplicate nested key": body + b', "x": {"y": [{"z": 1, "z": 2}]}}',
         "NaN": text.replace(b"12.5", b"NaN"),
@@ -95,8 +95,8 @@ def test_json_that_from_json_lets_pass_is_malformed(spark: SparkSession, make_ev
         "single quotes": text.replace(b'"', b"'"),
         "comment": b"/* x */" + text,
         "trailing comma": body + b",}",
-        "control character in a string": text.replace(b"eu-1", b"eu\x01"),
-        "half a surrogate pair": text.replace(b"eu-1", b"eu\\ud800"),
+        "control character in a string": text.replace(b"eu-west-1", b"eu\x01"),
+        "half a surrogate pair": text.replace(b"eu-west-1", b"eu\\ud800"),
         "array": b"[" + text + b"]",
         "string": b'"x"',
         "number": b"1",
@@ -110,16 +110,16 @@ def test_json_that_from_json_lets_pass_is_malformed(spark: SparkSession, make_ev
 def test_bytes_that_are_not_utf8_are_named_so(spark: SparkSession, make_event: Callable[..., Row]) -> None:
     text = json.dumps(make_event()).encode()
     bad = {
-        "lone continuation byte": text.replace(b"eu-1", b"\x80"),
-        "overlong slash": text.replace(b"eu-1", b"\xc0\xaf"),
-        "overlong in three bytes": text.replace(b"eu-1", b"\xe0\x80\xaf"),
-        "surrogate": text.replace(b"eu-1", b"\xed\xa0\x80"),
-        "beyond U+10FFFF": text.replace(b"eu-1", b"\xf4\x90\x80\x80"),
-        "cut sequence in a string": text.replace(b"eu-1", b"\xe2\x82"),
+        "lone continuation byte": text.replace(b"eu-west-1", b"\x80"),
+        "overlong slash": text.replace(b"eu-west-1", b"\xc0\xaf"),
+        "overlong in three bytes": text.replace(b"eu-west-1", b"\xe0\x80\xaf"),
+        "surrogate": text.replace(b"eu-west-1", b"\xed\xa0\x80"),
+        "beyond U+10FFFF": text.replace(b"eu-west-1", b"\xf4\x90\x80\x80"),
+        "cut sequence in a string": text.replace(b"eu-west-1", b"\xe2\x82"),
         "cut sequence at the end": text + b"\xf0\x9f",
         "UTF-16 with a byte order mark": json.dumps(make_event()).encode("utf-16"),
         "in a key": text[:-1] + b', "\xff": 1}',
-        "Latin-1": text.replace(b"eu-1", "é".encode("latin-1")),
+        "Latin-1": text.replace(b"eu-west-1", "é".encode("latin-1")),
     }
 
     assert dict(zip(bad, _problems(spark, bad.values()), strict=True)) == dict.fromkeys(bad, "invalid_utf8")
@@ -135,7 +135,7 @@ def test_other_encodings_and_marks_are_not_guessed(spark: SparkSession, make_eve
         "byte order mark": b"\xef\xbb\xbf" + text.encode(),
         "leading NUL": b"\x00" + text.encode(),
         "trailing NUL": text.encode() + b"\x00",
-        "NUL in a string": text.encode().replace(b"eu-1", b"e\x00"),
+        "NUL in a string": text.encode().replace(b"eu-west-1", b"e\x00"),
         "only NUL": b"\x00",
         "space before UTF-16": " {}".encode("utf-16-le"),
     }
@@ -436,13 +436,13 @@ def test_dead_letter_says_what_was_found(spark: SparkSession, make_event: Callab
         "not_json": b"hello",
         "cut": text[:-5],
         f"trailing_text:{len(text) + 1}": text + b"x",
-        f"duplicate_key:{len(body) + 3}": body + b', "regi\\u006fn": "eu-1"}',
+        f"duplicate_key:{len(body) + 3}": body + b', "regi\\u006fn": "eu-west-1"}',
         f"not_a_number:{len(body) + 8}": body + b', "x": -Infinity}',
         f"bad_number:{len(body) + 8}": body + b', "x": 01}',
         "double_too_large:response_time_ms": text.replace(b"12.5", b"1e400"),
-        "lone_surrogate:region": text.replace(b"eu-1", b"\\ud83d"),
-        f"control_character:{text.index(b'eu-1') + 1}": text.replace(b"eu-1", b"\n"),
-        f"bad_escape:{text.index(b'eu-1') + 1}": text.replace(b"eu-1", b"\\x41"),
+        "lone_surrogate:region": text.replace(b"eu-west-1", b"\\ud83d"),
+        f"control_character:{text.index(b'eu-west-1') + 1}": text.replace(b"eu-west-1", b"\n"),
+        f"bad_escape:{text.index(b'eu-west-1') + 1}": text.replace(b"eu-west-1", b"\\x41"),
         "too_deep": _deep(65, make_event()),
         f"syntax:{len(text) + 1}": body + b",}",
     }
@@ -460,7 +460,7 @@ def test_bytes_that_are_not_utf8_say_what_they_are(spark: SparkSession, make_eve
         text.decode().encode("utf-16"): "utf16",
         text.decode().encode("utf-32"): "utf32",
         b"\x00\x00\x00\x00\x07\x02\xc3\x28": "registry_frame:7",
-        text.decode().encode("latin-1").replace(b"eu-1", b"\xe9"): None,
+        text.decode().encode("latin-1").replace(b"eu-west-1", b"\xe9"): None,
         text[:-1] + b"\xff}": None,
     }
     rows = _parse(spark, found)
