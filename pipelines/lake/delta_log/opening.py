@@ -33,11 +33,20 @@ def open_table(path: str, version: int | None = None) -> DeltaTable | None:
 
     Raises UnreadableError, UnknownFeatureError, DamagedError. What its rows need beyond that, `require_plain` looks at.
     """
+    table, error = _try_open(path, version)
+    if error is not None and _has_commits(path, error):
+        # A table that is being made has its first commit between the two looks. What a second one does not find is lost.
+        table, error = _try_open(path, version)
+        if error is not None:
+            raise _damaged(path, error)
+    return table
+
+
+def _try_open(path: str, version: int | None) -> tuple[DeltaTable | None, TableNotFoundError | None]:
     try:
-        return deltalake.DeltaTable(path, version=version)
+        return deltalake.DeltaTable(path, version=version), None
     except TableNotFoundError as error:
-        _refuse_unseen(path, error)
-        return None
+        return None, error
     except (DeltaError, OSError, ValueError) as error:
         raise _told(path, error) from None
 
@@ -114,16 +123,15 @@ def deleted_rows(table: DeltaTable) -> int:
     return sum(len(vector.values) - (pa.compute.sum(vector.values).as_py() or 0) for vector in vectors)
 
 
-def _refuse_unseen(path: str, error: Exception) -> None:
-    """Raise where deltalake found no table because it could not look, or because the log that is there has lost its commits."""
+def _has_commits(path: str, error: Exception) -> bool:
+    """Whether a log is there, where deltalake found no table; raises UnreadableError where deltalake could not look."""
     if not is_local(path):
         refused = as_unreadable(error, path)
         if refused is not None:
             raise refused
-        return
+        return False
     log = f"{path}/_delta_log"
-    if look(log) is not None and any(re.match(r"\d{20}\.", name) for name in names_in(log)):
-        raise _damaged(path, error)
+    return look(log) is not None and any(re.match(r"\d{20}\.", name) for name in names_in(log))
 
 
 def _told(path: str, error: Exception) -> LakehouseError:

@@ -6,7 +6,10 @@ import json
 import os
 import resource
 import struct
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -188,6 +191,21 @@ def test_log_that_was_read_and_makes_no_sense_is_damaged(damage: Any, tmp_path: 
     damage(tmp_path / "t" / "_delta_log")
     with pytest.raises(DamagedError, match=r"is damaged \(.+\); see playbooks/full-rebuild\.md"):
         open_table(path)
+
+
+def test_table_that_is_being_made_is_absent_and_then_there(tmp_path: Path) -> None:
+    """Between two looks of a reader the folder, the log and its first commit come to be."""
+    many = 200
+    make = (
+        "import sys, pyarrow as pa\nfrom deltalake import write_deltalake\n"
+        f"for n in range({many}): write_deltalake(f'{{sys.argv[1]}}/t{{n}}', pa.table({{'a': [n]}}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", make, str(tmp_path)]) as maker:
+        deadline = time.monotonic() + 60
+        for number in range(many):
+            while open_table(str(tmp_path / f"t{number}")) is None:
+                assert time.monotonic() < deadline
+    assert maker.returncode == 0
 
 
 def test_error_in_a_trace_of_java_is_the_same_error() -> None:
