@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pipelines.lake.tables import ADJUSTMENTS, CANDIDATES, GOLD_DAILY, GOLD_HOURLY, RECONCILIATION, SILVER, Column, TableDef
+from pipelines.lake.tables import (
+    ADJUSTMENTS,
+    CANDIDATES,
+    GOLD_BY_KEY,
+    GOLD_DAILY,
+    GOLD_HOURLY,
+    RECONCILIATION,
+    SILVER,
+    Column,
+    TableDef,
+)
 
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Upper bounds (inclusive) of the latency buckets; one more bucket is open above."""
@@ -12,6 +22,8 @@ LATENCY_COLUMNS = (*(f"latency_le_{bound}" for bound in LATENCY_BOUNDS_MS), f"la
 TOTALS = ("event_count", "error_count", "request_bytes", "response_bytes", "late_count")
 """Measures that both tables have and that add up."""
 
+BY_KEY_KEYS = ("hour", "customer_id", "endpoint", "api_key_id")
+BY_KEY_MEASURES = (*TOTALS, *LATENCY_COLUMNS)
 HOURLY_KEYS = ("hour", "customer_id", "endpoint")
 HOURLY_MEASURES = (*TOTALS, "distinct_api_keys", *LATENCY_COLUMNS)
 DAILY_KEYS = ("day", "customer_id")
@@ -28,6 +40,23 @@ _TOTAL_COLUMNS = (
     Column("request_bytes", "bigint", "Sum of request_bytes."),
     Column("response_bytes", "bigint", "Sum of response_bytes."),
     Column("late_count", "bigint", "Events flagged late."),
+)
+
+BY_KEY_TABLE = TableDef(
+    name=GOLD_BY_KEY,
+    comment="API usage by hour, customer, endpoint and API key, as partial sums: the rows of a key add up to its usage.",
+    columns=(
+        Column("hour", "timestamp", "Hour of event_timestamp, UTC."),
+        Column("customer_id", "string", "Who is billed."),
+        Column("endpoint", "string", "What was called."),
+        Column("api_key_id", "string", "Id of the key that was used."),
+        *(Column(column.name, column.type, f"{column.doc[:-1]}; negative where Silver lost rows.") for column in _TOTAL_COLUMNS),
+        *(Column(name, "bigint", "Events in this latency bucket (ms).") for name in LATENCY_COLUMNS),
+    ),
+    keys=BY_KEY_KEYS,
+    writer="gold",
+    rebuilt_from=SILVER,
+    properties={"delta.dataSkippingStatsColumns": "hour,customer_id"},
 )
 
 HOURLY_TABLE = TableDef(

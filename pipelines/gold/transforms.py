@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.gold.schema import (
+    BY_KEY_KEYS,
+    BY_KEY_MEASURES,
     DAILY_KEYS,
     DAILY_MEASURES,
     HOURLY_KEYS,
@@ -15,21 +19,55 @@ from pipelines.gold.schema import (
     TOTALS,
 )
 
+_HOUR = "date_trunc('hour', event_timestamp)"
+
+
+def _if(condition: str) -> str:
+    return f"CASE WHEN {condition} THEN 1 ELSE 0 END"
+
+
+def _latency_buckets() -> dict[str, str]:
+    above = [f"response_time_ms > {bound}" for bound in LATENCY_BOUNDS_MS]
+    within = [f"response_time_ms <= {bound}" for bound in LATENCY_BOUNDS_MS]
+    bounds = [within[0], *map(" AND ".join, zip(above, within[1:], strict=False)), above[-1]]
+    return dict(zip(LATENCY_COLUMNS, map(_if, bounds), strict=True))
+
+
+ADDED: dict[str, str] = {
+    "event_count": "1",
+    "error_count": _if("status_code >= 400"),
+    "request_bytes": "request_bytes",
+    "response_bytes": "response_bytes",
+    "late_count": _if("_is_late_arriving"),
+    **_latency_buckets(),
+}
+"""What one event adds to each measure, as SQL over Silver's columns: all of them add up."""
+
+DEFINITION = json.dumps({"hour": _HOUR, "keys": BY_KEY_KEYS, "added": ADDED})
+"""All that Gold's measures are defined by, as a text: another text is another definition."""
+
+
+def build_by_key(events: DataFrame, sign: Column | None = None) -> DataFrame:
+    """Aggregate Silver rows by hour, customer, endpoint and API key; each row counts `sign` times (default: once)."""
+    times = F.lit(1) if sign is None else sign
+    return (
+        events.groupBy(F.expr(_HOUR).alias("hour"), *BY_KEY_KEYS[1:])
+        .agg(*(F.sum(F.expr(added) * times).alias(name) for name, added in ADDED.items()))
+        .select(*BY_KEY_KEYS, *BY_KEY_MEASURES)
+    )
+
 
 def build_hourly(silver: DataFrame) -> DataFrame:
-    """Aggregate Silver rows by hour, customer and endpoint; first by API key too, which makes distinct keys a count."""
-    by_key = silver.groupBy(F.date_trunc("hour", "event_timestamp").alias("hour"), "customer_id", "endpoint", "api_key_id").agg(
-        F.count(F.lit(1)).alias("event_count"),
-        _count_if(F.col("status_code") >= 400).alias("error_count"),
-        F.sum("request_bytes").alias("request_bytes"),
-        F.sum("response_bytes").alias("response_bytes"),
-        _count_if(F.col("_is_late_arriving")).alias("late_count"),
-        *_latency_counts(),
-    )
+    """Aggregate Silver rows by hour, customer and endpoint."""
+    return sum_hourly(build_by_key(silver))
+
+
+def sum_hourly(by_key: DataFrame) -> DataFrame:
+    """Add usage by API key up by hour, customer and endpoint; a key has one row, so distinct keys are a count."""
     return (
         by_key.groupBy(*HOURLY_KEYS)
         .agg(
-            *(F.sum(name).alias(name) for name in (*TOTALS, *LATENCY_COLUMNS)),
+            *(F.sum(name).alias(name) for name in BY_KEY_MEASURES),
             F.count(F.lit(1)).alias("distinct_api_keys"),
         )
         .select(*HOURLY_KEYS, *HOURLY_MEASURES)
@@ -43,18 +81,3 @@ def build_daily(hourly: DataFrame) -> DataFrame:
         .agg(*(F.sum(name).alias(name) for name in TOTALS), F.countDistinct("endpoint").alias("distinct_endpoints"))
         .select(*DAILY_KEYS, *DAILY_MEASURES)
     )
-
-
-def _latency_counts() -> list[Column]:
-    latency = F.col("response_time_ms")
-    lower = (None, *LATENCY_BOUNDS_MS)
-    upper = (*LATENCY_BOUNDS_MS, None)
-    counts = []
-    for low, high, name in zip(lower, upper, LATENCY_COLUMNS, strict=True):
-        inside = F.lit(True) if low is None else latency > low
-        counts.append(_count_if((inside & (latency <= high)) if high is not None else inside).alias(name))
-    return counts
-
-
-def _count_if(condition: Column) -> Column:
-    return F.sum(F.when(condition, F.lit(1)).otherwise(F.lit(0)))

@@ -65,6 +65,7 @@ class TableDef:
 BRONZE = TableName("bronze", "api_usage_events")
 DLQ = TableName("bronze", "api_usage_events_dlq")
 SILVER = TableName("silver", "api_usage_events")
+GOLD_BY_KEY = TableName("gold", "api_usage_by_key")
 GOLD_HOURLY = TableName("gold", "api_usage_hourly")
 GOLD_DAILY = TableName("gold", "api_usage_daily")
 ADJUSTMENTS = TableName("gold", "billing_adjustments")

@@ -130,6 +130,29 @@ def append_new(frame: DataFrame, path: str, *, app_id: str, batch_id: int, metad
     return None if version < 0 else version
 
 
+def advance(
+    frame: DataFrame,
+    path: str,
+    *,
+    app_id: str,
+    expected: int | None,
+    to: int,
+    metadata: Mapping[str, Any],
+    replaced: str | None = None,
+) -> int | None:
+    """Write `frame` and move the position that `app_id` holds from `expected` (None: it holds none) to `to`, in one commit.
+
+    `replaced`: a condition, as SQL; the rows take the place of all that meet it (default: they are added). Returns the version;
+    None where the position is another one by now, and nothing was written. A rival that moves it meanwhile fails the commit.
+    """
+    jvm: Any = frame.sparkSession._jvm
+    before = -1 if expected is None else expected
+    version = int(
+        jvm.io.usagelakehouse.DeltaAppend.advance(frame._jdf, path, replaced, app_id, before, to, json.dumps(dict(metadata)))
+    )
+    return None if version < 0 else version
+
+
 @contextmanager
 def commits_say(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[None]:
     """Let commits of operations that take no option, such as MERGE, carry `metadata` (`userMetadata`) within the block."""

@@ -56,19 +56,54 @@ public final class DeltaAppend {
       return SKIPPED;
     }
     SEEN.put(key, last);
-    var none = Map$.MODULE$.<String, String>empty();
-    var options = new DeltaOptions(new CaseInsensitiveMap<>(none), rows.sparkSession().sessionState().conf());
-    var command =
-        new WriteIntoDelta(
-            log, SaveMode.Append, options, emptySeq(), none, rows, Option.empty(), Option.empty(), false);
-    var data = command.writeAndReturnCommitData(txn, rows.sparkSession(), Option.empty(), false);
-    Object now = System.currentTimeMillis();
-    Action done = new SetTransaction(appId, batch, Option.apply(now));
-    @SuppressWarnings("unchecked")
-    Seq<Action> actions = (Seq<Action>) data.actions().$colon$plus(done);
-    long version = txn.commit(actions, operation(userMetadata), data.stringTags());
+    long version = commit(txn, log, rows, Option.empty(), new SetTransaction(appId, batch, now()), userMetadata);
     SEEN.put(key, batch);
     return version;
+  }
+
+  /**
+   * Compare and set: write `rows` and move the position that `appId` holds from `expected` (-1: none) to `next`, in one commit;
+   * returns its version, -1 where the position is another one by now.
+   *
+   * `replaced` is a condition: the rows take the place of all that meet it. Null: they are added. The position is read from the
+   * table's state, so that no derived file can have a change taken over twice, or left out.
+   */
+  public static long advance(
+      Dataset<Row> rows, String path, String replaced, String appId, long expected, long next, String userMetadata) {
+    DeltaLog log = DeltaLog.forTable(rows.sparkSession(), path);
+    return (Long)
+        log.withNewTransaction(
+            txn -> {
+              txn.readTxn().$plus$eq(appId);
+              if (versionOf(txn.snapshot().setTransactions(), appId) != expected) {
+                return (Object) SKIPPED;
+              }
+              var done = new SetTransaction(appId, next, now());
+              return (Object) commit(txn, log, rows, Option.apply(replaced), done, userMetadata);
+            });
+  }
+
+  private static long commit(
+      OptimisticTransaction txn,
+      DeltaLog log,
+      Dataset<Row> rows,
+      Option<String> replaced,
+      SetTransaction done,
+      String userMetadata) {
+    var mode = replaced.isDefined() ? SaveMode.Overwrite : SaveMode.Append;
+    var none = Map$.MODULE$.<String, String>empty();
+    var given = replaced.isDefined() ? none.updated(DeltaOptions.REPLACE_WHERE_OPTION(), replaced.get()) : none;
+    var options = new DeltaOptions(new CaseInsensitiveMap<>(given), rows.sparkSession().sessionState().conf());
+    var command =
+        new WriteIntoDelta(log, mode, options, emptySeq(), none, rows, Option.empty(), Option.empty(), false);
+    var data = command.writeAndReturnCommitData(txn, rows.sparkSession(), Option.empty(), false);
+    @SuppressWarnings("unchecked")
+    Seq<Action> actions = (Seq<Action>) data.actions().$colon$plus(done);
+    return txn.commit(actions, operation(mode, replaced, userMetadata), data.stringTags());
+  }
+
+  private static Option<Object> now() {
+    return Option.apply(System.currentTimeMillis());
   }
 
   /** Last batch of the app id in the table, -1 for none; `seen`: the last one that this process knows of, or null. */
@@ -88,11 +123,11 @@ public final class DeltaAppend {
     return (long) all.find(one -> one.appId().equals(appId)).map(one -> (Object) one.version()).getOrElse(() -> -1L);
   }
 
-  private static DeltaOperations.Write operation(String userMetadata) {
+  private static DeltaOperations.Write operation(SaveMode mode, Option<String> replaced, String userMetadata) {
     return new DeltaOperations.Write(
-        SaveMode.Append,
+        mode,
         Option.apply(emptySeq()),
-        Option.empty(),
+        replaced,
         Option.apply(userMetadata),
         Option.empty(),
         Option.empty(),

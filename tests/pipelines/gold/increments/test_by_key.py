@@ -1,0 +1,282 @@
+"""Usage by key over real tables: whatever happens to Silver or to the table, it ends as a recompute gives it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from pyspark.sql import Row, SparkSession
+
+from pipelines.gold.increments.by_key import ByKey, read_usage
+from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step
+from pipelines.gold.schema import BY_KEY_TABLE
+from pipelines.gold.transforms import build_by_key
+from pipelines.lake.settings_sources import load_settings
+from pipelines.lake.tables import GOLD_BY_KEY
+from pipelines.runtime import delta
+from tests.books import Books
+
+LIMITS = Limits(step_bytes=1_000_000, recompute_bytes=100_000_000)
+
+
+class Followed:
+    """The table beside a Silver that anything may happen to."""
+
+    def __init__(self, books: Books, limits: Limits = LIMITS) -> None:
+        self.books, self.spark = books, books.spark
+        self.silver, self.path = books.paths.silver, GOLD_BY_KEY.path(books.settings)
+        delta.ensure_table(self.spark, BY_KEY_TABLE, self.path)
+        self.table = ByKey(self.silver, self.path, limits)
+
+    def step(self) -> Step:
+        return self.table.step(self.spark)
+
+    def settle(self) -> list[Step]:
+        steps: list[Step] = []
+        while not isinstance(step := self.step(), Idle):
+            steps.append(step)
+            assert len(steps) < 100
+        return steps
+
+    def sql(self, statement: str) -> None:
+        self.spark.sql(statement.format(silver=f"delta.`{self.silver}`", gold=f"delta.`{self.path}`"))
+
+    @property
+    def version(self) -> int:
+        return DeltaTable(self.silver).version()
+
+    def usage(self) -> list[Row]:
+        return sorted(read_usage(self.spark, self.path, DeltaTable(self.path).version()).collect())
+
+    def wanted(self) -> list[Row]:
+        return sorted(build_by_key(self.spark.read.format("delta").load(self.silver)).collect())
+
+    def is_right(self) -> bool:
+        return self.usage() == self.wanted()
+
+
+@pytest.fixture
+def followed(books: Books) -> Followed:
+    return Followed(books)
+
+
+def test_usage_follows_what_silver_gets_loses_and_changes(followed: Followed) -> None:
+    books = followed.books
+    books.add({"event_id": "e1"}, {"event_id": "e2", "at": 11, "customer_id": "c2"}, {"event_id": "e3", "api_key_id": "k2"})
+    [first] = followed.settle()
+    assert first == Recompute(followed.version, "its log holds no position")
+    assert followed.is_right()
+    assert len(followed.usage()) == 3
+
+    before = followed.version
+    books.add({"event_id": "e4", "status_code": 500})
+    # By both writers of Silver's changes: Spark, and deltalake where rows are few.
+    followed.sql("UPDATE {silver} SET request_bytes = 7 WHERE event_id = 'e1'")
+    DeltaTable(followed.silver).update(updates={"api_key_id": "'k3'"}, predicate="event_id = 'e3'")
+    followed.sql("DELETE FROM {silver} WHERE event_id = 'e2'")
+    assert followed.settle() == [Apply(before, before + 4)]
+    assert followed.is_right()
+    assert [(row["api_key_id"], row["event_count"], row["request_bytes"]) for row in followed.usage()] == [
+        ("k1", 2, 107),
+        ("k3", 1, 100),
+    ]
+
+    # Nothing to take over costs no commit: OPTIMIZE changes no row, nor do properties.
+    commits = DeltaTable(followed.path).version()
+    followed.sql("OPTIMIZE {silver}")
+    followed.sql("ALTER TABLE {silver} SET TBLPROPERTIES ('lakehouse.note' = 'x')")
+    assert followed.settle() == []
+    assert DeltaTable(followed.path).version() == commits
+    followed.sql("OPTIMIZE {gold}")
+    assert followed.settle() == []
+
+
+def test_versions_are_taken_whole_and_as_many_as_the_limit_lets(books: Books) -> None:
+    followed = Followed(books, Limits(step_bytes=20_000, recompute_bytes=10_000_000))
+    followed.settle()
+    for number in range(6):
+        books.add(*({"event_id": f"e{number}-{n}", "at": n % 20} for n in range(20)))
+    steps = followed.settle()
+    assert len(steps) > 1
+    assert all(isinstance(step, Apply) for step in steps)
+    assert followed.is_right()
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("INSERT INTO {gold} SELECT * FROM {gold} LIMIT 1", "written by somebody else"),
+        ("UPDATE {gold} SET hour = NULL WHERE api_key_id = 'k1'", "written by somebody else"),
+        ("DELETE FROM {gold} WHERE true", "written by somebody else"),
+        ("RESTORE TABLE {gold} TO VERSION AS OF 1", "(RESTORE) was written by somebody else"),
+        ("RESTORE TABLE {silver} TO VERSION AS OF 1", "is a RESTORE"),
+        ("ALTER TABLE {silver} SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false')", "switched the change feed off"),
+    ],
+)
+def test_what_voids_the_position_has_the_days_that_differ_recomputed(followed: Followed, what: str, why: str) -> None:
+    followed.books.add({"event_id": "e1"}, {"event_id": "e2", "api_key_id": "k2"})
+    followed.settle()
+    followed.books.add({"event_id": "e3"})
+    followed.settle()
+    followed.sql(what)
+
+    [step] = followed.settle()
+    assert isinstance(step, Recompute)
+    assert why in step.why
+    assert followed.is_right()
+
+
+def test_log_that_was_cleaned_has_it_recomputed(followed: Followed) -> None:
+    followed.books.add({"event_id": "e1"})
+    followed.settle()
+    followed.books.add({"event_id": "e2"})
+    followed.books.add({"event_id": "e3"})
+    table = DeltaTable(followed.silver)
+    table.create_checkpoint()
+    (Path(followed.silver) / "_delta_log" / f"{table.version() - 1:020d}.json").unlink()
+    [step] = followed.settle()
+    assert step == Recompute(followed.version, f"the log of its source has no version {followed.version - 1} any more")
+    assert followed.is_right()
+
+
+def test_another_silver_has_it_recomputed(followed: Followed) -> None:
+    followed.books.add({"event_id": "e1"}, {"event_id": "e2"})
+    followed.settle()
+    another = str(Path(followed.silver).with_name("another"))
+    rows = followed.spark.read.format("delta").load(followed.silver).where("event_id = 'e1'")
+    rows.write.format("delta").option("delta.enableChangeDataFeed", "true").save(another)
+
+    table = ByKey(another, followed.path, LIMITS)
+    assert isinstance(table.step(followed.spark), Recompute)
+    assert table.step(followed.spark) == Idle()
+    assert followed.usage() == build_by_key(rows).collect()
+    # The other way round, it is the first Silver that the table does not stand for.
+    assert isinstance(followed.step(), Recompute)
+    assert followed.is_right()
+
+
+def test_second_writer_that_started_from_the_same_position_writes_nothing(followed: Followed) -> None:
+    followed.settle()
+    app_id, held = _position(followed)
+    followed.books.add({"event_id": "e1"})
+    rows = build_by_key(followed.spark.read.format("delta").load(followed.silver))
+
+    def take() -> int | None:
+        return delta.advance(rows, followed.path, app_id=app_id, expected=held, to=held + 1, metadata={})
+
+    assert take() is not None
+    assert take() is None
+    assert followed.is_right()
+
+
+def _position(followed: Followed) -> tuple[str, int]:
+    table = DeltaTable(followed.path)
+    (commit,) = [one for one in table.history() if one["operation"] == "WRITE"]
+    assert commit["version"] == table.version()
+    log = (Path(followed.path) / "_delta_log" / f"{table.version():020d}.json").read_text(encoding="utf-8")
+    app_id = log.split('"appId":"')[1].split('"')[0]
+    held = table.transaction_version(app_id)
+    assert held is not None
+    return app_id, held
+
+
+class TableLife(RuleBasedStateMachine):
+    """Random steps on real tables; after each, a table that was settled says what a recompute says."""
+
+    make: ClassVar[Callable[[], Followed]]
+    keys = st.sampled_from(["k1", "k2"])
+    hours = st.integers(0, 3)
+
+    @initialize()
+    def begin(self) -> None:
+        self.followed = type(self).make()
+        self.events = 0
+        self.is_settled = False
+
+    def _changed(self) -> None:
+        self.is_settled = False
+
+    @rule(keys=st.lists(keys, min_size=1, max_size=3), hour=hours, size=st.integers(0, 9))
+    def insert(self, keys: list[str], hour: int, size: int) -> None:
+        self._changed()
+        rows: list[dict[str, Any]] = [
+            {"event_id": f"e{self.events + n}", "at": hour, "api_key_id": key, "request_bytes": size}
+            for n, key in enumerate(keys)
+        ]
+        self.events += len(keys)
+        self.followed.books.add(*rows)
+
+    @rule(which=st.integers(0, 20), size=st.integers(0, 9), by_spark=st.booleans())
+    def replace(self, which: int, size: int, by_spark: bool) -> None:
+        self._changed()
+        if by_spark:
+            self.followed.sql(f"UPDATE {{silver}} SET request_bytes = {size} WHERE event_id = 'e{which}'")  # noqa: S608
+        else:
+            DeltaTable(self.followed.silver).update(updates={"request_bytes": str(size)}, predicate=f"event_id = 'e{which}'")
+
+    @rule(which=st.integers(0, 20))
+    def delete(self, which: int) -> None:
+        self._changed()
+        self.followed.sql(f"DELETE FROM {{silver}} WHERE event_id = 'e{which}'")  # noqa: S608
+
+    @rule(table=st.sampled_from(["{silver}", "{gold}"]))
+    def optimize(self, table: str) -> None:
+        self.followed.sql(f"OPTIMIZE {table}")
+
+    @rule(table=st.sampled_from(["silver", "path"]), back=st.integers(1, 3))
+    def restore(self, table: str, back: int) -> None:
+        found = DeltaTable(getattr(self.followed, table))
+        if found.version():
+            self._changed()
+            found.restore(max(0, found.version() - back))
+
+    @rule(hour=hours)
+    def stranger_writes(self, hour: int) -> None:
+        self._changed()
+        self.followed.sql(f"UPDATE {{gold}} SET event_count = event_count + 1 WHERE hour(hour) = {hour}")  # noqa: S608
+
+    @rule()
+    def step(self) -> None:
+        self.followed.step()
+
+    @rule()
+    def settle(self) -> None:
+        self.followed.settle()
+        self.is_settled = True
+
+    @invariant()
+    def usage_is_what_a_recompute_gives(self) -> None:
+        if getattr(self, "is_settled", False):
+            assert self.followed.is_right()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_table_says_what_a_recompute_says(spark: SparkSession, tmp_path: Path, books: Books, fault_seed: int) -> None:
+    made: list[Path] = []
+
+    def make() -> Followed:
+        folder = tmp_path / f"life{len(made)}"
+        made.append(folder)
+        shutil.copytree(books.settings.lake.root, folder / "lake")
+        overrides = {"lake.root": str(folder / "lake"), "lake.state_dir": str(folder)}
+        return Followed(Books(spark, load_settings(None, environ={}, overrides=overrides)))
+
+    TableLife.make = staticmethod(make)
+    chosen = settings(
+        max_examples=10,
+        stateful_step_count=20,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    run_state_machine_as_test(seed(fault_seed)(TableLife), settings=chosen)
