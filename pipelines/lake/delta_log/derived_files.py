@@ -19,11 +19,11 @@ import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
 from pipelines.lake.delta_log.history import newest_commits
+from pipelines.lake.delta_log.versions import COMMIT
 from pipelines.lake.storage.arrow_storage import open_folder
 from pipelines.lake.storage.local_files import names_in
 
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.[\w-]+)*\.parquet")
-_COMMIT = re.compile(r"(\d{20})\.json")
 _LAST = "_last_checkpoint"
 _LOOKED_BACK = 50
 """Commits whose transaction ids are compared with a checksum file."""
@@ -47,7 +47,7 @@ def find_damage(path: str) -> Damage | None:
     """
     system, root = open_folder(path)
     names = _names(system, root)
-    commits = {int(found[1]) for name in names if (found := _COMMIT.fullmatch(name))}
+    commits = {int(found[1]) for name in names if (found := COMMIT.fullmatch(name))}
     if not commits:
         return None
     by_version: dict[int, list[str]] = {}

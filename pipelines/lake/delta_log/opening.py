@@ -17,6 +17,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from pipelines.lake.delta_log.versions import LOG_FILE
 from pipelines.lake.errors import DamagedError, LakehouseError, UnknownFeatureError, UnreadableError, UsageError
 from pipelines.lake.places import is_local, place_of
 from pipelines.lake.playbooks import page_for_files_of, path_of, table_in
@@ -131,7 +132,7 @@ def _has_commits(path: str, error: Exception) -> bool:
             raise refused
         return False
     log = f"{path}/_delta_log"
-    return look(log) is not None and any(re.match(r"\d{20}\.", name) for name in names_in(log))
+    return look(log) is not None and any(LOG_FILE.fullmatch(name) for name in names_in(log))
 
 
 def _told(path: str, error: Exception) -> LakehouseError:

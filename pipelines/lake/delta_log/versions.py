@@ -1,4 +1,4 @@
-"""Tells which versions a table's log still has, by the names of its commits."""
+"""Tells which versions a table's log still has, by the names of its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 
 from pipelines.lake.storage.backends import open_storage
 
-_COMMIT = re.compile(r"(\d{20})\.json")
+COMMIT = re.compile(r"(\d{20})\.json")
+LOG_FILE = re.compile(r"\d{20}\.(?:[\w-]+\.)*(?:json|parquet|crc)")
+"""Commits, checkpoints, compactions and checksums; a file that a writer prepares has another name (`….json#1` of deltalake)."""
 
 
 def log_begins(path: str) -> int:
@@ -21,4 +23,4 @@ def has_commit(path: str, version: int) -> bool:
 
 def _versions(path: str) -> set[int]:
     names = open_storage(f"{path}/_delta_log").names()
-    return {int(found[1]) for name in names if (found := _COMMIT.fullmatch(name))}
+    return {int(found[1]) for name in names if (found := COMMIT.fullmatch(name))}

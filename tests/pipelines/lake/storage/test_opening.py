@@ -193,6 +193,14 @@ def test_log_that_was_read_and_makes_no_sense_is_damaged(damage: Any, tmp_path: 
         open_table(path)
 
 
+@pytest.mark.parametrize("name", [f"{0:020}.json#1", f".{0:020}.json.5d0c.tmp", f"{0:020}.json.tmp", "_commit_5d0c.json.tmp"])
+def test_commit_that_a_writer_prepares_is_no_table_yet(name: str, tmp_path: Path) -> None:
+    log = tmp_path / "t" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / name).write_text("{}")
+    assert open_table(str(tmp_path / "t")) is None
+
+
 def test_table_that_is_being_made_is_absent_and_then_there(tmp_path: Path) -> None:
     """Between two looks of a reader the folder, the log and its first commit come to be."""
     many = 200
