@@ -19,7 +19,9 @@ from pipelines.lake.storage.local_files import names_in
 
 _LOCK = "demo.lock"
 _OWN = ("checkpoints", "kafka", "lake", "op_ledger", "demo.yaml", "demo.log", "spark.log", _LOCK)
-"""What a demo makes; nothing else is ever removed."""
+"""What a demo makes; nothing else is ever removed, but for `_LEFT`."""
+_LEFT = ("logs", "errors")
+"""What Spark and the commands leave in a lake's state folder: a demo's only where its lock shows that there was one."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class DemoFolder:
         Raises UsageError where another demo holds it, where it holds files that no demo made, or cannot be made.
         """
         try:
-            strangers = [name for name in names_in(self.path) if name not in _OWN]
+            names = names_in(self.path)
+            known = (*_OWN, *_LEFT) if _LOCK in names else _OWN
+            strangers = [name for name in names if name not in known]
             if strangers:
                 msg = f"The folder {self.path} holds {strangers[0]}, which no demo has made; give an empty folder with --folder."
                 raise UsageError(msg)
@@ -90,7 +94,7 @@ class DemoFolder:
             )
             raise UsageError(msg)
         if not keep:
-            for name in _OWN:
+            for name in (*_OWN, *_LEFT):
                 if name != _LOCK:
                     _remove(self.path / name)
         moved = settings.model_copy(

@@ -106,6 +106,9 @@ def test_demo_shows_that_every_record_is_accounted_for(config: Path, tmp_path: P
     assert re.search(r"^cust-000000 .* final *$", done.stdout, re.MULTILINE)
     assert re.search(r"✓ nothing red: \d+ of \d+ SQL checks found nothing", done.stdout)
     assert f"--config {folder / 'demo.yaml'}" in done.stdout
+    # `make demo` again, on what a demo and Spark have left there.
+    with DemoFolder(folder).claim():
+        pass
     assert all(len(line) <= 80 or str(tmp_path) in line for line in done.stdout.splitlines())
 
     # What is printed is true of the lake, and the settings that it names lead there.
@@ -171,6 +174,17 @@ def test_folder_with_other_files_is_refused_and_left_alone(config: Path, tmp_pat
     with pytest.raises(UsageError, match=r"holds thesis\.txt, which no demo has made"), DemoFolder(tmp_path / "home").claim():
         pass
     assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["logs", "errors"])
+def test_logs_are_a_demos_only_where_a_demo_was(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"holds {name}, which no demo has made"), DemoFolder(tmp_path).claim():
+        pass
+    (tmp_path / "demo.lock").touch()
+    with DemoFolder(tmp_path).claim():
+        DemoFolder(tmp_path).prepare(load_settings(None, environ={}), keep=False)
+    assert not (tmp_path / name).exists()
 
 
 def test_fresh_demo_refuses_to_pull_the_data_from_under_a_running_broker(tmp_path: Path) -> None:
