@@ -135,7 +135,12 @@ def moment(at: datetime) -> Column:
 
 def day_of(day: date) -> Column:
     """A literal of a day, made of a number as `moment`."""
-    return F.date_from_unix_date(F.lit((day - date(1970, 1, 1)).days))
+    return F.expr(day_sql(day))
+
+
+def day_sql(day: date) -> str:
+    """`day_of` as SQL, for conditions that Delta takes as a text."""
+    return f"date_from_unix_date({(day - date(1970, 1, 1)).days})"
 
 
 def days_of(hours: Sequence[datetime]) -> list[date]:

@@ -20,11 +20,11 @@ LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 LATENCY_COLUMNS = (*(f"latency_le_{bound}" for bound in LATENCY_BOUNDS_MS), f"latency_gt_{LATENCY_BOUNDS_MS[-1]}")
 
 TOTALS = ("event_count", "error_count", "request_bytes", "response_bytes", "late_count")
-"""Measures that both tables have and that add up."""
+"""Measures that each table of usage has, and that add up."""
 
-BY_KEY_KEYS = ("hour", "customer_id", "endpoint", "api_key_id")
-BY_KEY_MEASURES = (*TOTALS, *LATENCY_COLUMNS)
 HOURLY_KEYS = ("hour", "customer_id", "endpoint")
+BY_KEY_KEYS = (*HOURLY_KEYS, "api_key_id")
+BY_KEY_MEASURES = (*TOTALS, *LATENCY_COLUMNS)
 HOURLY_MEASURES = (*TOTALS, "distinct_api_keys", *LATENCY_COLUMNS)
 DAILY_KEYS = ("day", "customer_id")
 DAILY_MEASURES = (*TOTALS, "distinct_endpoints")
@@ -34,6 +34,11 @@ PROVISIONAL, FINAL = "provisional", "final"
 LATE, REPLAYED, CORRECTED = "late", "replayed", "corrected"
 """Why a closed day's bill is adjusted."""
 
+_HOURLY_KEY_COLUMNS = (
+    Column("hour", "timestamp", "Hour of event_timestamp, UTC."),
+    Column("customer_id", "string", "Who is billed."),
+    Column("endpoint", "string", "What was called."),
+)
 _TOTAL_COLUMNS = (
     Column("event_count", "bigint", "Events."),
     Column("error_count", "bigint", "Events whose status_code is 400 or more."),
@@ -46,9 +51,7 @@ BY_KEY_TABLE = TableDef(
     name=GOLD_BY_KEY,
     comment="API usage by hour, customer, endpoint and API key, as partial sums: the rows of a key add up to its usage.",
     columns=(
-        Column("hour", "timestamp", "Hour of event_timestamp, UTC."),
-        Column("customer_id", "string", "Who is billed."),
-        Column("endpoint", "string", "What was called."),
+        *_HOURLY_KEY_COLUMNS,
         Column("api_key_id", "string", "Id of the key that was used."),
         *(Column(column.name, column.type, f"{column.doc[:-1]}; negative where Silver lost rows.") for column in _TOTAL_COLUMNS),
         *(Column(name, "bigint", "Events in this latency bucket (ms).") for name in LATENCY_COLUMNS),
@@ -63,9 +66,7 @@ HOURLY_TABLE = TableDef(
     name=GOLD_HOURLY,
     comment="API usage by hour, customer and endpoint: a pure function of Silver.",
     columns=(
-        Column("hour", "timestamp", "Hour of event_timestamp, UTC."),
-        Column("customer_id", "string", "Who is billed."),
-        Column("endpoint", "string", "What was called."),
+        *_HOURLY_KEY_COLUMNS,
         *_TOTAL_COLUMNS,
         Column("distinct_api_keys", "bigint", "Distinct api_key_id."),
         *(

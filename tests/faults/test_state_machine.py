@@ -17,9 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -36,6 +35,7 @@ from pipelines.lake.tables import DLQ, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime.flags import job_parser
 from pipelines.silver import replay as silver_replay
 from tests.pipelines.conftest import T0, Lake, Row, event, record
+from tests.random_steps import run_random_steps
 
 EXAMPLES, STEPS = 8, 10
 """Runs, and the most steps of each: some three minutes on two cores."""
@@ -242,14 +242,4 @@ class LakeMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(1800)
 def test_lake_says_what_the_model_says(spark: SparkSession, fault_seed: int) -> None:
     LakeMachine.spark = spark
-    chosen = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=STEPS,
-        deadline=None,
-        database=None,
-        # A run takes half a minute: what failed is printed as it was; add Phase.shrink to have it made shorter.
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-    run_state_machine_as_test(seed(fault_seed)(LakeMachine), settings=chosen)
+    run_random_steps(LakeMachine, fault_seed, runs=EXAMPLES, steps=STEPS)

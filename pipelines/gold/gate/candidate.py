@@ -8,7 +8,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.gold.publish import day_of
+from pipelines.gold.publish import day_of, day_sql
 from pipelines.gold.schema import CANDIDATES_TABLE
 from pipelines.runtime import delta
 
@@ -29,7 +29,7 @@ def write_candidate(
     ).select(CANDIDATES_TABLE.column_names)
     writer = rows.coalesce(1).write.format("delta").mode("overwrite")
     with delta.commits_are_ours(spark, _WRITER):
-        writer.option("replaceWhere", f"day = {_literal(day)}").save(path)
+        writer.option("replaceWhere", f"day = {day_sql(day)}").save(path)
     return delta.last_version(spark, path)
 
 
@@ -49,7 +49,3 @@ def clear_candidate(spark: SparkSession, path: str, day: date) -> None:
     """Take the candidate of `day` away; nothing is committed where there is none."""
     with delta.commits_are_ours(spark, _WRITER):
         DeltaTable.forPath(spark, path).delete(F.col("day") == day_of(day))
-
-
-def _literal(day: date) -> str:
-    return f"date_from_unix_date({(day - date(1970, 1, 1)).days})"

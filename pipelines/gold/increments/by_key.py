@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from pipelines.gold.increments.position import Position, find_position, position_id, position_note
 from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step, next_step
-from pipelines.gold.publish import day_of
+from pipelines.gold.publish import day_of, day_sql
 from pipelines.gold.schema import BY_KEY_KEYS, BY_KEY_MEASURES
 from pipelines.gold.transforms import DEFINITION, build_by_key
 from pipelines.lake.delta_log.history import commits_after, newest_commits
@@ -18,6 +18,7 @@ from pipelines.runtime import delta
 
 _MANY_DAYS = 100
 """Where more days differ, all rows are replaced: a condition that names days is to stay short."""
+_HAS_USAGE = " OR ".join(f"{name} <> 0" for name in BY_KEY_MEASURES)
 _NO_DAY = date(1970, 1, 1)
 """Stands for the day of a row that has no hour: a day has to differ for such rows to be replaced."""
 
@@ -39,8 +40,10 @@ class ByKey:
 
         A step that finds the position moved by a rival writes nothing: the next one starts from there.
         """
-        looked_at = delta.current_version(spark, self.path)
         app_id = position_id("by-key", delta.table_id(spark, self.silver), DEFINITION)
+        # Before the look: a rival that moves the position after this has the commit refused.
+        expected = delta.transaction_version(spark, self.path, app_id)
+        looked_at = delta.current_version(spark, self.path)
         position = find_position(newest_commits(self.path, looked_at), app_id)
         after = position.source_version if isinstance(position, Position) else -1
         current = delta.current_version(spark, self.silver)
@@ -52,7 +55,7 @@ class ByKey:
             rows,
             self.path,
             app_id=app_id,
-            expected=delta.transaction_version(spark, self.path, app_id),
+            expected=expected,
             to=to,
             metadata=position_note(looked_at),
             replaced=replaced,
@@ -73,7 +76,7 @@ class ByKey:
         # By Silver's own column, so that only the files of these days are read.
         of_days = build_by_key(silver.where(F.col("_event_date").isin([day_of(day) for day in days])))
         # A row without an hour is somebody else's, and of no day.
-        return of_days, step.version, f"hour IS NULL OR to_date(hour) IN ({', '.join(_literal(day) for day in days)})"
+        return of_days, step.version, f"hour IS NULL OR to_date(hour) IN ({', '.join(day_sql(day) for day in days)})"
 
 
 def changed_usage(spark: SparkSession, silver: str, after: int, upto: int) -> DataFrame:
@@ -87,14 +90,14 @@ def changed_usage(spark: SparkSession, silver: str, after: int, upto: int) -> Da
     )
     sign = F.when(F.col("_change_type").isin("insert", "update_postimage"), 1).otherwise(-1)
     # The feed of a replaced row has both of its images, which mostly cancel out.
-    return build_by_key(feed, sign).where(" OR ".join(f"{name} <> 0" for name in BY_KEY_MEASURES))
+    return build_by_key(feed, sign).where(_HAS_USAGE)
 
 
 def read_usage(spark: SparkSession, path: str, version: int) -> DataFrame:
     """Usage by key as the table has it at `version`: its partial sums added up, a row a key."""
     partial = spark.read.format("delta").option("versionAsOf", version).load(path)
     summed = partial.groupBy(*BY_KEY_KEYS).agg(*(F.sum(name).alias(name) for name in BY_KEY_MEASURES))
-    return summed.where(" OR ".join(f"{name} <> 0" for name in BY_KEY_MEASURES))
+    return summed.where(_HAS_USAGE)
 
 
 def _differing_days(recomputed: DataFrame, held: DataFrame) -> list[date]:
@@ -102,7 +105,3 @@ def _differing_days(recomputed: DataFrame, held: DataFrame) -> list[date]:
     differs = " OR ".join(f"NOT (r.{name} <=> h.{name})" for name in BY_KEY_MEASURES)
     days = joined.where(differs).select(F.coalesce(F.to_date("hour"), F.lit(_NO_DAY)).alias("day")).distinct()
     return [row["day"] for row in days.collect()]
-
-
-def _literal(day: date) -> str:
-    return f"date_from_unix_date({(day - date(1970, 1, 1)).days})"

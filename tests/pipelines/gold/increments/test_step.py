@@ -346,7 +346,7 @@ class GoldLife(RuleBasedStateMachine):
         return (one for one in reversed(table.log) if one.version >= table.oldest)
 
     def _write(self, table: Table, planned: Planned) -> bool:
-        """Compare and set: refused where the position moved since, or the rows that it was made from."""
+        """Compare and set: refused where the position is not the one that the step started from."""
         source = self.silver if table is self.base else self.base
         app_id = position_id(table.name, source.name, "1")
         if isinstance(planned.step, Idle) or self._held(table, app_id) != planned.expected:
