@@ -8,6 +8,7 @@ CREATE DATABASE IF NOT EXISTS ops;
 CREATE VIEW IF NOT EXISTS bronze.api_usage_events AS SELECT * FROM delta.`${lake}/bronze/api_usage_events`;
 CREATE VIEW IF NOT EXISTS bronze.api_usage_events_dlq AS SELECT * FROM delta.`${lake}/bronze/api_usage_events_dlq`;
 CREATE VIEW IF NOT EXISTS silver.api_usage_events AS SELECT * FROM delta.`${lake}/silver/api_usage_events`;
+CREATE VIEW IF NOT EXISTS gold.api_usage_by_key AS SELECT * FROM delta.`${lake}/gold/api_usage_by_key`;
 CREATE VIEW IF NOT EXISTS gold.api_usage_hourly AS SELECT * FROM delta.`${lake}/gold/api_usage_hourly`;
 CREATE VIEW IF NOT EXISTS gold.api_usage_daily AS SELECT * FROM delta.`${lake}/gold/api_usage_daily`;
 CREATE VIEW IF NOT EXISTS ops.batch_ledger AS SELECT * FROM delta.`${lake}/ops/batch_ledger`;

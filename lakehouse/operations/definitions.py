@@ -25,6 +25,7 @@ def definitions(settings: Settings) -> Mapping[TableName, TableDef]:
             bronze.TABLE,
             silver.silver_table(read_schemas(settings.schemas_dir)),
             silver.DLQ_TABLE,
+            gold.BY_KEY_TABLE,
             gold.HOURLY_TABLE,
             gold.DAILY_TABLE,
             gold.ADJUSTMENTS_TABLE,

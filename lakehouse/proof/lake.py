@@ -30,6 +30,7 @@ from pipelines.lake.tables import (
     BRONZE,
     BRONZE_ARCHIVE,
     DLQ,
+    GOLD_BY_KEY,
     GOLD_DAILY,
     GOLD_HOURLY,
     LEDGER,
@@ -64,6 +65,7 @@ _COPIES = {
     DLQ: f"{_COORDINATES}, md5(_raw_value) AS value_md5, md5(_kafka_key) AS key_md5, _quality_flags AS flags, "
     "_status AS status, _attempts AS attempts",
     LEDGER: "*",
+    GOLD_BY_KEY: "*",
     GOLD_HOURLY: "*",
     GOLD_DAILY: "*",
     ADJUSTMENTS: "*",
@@ -87,9 +89,9 @@ _KINDS = {
 class Lake:
     """Open tables (each pinned to the version it had when opened) and a database to work in.
 
-    After `load` the database has tables `bronze`, `silver`, `dlq`; and `batch_ledger`, `gold_hourly`, `gold_daily`,
-    `billing_adjustments` where they exist. `bronze` has the rows of the archive too; `archived` are the coordinates of those
-    that Bronze itself has no more, `expired` the ranges that the archive has given up.
+    After `load` the database has tables `bronze`, `silver`, `dlq`; and `batch_ledger`, `gold_by_key`, `gold_hourly`,
+    `gold_daily`, `billing_adjustments` where they exist. `bronze` has the rows of the archive too; `archived` are the coordinates
+    of those that Bronze itself has no more, `expired` the ranges that the archive has given up.
     """
 
     db: Database
@@ -103,7 +105,8 @@ class Lake:
         `later_fields`: names and types of the schema files' fields beside EVENT_FIELDS.
         """
         names = {BRONZE: "bronze", SILVER: "silver", DLQ: "dlq", LEDGER: "batch_ledger"}
-        names |= {GOLD_HOURLY: "gold_hourly", GOLD_DAILY: "gold_daily", ADJUSTMENTS: "billing_adjustments"}
+        names |= {GOLD_BY_KEY: "gold_by_key", GOLD_HOURLY: "gold_hourly", GOLD_DAILY: "gold_daily"}
+        names |= {ADJUSTMENTS: "billing_adjustments"}
         for table, name in names.items():
             if table in self.tables:
                 more = self._later_columns(later_fields) if table == SILVER else ""

@@ -1,4 +1,4 @@
-"""Gold job: Silver's change feed -> `gold.api_usage_hourly` and `gold.api_usage_daily`, by recompute and MERGE."""
+"""Gold job: Silver's change feed -> `gold.api_usage_by_key`, `gold.api_usage_hourly` and `gold.api_usage_daily`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
+from pipelines.gold.increments.by_key import ByKey
+from pipelines.gold.increments.step import Limits
 from pipelines.gold.publish import days_of, hours_of
-from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
+from pipelines.gold.schema import BY_KEY_TABLE, DAILY_TABLE, HOURLY_TABLE
 from pipelines.gold.sink import JOB, GoldSink, touched_hours
 from pipelines.lake.checkpoint.generations import checkpoint_path_of
 from pipelines.lake.checkpoint.identity import Checkpoint
@@ -25,13 +28,16 @@ from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.process import run_process
 from pipelines.lake.settings import Settings
-from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.lake.tables import GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
 from pipelines.runtime import delta, jobs
 from pipelines.runtime.flags import job_parser, parse_version
 from pipelines.runtime.guards.start import Start
 from pipelines.runtime.replay import NOTHING_THERE, Plan, Selection, open_plan
 from pipelines.runtime.start_up import look_at_source, look_at_tables, open_start
 from pipelines.runtime.stream_life import start_stream
+
+_RECOMPUTED = 16
+"""Times `gold.max_bytes_per_trigger`: a version of Silver that changed more has usage by key computed anew."""
 
 
 def run(
@@ -70,7 +76,7 @@ def run(
             .load(silver)
             .select("event_timestamp", "_commit_version")
         )
-        sink = _sink(settings, checkpoint)
+        sink = _sink(spark, settings, checkpoint)
         writer = changes.writeStream.queryName(JOB).option("checkpointLocation", checkpoint.path)
         return start_stream(writer, sink, trigger or settings.gold.trigger, checkpoint.lock)
 
@@ -111,7 +117,7 @@ def replay(spark: SparkSession, settings: Settings, args: argparse.Namespace, st
         begun_at = open_plan(checkpoint, Plan([], changes, last)).version
         if begun_at is not None and begun_at != last:
             hours, versions, changes = _hours_again(spark, settings, first, begun_at, days)
-        _sink(settings, checkpoint).publish(spark, hours, versions, changes, 0)
+        _sink(spark, settings, checkpoint).publish(spark, hours, versions, changes, 0)
 
 
 def _hours_again(
@@ -154,7 +160,7 @@ def _start(
         settings=settings,
         job=JOB,
         reads=(SILVER, LEDGER),
-        writes=(HOURLY_TABLE, DAILY_TABLE),
+        writes=(BY_KEY_TABLE, HOURLY_TABLE, DAILY_TABLE),
         checkpoint_path=checkpoint_path,
         starting=starting,
         is_replay=is_replay,
@@ -167,10 +173,16 @@ def _ensure_tables(start: Start) -> None:
         delta.ensure_table(start.spark, table, table.name.path(start.settings))
 
 
-def _sink(settings: Settings, checkpoint: Checkpoint) -> GoldSink:
-    silver, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_HOURLY, GOLD_DAILY))
+def _sink(spark: SparkSession, settings: Settings, checkpoint: Checkpoint) -> GoldSink:
+    silver, by_key, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_BY_KEY, GOLD_HOURLY, GOLD_DAILY))
     lease = lease_of(settings, "gold", job=JOB, run=checkpoint.generation)
-    return GoldSink(silver, hourly, daily, checkpoint, Ledger(settings), lease)
+    return GoldSink(silver, ByKey(silver, by_key, _limits(spark, settings)), hourly, daily, checkpoint, Ledger(settings), lease)
+
+
+def _limits(spark: SparkSession, settings: Settings) -> Limits:
+    jvm: Any = spark._jvm
+    step = int(jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(settings.gold.max_bytes_per_trigger))
+    return Limits(step_bytes=step, recompute_bytes=_RECOMPUTED * step)
 
 
 def _starting_version(text: str | None, current: int, flag: str = "--starting-offsets") -> str:

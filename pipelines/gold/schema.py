@@ -49,11 +49,11 @@ _TOTAL_COLUMNS = (
 
 BY_KEY_TABLE = TableDef(
     name=GOLD_BY_KEY,
-    comment="API usage by hour, customer, endpoint and API key, as partial sums: the rows of a key add up to its usage.",
+    comment="API usage by hour, customer, endpoint and API key; it carries the version of Silver that it stands for.",
     columns=(
         *_HOURLY_KEY_COLUMNS,
         Column("api_key_id", "string", "Id of the key that was used."),
-        *(Column(column.name, column.type, f"{column.doc[:-1]}; negative where Silver lost rows.") for column in _TOTAL_COLUMNS),
+        *_TOTAL_COLUMNS,
         *(Column(name, "bigint", "Events in this latency bucket (ms).") for name in LATENCY_COLUMNS),
     ),
     keys=BY_KEY_KEYS,

@@ -1,4 +1,4 @@
-"""Writes Gold: the hours that a batch of Silver's changes touches are computed again and merged."""
+"""Writes Gold: usage by key takes over what changed, and the hours that a batch touches are computed again and merged."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.gold.increments.by_key import ByKey
 from pipelines.gold.publish import day_of, days_of, hours_of, merge_daily, merge_hourly, moment
-from pipelines.gold.transforms import build_daily, build_hourly
+from pipelines.gold.transforms import build_by_key, build_daily, sum_hourly
 from pipelines.lake import failpoints
 from pipelines.lake.checkpoint.identity import Checkpoint
 from pipelines.lake.lease.layers import Lease
 from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.logging import Log
-from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.lake.tables import GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, SILVER
 from pipelines.runtime import delta
 
 JOB = "gold"
@@ -28,10 +29,12 @@ class GoldSink:
     """Recomputes the hours that a batch of changes touches, from Silver as it is now, and merges them into Gold.
 
     Guarantee: Gold is a function of Silver alone; a batch that runs again, or a fresh checkpoint that reads every
-    change again, ends in the same rows. Final days are left as they were billed.
+    change again, ends in the same rows. Final days are left as they were billed. Usage by key, which adds up what changed, is
+    compared with the recomputed hours at each batch.
     """
 
     silver: str
+    by_key: ByKey
     hourly: str
     daily: str
     checkpoint: Checkpoint
@@ -53,15 +56,22 @@ class GoldSink:
         self, spark: SparkSession, hours: Sequence[datetime], versions: list[int], rows_read: int, batch_id: int
     ) -> None:
         started = datetime.now(UTC)
-        silver_version = delta.current_version(spark, self.silver)
+        failpoints.reach("gold.before_by_key")
+        silver_version = self.by_key.follow(spark)
+        failpoints.reach("gold.after_by_key")
         table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
-        failpoints.reach("gold.before_hourly")
-        counts = merge_hourly(spark, self.hourly, build_hourly(in_hours(table, hours)), hours, started)
-        failpoints.reach("gold.after_hourly")
-        days = days_of(hours)
-        published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin([day_of(day) for day in days]))
-        merge_daily(spark, self.daily, build_daily(published), days, started, silver_version=silver_version)
-        failpoints.reach("gold.after_daily")
+        usage = build_by_key(in_hours(table, hours)).persist()
+        try:
+            counts = merge_hourly(spark, self.hourly, sum_hourly(usage), hours, started)
+            failpoints.reach("gold.after_hourly")
+            days = days_of(hours)
+            published = spark.read.format("delta").load(self.hourly).where(F.to_date("hour").isin([day_of(day) for day in days]))
+            merge_daily(spark, self.daily, build_daily(published), days, started, silver_version=silver_version)
+            failpoints.reach("gold.after_daily")
+            # Last: what is published does not depend on it, yet.
+            self.by_key.require_same(spark, usage, hours, silver_version)
+        finally:
+            usage.unpersist()
         row = BatchRow(
             job=JOB,
             generation=self.checkpoint.generation,
@@ -71,6 +81,7 @@ class GoldSink:
             inserted=counts.inserted,
             replaced=counts.updated,
             versions={
+                str(GOLD_BY_KEY): delta.last_version(spark, self.by_key.path),
                 str(GOLD_HOURLY): delta.last_version(spark, self.hourly),
                 str(GOLD_DAILY): delta.last_version(spark, self.daily),
                 str(SILVER): silver_version,

@@ -22,6 +22,7 @@ from pipelines.lake.tables import (
     CANDIDATES,
     CIRCUIT_BREAKER,
     DLQ,
+    GOLD_BY_KEY,
     GOLD_DAILY,
     GOLD_HOURLY,
     KNOWN_GAPS,
@@ -43,7 +44,7 @@ READS: dict[str, tuple[TableName, ...]] = {
 WRITES: dict[str, tuple[TableName, ...]] = {
     "bronze": (BRONZE, KNOWN_GAPS, BRONZE_ARCHIVE, LEDGER),
     "silver": (SILVER, DLQ, CIRCUIT_BREAKER, LEDGER),
-    "gold": (GOLD_HOURLY, GOLD_DAILY, LEDGER),
+    "gold": (GOLD_BY_KEY, GOLD_HOURLY, GOLD_DAILY, LEDGER),
     "reconcile": (GOLD_HOURLY, GOLD_DAILY, ADJUSTMENTS, CANDIDATES, RECONCILIATION, QUALITY_RESULTS),
 }
 _LEASES = {"bronze": "bronze", "silver": "silver", "gold": "gold", "reconcile": "gold"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.lake.errors import UsageError
 from pipelines.lake.settings import Settings
-from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, SILVER, TableName
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class JobTables:
     target: TableName
     outputs: tuple[TableName, ...]
     transactions: Mapping[str, TableName] = field(default_factory=dict)
-    """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself."""
+    """Part of the app id -> table. Gold has none: its MERGE is idempotent by itself, and a position is of any checkpoint."""
     reads_changes: bool = False
     """Whether it reads its source's change feed, by versions; otherwise the rows that each version added."""
 
@@ -43,7 +43,7 @@ JOBS = {
     "bronze": JobTables(None, BRONZE, (BRONZE,), {"": BRONZE}),
     # A batch that is tried again without the records that fail takes another id: the first try's would keep its letters out.
     "silver": JobTables(BRONZE, SILVER, (SILVER, DLQ), {"": SILVER, "dlq": DLQ, "dlq-poison": DLQ}),
-    "gold": JobTables(SILVER, GOLD_HOURLY, (GOLD_HOURLY, GOLD_DAILY), reads_changes=True),
+    "gold": JobTables(SILVER, GOLD_HOURLY, (GOLD_BY_KEY, GOLD_HOURLY, GOLD_DAILY), reads_changes=True),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.lake.tables import ALL_TABLES, BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.lake.tables import ALL_TABLES, BRONZE, DLQ, GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, SILVER
 
 BILLS = "billing"
 CHECKPOINTS = "checkpoint-lost"
@@ -42,6 +42,7 @@ MADE_FROM = {
     str(BRONZE): ("bronze-corruption", "Kafka, as far as it still holds the records"),
     str(DLQ): (TABLE_FILES, "Bronze, but for what was decided about its letters"),
     str(SILVER): (TABLE_FILES, "Bronze"),
+    str(GOLD_BY_KEY): (TABLE_FILES, "Silver"),
     str(GOLD_HOURLY): (TABLE_FILES, "Silver"),
     str(GOLD_DAILY): (TABLE_FILES, "Silver, but for issued bills"),
     ARCHIVE: ("bronze-archive", "Kafka, as far as it still holds the records"),

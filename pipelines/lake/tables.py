@@ -81,6 +81,7 @@ ALL_TABLES = (
     BRONZE,
     DLQ,
     SILVER,
+    GOLD_BY_KEY,
     GOLD_HOURLY,
     GOLD_DAILY,
     ADJUSTMENTS,

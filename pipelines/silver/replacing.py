@@ -14,10 +14,7 @@ from deltalake import CommitProperties, WriterProperties
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.lake.contract.contract import ALLOWED_FEATURES
-from pipelines.lake.contract.facts import table_facts
-from pipelines.lake.delta_log.opening import existing_table
-from pipelines.lake.places import absolute, is_local
+from pipelines.lake.contract.facts import open_writable
 from pipelines.runtime import delta
 from pipelines.silver.dedup.lookup import kafka_moment
 from pipelines.silver.facts import Facts
@@ -35,11 +32,8 @@ def replace_rows(spark: SparkSession, path: str, rows: DataFrame, replaced: Fact
 
     Idempotent: a row that is earlier than its copy stays. `metadata` goes into the commit, as that of an append.
     """
-    if len(replaced) <= FEW and is_local(path):
-        table = existing_table(absolute(path))
-        # A table feature that somebody had switched on may have left another behind, with which deltalake cannot write.
-        if table_facts(table).features <= ALLOWED_FEATURES:
-            return _merge_here(table, rows, replaced, metadata)
+    if len(replaced) <= FEW and (table := open_writable(path)) is not None:
+        return _merge_here(table, rows, replaced, metadata)
     _merge_by_spark(spark, path, rows, replaced, metadata)
     return delta.last_version(spark, path)
 

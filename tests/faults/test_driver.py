@@ -17,7 +17,7 @@ from pipelines.lake.kafka.topic import wait_for_topic
 from pipelines.lake.lease.layers import leases_held
 from pipelines.lake.ledger.ledger import Ledger
 from pipelines.lake.resources import PROJECT
-from pipelines.lake.tables import BRONZE, DLQ, GOLD_HOURLY, SILVER
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_BY_KEY, GOLD_HOURLY, SILVER, TableName
 from tests.faults.conftest import COMMAND, PATIENCE, make_case
 from tests.faults.driver import JOBS, Driver, whole_parquet_files
 from tests.faults.evidence import Evidence
@@ -195,12 +195,14 @@ def test_killed_when_a_gold_merge_has_written_its_files(driver: Driver, evidence
 
 
 @pytest.mark.case("D6")
-@pytest.mark.parametrize("point", ["after_hourly", "after_daily"])
-def test_killed_after_the_commit_of_a_gold_merge(driver: Driver, evidence: Evidence, point: str) -> None:
-    version = driver.version(GOLD_HOURLY)
+@pytest.mark.parametrize(
+    ("point", "table"), [("after_by_key", GOLD_BY_KEY), ("after_hourly", GOLD_HOURLY), ("after_daily", GOLD_HOURLY)]
+)
+def test_killed_after_the_commit_of_a_gold_merge(driver: Driver, evidence: Evidence, point: str, table: TableName) -> None:
+    version = driver.version(table)
     _dies_at(driver, f"gold.{point}")
 
-    assert driver.version(GOLD_HOURLY) > version
+    assert driver.version(table) > version
     assert driver.committed("gold") == driver.planned("gold") - 1
     evidence.fired(f"SIGKILL at gold.{point}")
     _recovers(driver, evidence, gold_again=True)

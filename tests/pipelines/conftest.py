@@ -20,7 +20,7 @@ from pipelines.lake.arrow_types import arrow_schema
 from pipelines.lake.resources import PROJECT
 from pipelines.lake.settings import Settings
 from pipelines.lake.settings_sources import load_settings
-from pipelines.lake.tables import BRONZE, GOLD_DAILY, GOLD_HOURLY, LEDGER, TableName
+from pipelines.lake.tables import BRONZE, GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, LEDGER, TableName
 from pipelines.silver import silver_processing
 
 TOPIC = "api-usage-events"
@@ -126,7 +126,7 @@ class Lake:
 
     def gold(self) -> list[list[Row]]:
         """Gold's content without what says when it was written."""
-        return [self.rows(table, without=("_updated_at", "silver_version")) for table in (GOLD_HOURLY, GOLD_DAILY)]
+        return [self.rows(table, without=("_updated_at", "silver_version")) for table in (GOLD_HOURLY, GOLD_DAILY, GOLD_BY_KEY)]
 
     def counts(self, job: str = "silver") -> Row:
         """The ledger's counts added up, without zeros."""

@@ -8,7 +8,7 @@ from lakehouse.operations.doctor.facts import Facts, Foreign
 from lakehouse.operations.doctor.findings import Finding, Severity
 from pipelines.lake.contract.contract import CHANGE_FEED, Difference
 from pipelines.lake.delta_log.derived_files import Damage
-from pipelines.lake.tables import BRONZE, DLQ, GOLD_DAILY, GOLD_HOURLY, REVERSIBLE, SILVER, TableName
+from pipelines.lake.tables import BRONZE, DLQ, GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, REVERSIBLE, SILVER, TableName
 
 _SHOWN = 5
 _SEVERITIES: dict[str, Severity] = {"harmless": "info", "short": "warning"}
@@ -123,7 +123,7 @@ def _commands(facts: Facts, name: TableName) -> tuple[str, ...]:
     lakehouse = facts.commands.lakehouse
     if name == BRONZE:
         return (lakehouse("repair", "bronze", "--dry-run"), lakehouse("repair", "bronze"), lakehouse("verify"))
-    layer = {SILVER: "silver", DLQ: "silver", GOLD_HOURLY: "gold", GOLD_DAILY: "gold"}.get(name)
+    layer = {SILVER: "silver", DLQ: "silver", GOLD_BY_KEY: "gold", GOLD_HOURLY: "gold", GOLD_DAILY: "gold"}.get(name)
     if layer is None:
         return (lakehouse("check"), lakehouse("verify"))
     return (lakehouse("rebuild", layer), lakehouse("rebuild", layer, "--swap"))

@@ -14,7 +14,7 @@ from pipelines.lake.ledger.ledger import BatchRow, Ledger
 from pipelines.lake.ledger.voids import EVENTS, void_row
 from pipelines.lake.ledger_row import COUNTS, Kind, LedgerRow
 from pipelines.lake.settings import Settings
-from pipelines.lake.tables import DLQ, GOLD_DAILY, GOLD_HOURLY, SILVER
+from pipelines.lake.tables import DLQ, GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, SILVER
 from pipelines.runtime import delta
 
 _FATES = ("inserted", "replaced", "duplicate", "conflict", "tombstone", "late")
@@ -27,7 +27,9 @@ def record_gold(spark: SparkSession, settings: Settings, plan: RebuildPlan, run_
         generation=f"{Kind.REBUILD.prefix}{run_id}",
         batch_id=0,
         offsets={"silver_version": [0, plan.source_version]},
-        versions={str(table): delta.current_version(spark, table.path(settings)) for table in (GOLD_HOURLY, GOLD_DAILY)},
+        versions={
+            str(table): delta.current_version(spark, table.path(settings)) for table in (GOLD_BY_KEY, GOLD_HOURLY, GOLD_DAILY)
+        },
         started_at=now,
     )
     Ledger(settings).record(row)

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.operations.rebuild.plan import MANIFEST, RebuildPlan
 from lakehouse.operations.streams import STREAMS
-from pipelines.gold.schema import DAILY_TABLE, FINAL, HOURLY_TABLE
+from pipelines.gold.schema import BY_KEY_TABLE, DAILY_TABLE, FINAL, HOURLY_TABLE
 from pipelines.lake.causes.classify import classify
 from pipelines.lake.delta_log import opening
 from pipelines.lake.errors import UsageError
@@ -32,7 +32,7 @@ from pipelines.silver.schema import DLQ_TABLE, EVENT_KEYS, EVENT_STAMPS
 
 Progress = Callable[[str], None]
 _COORDINATES = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
-_DEFINED = (DLQ_TABLE, HOURLY_TABLE, DAILY_TABLE)
+_DEFINED = (DLQ_TABLE, BY_KEY_TABLE, HOURLY_TABLE, DAILY_TABLE)
 KEYS: Mapping[TableName, Sequence[str]] = {SILVER: EVENT_KEYS, **{table.name: table.keys for table in _DEFINED}}
 STAMPS: Mapping[TableName, Sequence[str]] = {SILVER: EVENT_STAMPS, **{table.name: table.stamps for table in _DEFINED}}
 """Columns that say when and from what a row was made: not compared, and kept where the row is equal."""

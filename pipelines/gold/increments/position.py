@@ -29,6 +29,19 @@ class Void:
     why: str
 
 
+@dataclass(frozen=True)
+class Move:
+    """What a commit does to the position that `app_id` holds: from `expected` (None: it holds none) to `to`.
+
+    `looked_at`: the version of the table's own log that the writer had looked at.
+    """
+
+    app_id: str
+    expected: int | None
+    to: int
+    looked_at: int
+
+
 def position_id(table: str, source_id: str, definition: str) -> str:
     """The transaction id that holds the position of `table`: of this source, and of this definition of its measures alone."""
     digest = hashlib.sha256(definition.encode()).hexdigest()[:12]

@@ -14,11 +14,13 @@ from pipelines.lake.delta_log.commit import Commit
 class Limits:
     """How much one step reads: whole versions of at most `step_bytes`, or one that has more.
 
-    A version with more than `recompute_bytes` has replaced so much that a recompute is cheaper.
+    A version with more than `recompute_bytes` has replaced so much that a recompute is cheaper. `few_keys`: so many are merged in
+    this process.
     """
 
     step_bytes: int
     recompute_bytes: int
+    few_keys: int = 20_000
 
 
 @dataclass(frozen=True)

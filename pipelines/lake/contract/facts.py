@@ -8,10 +8,10 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
 
-from pipelines.lake.contract.contract import Difference, TableFacts, differences, differing_columns
+from pipelines.lake.contract.contract import ALLOWED_FEATURES, Difference, TableFacts, differences, differing_columns
 from pipelines.lake.delta_log.history import newest_commits
-from pipelines.lake.delta_log.opening import has_variants, open_table, reader_features
-from pipelines.lake.places import place_of
+from pipelines.lake.delta_log.opening import existing_table, has_variants, open_table, reader_features
+from pipelines.lake.places import absolute, is_local, place_of
 from pipelines.lake.tables import TableDef, TableName
 
 
@@ -35,6 +35,17 @@ def _spark_type(kind: Any) -> str:
         return f"struct<{','.join(f'{one.name}:{_spark_type(one.type)}' for one in kind.fields)}>"
     name = kind.type if isinstance(kind, PrimitiveType) else "variant"
     return _SPARK_NAMES.get(name, name)
+
+
+def open_writable(path: str) -> DeltaTable | None:
+    """Open the table at `path` for a write by deltalake; None where Spark has to write it.
+
+    A table feature that somebody had switched on may have left another behind, with which deltalake cannot write.
+    """
+    if not is_local(path):
+        return None
+    table = existing_table(absolute(path))
+    return table if table_facts(table).features <= ALLOWED_FEATURES else None
 
 
 def differences_at(name: TableName, path: str, defined: TableDef | None = None) -> list[Difference]:

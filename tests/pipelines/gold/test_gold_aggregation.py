@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
+from pyspark.errors import StreamingQueryException
 
+from lakehouse.operations.rebuild.plan import plan_rebuild
+from lakehouse.operations.rebuild.rebuild import build, compare
+from lakehouse.operations.rebuild.swap import swap
+from lakehouse.proof.runner import VerifyOptions, verify
 from pipelines.gold import gold_aggregation, sink
-from pipelines.lake.errors import CheckpointError, StoppedError, UsageError
-from pipelines.lake.tables import GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.gold.increments.position import position_note
+from pipelines.lake.delta_log.history import newest_commits
+from pipelines.lake.errors import CheckpointError, DamagedError, StoppedError, UsageError, own_error
+from pipelines.lake.tables import GOLD_BY_KEY, GOLD_DAILY, GOLD_HOURLY, LEDGER, SILVER
+from pipelines.runtime import delta
 from pipelines.runtime.flags import job_parser
 
 if TYPE_CHECKING:
@@ -50,6 +60,72 @@ def test_gold_follows_an_event_that_moves_and_a_replay_changes_nothing(
     assert lake.gold() == gold
     assert lake.rows(GOLD_HOURLY, "hour", "_updated_at") == times
     assert len({row["generation"] for row in lake.rows(LEDGER) if row["job"] == "gold"}) == 2
+
+
+def test_gold_of_an_older_version_gets_usage_by_key_with_its_next_batch(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(make_record(make_event(), 0), make_record(make_event(event_id="e2", api_key_id="k9"), 1))
+    lake.run_silver()
+    lake.run_gold()
+    # As an older version left it: no such table, and the ledger does not know of one.
+    shutil.rmtree(lake.path(GOLD_BY_KEY))
+    ledger = DeltaTable(lake.path(LEDGER)).to_pyarrow_table().to_pylist()
+    for row in ledger:
+        row["versions"] = row["versions"].replace(str(GOLD_BY_KEY), "gold.nothing") if row["versions"] else row["versions"]
+    schema = pa.schema(DeltaTable(lake.path(LEDGER)).schema().to_arrow())
+    write_deltalake(lake.path(LEDGER), pa.Table.from_pylist(ledger, schema), mode="overwrite")
+
+    lake.run_gold()
+    assert _verified(lake) == []
+    lake.append(make_record(make_event(event_id="e3", event_timestamp="2026-01-29T12:00:00Z"), 2))
+    lake.run_silver()
+    lake.run_gold()
+
+    assert sorted(row["event_count"] for row in lake.rows(GOLD_BY_KEY)) == [1, 1, 1]
+    assert _verified(lake) == []
+
+
+def test_usage_by_key_that_a_defect_made_wrong_stops_gold_and_a_rebuild_leads_out(
+    lake: Lake, make_event: Callable[..., Row], make_record: Callable[..., Row]
+) -> None:
+    lake.append(make_record(make_event(), 0))
+    lake.run_silver()
+    lake.run_gold()
+    path = lake.path(GOLD_BY_KEY)
+    newest = next(newest_commits(path, lake.version(GOLD_BY_KEY)))
+    ((app_id, held),) = newest.transactions.items()
+    # A commit as our own, which takes one event over twice.
+    once_more = lake.spark.read.format("delta").load(path)
+    note = position_note(lake.version(GOLD_BY_KEY))
+    assert delta.advance(once_more, path, app_id=app_id, expected=held, to=held, metadata=note) is not None
+    assert _verified(lake) == ["by_key key in several rows"]
+
+    lake.append(make_record(make_event(event_id="e2"), 1))
+    lake.run_silver()
+    with pytest.raises(StreamingQueryException) as stopped:
+        lake.run_gold()
+    error = own_error(str(stopped.value))
+    assert isinstance(error, DamagedError)
+    assert "gold.api_usage_by_key holds another usage than version 2 of Silver gives, for 1 keys from 2026-01-28" in str(error)
+    assert error.playbook == "full-rebuild"
+
+    # What is published does not depend on it, and is right.
+    assert _counts(lake) == {(28, 10): 2}
+    plan = plan_rebuild(lake.settings, "gold", None, swap=True)
+    build(lake.spark, lake.settings, plan, lambda _: None, threading.Event())
+    swap(lake.spark, lake.settings, plan, compare(lake.spark, lake.settings, plan, lambda _: None), run_id="r", now=T0)
+    lake.append(make_record(make_event(event_id="e3"), 2))
+    lake.run_silver()
+    lake.run_gold()
+    assert [row["event_count"] for row in lake.rows(GOLD_BY_KEY)] == [3]
+    assert _verified(lake) == []
+
+
+def _verified(lake: Lake) -> list[str]:
+    """What `verify` finds wrong with Gold."""
+    [found] = [one for one in verify(lake.settings, VerifyOptions()) if one.id == "I5"]
+    return sorted(finding.problem for finding in found.findings)
 
 
 def test_event_at_the_ends_of_an_hour_is_counted_in_it(

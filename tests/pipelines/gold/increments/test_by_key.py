@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
-from pipelines.gold.increments.by_key import ByKey, read_usage
+from pipelines.gold.increments import merge_here
+from pipelines.gold.increments.by_key import ByKey, changed_usage
+from pipelines.gold.increments.position import Move
 from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step
 from pipelines.gold.schema import BY_KEY_TABLE
 from pipelines.gold.transforms import build_by_key
@@ -27,6 +32,11 @@ from tests.random_steps import run_random_steps
 LIMITS = Limits(step_bytes=1_000_000, recompute_bytes=100_000_000)
 
 
+def read(usage: DataFrame) -> list[Row]:
+    """In an order of its own; hours as texts, for Python's calendar does not have all of them."""
+    return sorted(usage.withColumn("hour", F.col("hour").cast("string")).collect(), key=repr)
+
+
 class Followed:
     """The table beside a Silver that anything may happen to."""
 
@@ -37,7 +47,7 @@ class Followed:
         self.table = ByKey(self.silver, self.path, limits)
 
     def step(self) -> Step:
-        return self.table.step(self.spark)
+        return self.table.step(self.spark, self.version)
 
     def settle(self) -> list[Step]:
         steps: list[Step] = []
@@ -54,10 +64,10 @@ class Followed:
         return DeltaTable(self.silver).version()
 
     def usage(self) -> list[Row]:
-        return sorted(read_usage(self.spark, self.path, DeltaTable(self.path).version()).collect())
+        return read(self.spark.read.format("delta").load(self.path))
 
     def wanted(self) -> list[Row]:
-        return sorted(build_by_key(self.spark.read.format("delta").load(self.silver)).collect())
+        return read(build_by_key(self.spark.read.format("delta").load(self.silver)))
 
     def is_right(self) -> bool:
         return self.usage() == self.wanted()
@@ -68,8 +78,9 @@ def followed(books: Books) -> Followed:
     return Followed(books)
 
 
-def test_usage_follows_what_silver_gets_loses_and_changes(followed: Followed) -> None:
-    books = followed.books
+@pytest.mark.parametrize("few_keys", [20_000, 0], ids=["few", "many"])
+def test_usage_follows_what_silver_gets_loses_and_changes(books: Books, few_keys: int) -> None:
+    followed = Followed(books, replace(LIMITS, few_keys=few_keys))
     books.add({"event_id": "e1"}, {"event_id": "e2", "at": 11, "customer_id": "c2"}, {"event_id": "e3", "api_key_id": "k2"})
     [first] = followed.settle()
     assert first == Recompute(followed.version, "its log holds no position")
@@ -155,9 +166,9 @@ def test_another_silver_has_it_recomputed(followed: Followed) -> None:
     rows.write.format("delta").option("delta.enableChangeDataFeed", "true").save(another)
 
     table = ByKey(another, followed.path, LIMITS)
-    assert isinstance(table.step(followed.spark), Recompute)
-    assert table.step(followed.spark) == Idle()
-    assert followed.usage() == build_by_key(rows).collect()
+    assert isinstance(table.step(followed.spark, 0), Recompute)
+    assert table.step(followed.spark, 0) == Idle()
+    assert followed.usage() == read(build_by_key(rows))
     # The other way round, it is the first Silver that the table does not stand for.
     assert isinstance(followed.step(), Recompute)
     assert followed.is_right()
@@ -180,10 +191,42 @@ def test_second_writer_that_started_from_the_same_position_writes_nothing(follow
 class Overtaken(ByKey):
     """A writer that a rival overtakes once it has looked, before it writes."""
 
-    def _rows(self, spark: SparkSession, step: Apply | Recompute, looked_at: int) -> tuple[DataFrame, int, str | None]:
-        rows = super()._rows(spark, step, looked_at)
-        assert not isinstance(ByKey(self.silver, self.path, self.limits).step(spark), Idle)
-        return rows
+    def _apply(self, spark: SparkSession, step: Apply, move: Move) -> None:
+        self._rival(spark, step.upto)
+        super()._apply(spark, step, move)
+
+    def _recompute(self, spark: SparkSession, step: Recompute, move: Move) -> None:
+        self._rival(spark, step.version)
+        super()._recompute(spark, step, move)
+
+    def _rival(self, spark: SparkSession, to: int) -> None:
+        assert not isinstance(ByKey(self.silver, self.path, self.limits).step(spark, to), Idle)
+
+
+def test_rival_that_moves_the_position_during_a_merge_fails_its_commit(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed.settle()
+    followed.books.add({"event_id": "e1"})
+    before = DeltaTable(followed.path)
+    followed.settle()
+    app_id, to = _position(followed)
+    changed = changed_usage(followed.spark, followed.silver, to - 1, to).toArrow()
+    monkeypatch.setattr(merge_here, "open_writable", lambda _path: before)
+    with pytest.raises(DeltaError, match=r"[Cc]oncurrent transaction"):
+        merge_here.add(followed.path, changed, Move(app_id, to - 1, to, before.version()))
+    assert followed.is_right()
+
+
+def test_hours_beyond_what_sql_can_name_and_keys_of_nothing_are_taken_over(followed: Followed) -> None:
+    followed.settle()
+    followed.sql(
+        "INSERT INTO {silver} (event_id, event_timestamp, _event_date, request_bytes) VALUES "
+        "('e1', timestamp_seconds(253402300800), date_from_unix_date(2932897), 7), "
+        "('e2', timestamp_seconds(-70000000000), date_from_unix_date(-810186), 8), ('e3', NULL, NULL, 9)"
+    )
+    assert followed.settle() == [Apply(followed.version - 1, followed.version)]
+    assert followed.is_right()
 
 
 @pytest.mark.parametrize("begins", ["applies", "recomputes"])
@@ -195,7 +238,7 @@ def test_step_that_a_rival_overtakes_takes_nothing_over_twice(followed: Followed
         followed.sql("DELETE FROM {gold} WHERE true")
     before = DeltaTable(followed.path).version()
 
-    Overtaken(followed.silver, followed.path, LIMITS).step(followed.spark)
+    Overtaken(followed.silver, followed.path, LIMITS).step(followed.spark, followed.version)
 
     # A recompute of the same version puts the same rows in the place of the rival's: it may be written again.
     assert begins == "recomputes" or DeltaTable(followed.path).version() == before + 1
