@@ -18,6 +18,7 @@ from lakehouse.operations.rebuild.rebuild import KEYS, STAMPS, Difference, conte
 from pipelines.gold.schema import FINAL
 from pipelines.lake import failpoints
 from pipelines.lake.delta_log.history import newest_commits
+from pipelines.lake.delta_log.marks import LOST_FILES
 from pipelines.lake.errors import UsageError
 from pipelines.lake.lease.layers import lease_of
 from pipelines.lake.ledger.ledger import Ledger
@@ -26,8 +27,6 @@ from pipelines.lake.settings import Settings
 from pipelines.lake.tables import DLQ, GOLD_DAILY, SILVER, TableName
 from pipelines.runtime import delta
 from pipelines.silver.attempts import find_attempts, settle
-
-_LOST = "has_lost_files"
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _overwrite(
     if table == GOLD_DAILY:
         issued = spark.read.format("delta").load(path).where(F.col("billing_status") == FINAL)
         rows = rows.unionByName(issued, allowMissingColumns=True)
-    said = {"run": run_id, "source_version": plan.source_version, _LOST: not found.readable}
+    said = {"run": run_id, "source_version": plan.source_version, LOST_FILES: not found.readable}
     rows.write.format("delta").mode("overwrite").option("userMetadata", json.dumps({"rebuild": said})).save(path)
     return delta.current_version(spark, path)
 
@@ -141,7 +140,7 @@ def _pass_lost_files(spark: SparkSession, path: str, now: datetime) -> bool:
     Returns whether there is such a commit. By what the log says, not by what this run did: the one that wrote it may have died.
     """
     commits = newest_commits(absolute(path), delta.current_version(spark, path), at_most=2)
-    newest = [bool(commit.note("rebuild").get(_LOST)) for commit in commits]
+    newest = [bool(commit.note("rebuild").get(LOST_FILES)) for commit in commits]
     if newest[0]:
         spark.sql(f"ALTER TABLE delta.`{absolute(path)}` SET TBLPROPERTIES ('lakehouse.rebuilt' = '{now.isoformat()}')")
     return any(newest)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -15,16 +17,19 @@ from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step,
 from pipelines.gold.publish import moment
 from pipelines.gold.schema import BY_KEY_KEYS, BY_KEY_MEASURES
 from pipelines.gold.transforms import DEFINITION, build_by_key
+from pipelines.lake.contract.source_gaps import find_gap
 from pipelines.lake.delta_log.history import commits_after, newest_commits
+from pipelines.lake.delta_log.opening import existing_table
 from pipelines.lake.errors import DamagedError
+from pipelines.lake.places import absolute
 from pipelines.lake.tables import GOLD_BY_KEY
 from pipelines.runtime import delta
 
-_MANY_DAYS = 100
-"""Where more days are to be replaced, all rows are: a condition that names days is to stay short."""
+_MANY_HOURS = 2_400
+"""Where more hours are to be replaced, all rows are: a condition that names hours is to stay short."""
 _HAS_USAGE = " OR ".join(f"{name} <> 0" for name in BY_KEY_MEASURES)
-_NO_DAY = 0
-"""Stands for the day of a row that has no hour: some day has to be replaced for such rows to be."""
+_NUMBER = "coalesce(unix_seconds(hour) DIV 3600, 0)"
+"""An hour as a number, for Python's calendar has not all of them; a row without an hour, a stranger's, counts as of hour 0."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,15 @@ class ByKey:
         after = position.source_version if isinstance(position, Position) else -1
         step = next_step(position, commits_after(self.silver, after), current, self.limits)
         if isinstance(step, Apply):
-            self._apply(spark, step, Move(app_id, expected, step.upto, looked_at))
-        elif isinstance(step, Recompute):
+            try:
+                self._apply(spark, step, Move(app_id, expected, step.upto, looked_at))
+            except (PySparkException, Py4JJavaError):
+                # Looked for only where the feed cannot be read: each file of each version is asked for.
+                gap = find_gap(existing_table(absolute(self.silver)), step.after + 1, change_feed=True)
+                if gap is None:
+                    raise
+                step = Recompute(current, f"version {gap.version} of its source cannot be read: {gap.why}")
+        if isinstance(step, Recompute):
             self._recompute(spark, step, Move(app_id, expected, step.version, looked_at))
         return step
 
@@ -87,30 +99,32 @@ class ByKey:
         if few.num_rows <= self.limits.few_keys and can_add(self.path, few):
             add(self.path, few, move)
             return
-        days = _days_of(changed)
-        held = read_usage(spark, self.path, move.looked_at, _of_days(days) if days else "false")
-        self._replace(_add_up(held.unionByName(changed)), days, move)
+        hours = _hours_of(changed)
+        held = read_usage(spark, self.path, move.looked_at, _of_hours(hours))
+        self._replace(_add_up(held.unionByName(changed)), hours, move)
 
     def _recompute(self, spark: SparkSession, step: Recompute, move: Move) -> None:
         silver = spark.read.format("delta").option("versionAsOf", step.version).load(self.silver)
         held, recomputed = read_usage(spark, self.path, move.looked_at), build_by_key(silver)
-        days = _days_of(_differing(recomputed, held)) if held.limit(1).count() else None
-        if days is not None and len(days) <= _MANY_DAYS:
+        hours = _hours_of(_differing(recomputed, held)) if held.limit(1).count() else None
+        if hours is not None:
             # By Silver's own column, so that only the files of these days are read.
-            literals = [F.date_from_unix_date(F.lit(day)) for day in days]
-            recomputed = build_by_key(silver.where(F.col("_event_date").isin(literals)))
-        self._replace(recomputed, days, move)
+            days = sorted({hour // 24 for hour in hours}) if len(hours) <= _MANY_HOURS else []
+            day = F.col("_event_date")
+            of_days = silver.where(day.isNull() | day.isin([F.date_from_unix_date(F.lit(one)) for one in days]))
+            recomputed = build_by_key(of_days if days else silver).where(_of_hours(hours))
+        self._replace(recomputed, hours, move)
 
-    def _replace(self, rows: DataFrame, days: list[int] | None, move: Move) -> None:
-        """Put `rows` in the place of all rows of `days` (None: of the table), and move the position; no days: only that."""
+    def _replace(self, rows: DataFrame, hours: list[int] | None, move: Move) -> None:
+        """Put `rows` in the place of all rows of `hours` (None: of the table), and move the position; no hours: only that."""
         delta.advance(
-            rows if days != [] else rows.limit(0),
+            rows,
             self.path,
             app_id=move.app_id,
             expected=move.expected,
             to=move.to,
             metadata=position_note(move.looked_at),
-            replaced=_of_days(days) if days != [] else None,
+            replaced=_of_hours(hours) if hours != [] else None,
         )
 
 
@@ -144,16 +158,18 @@ def _differing(recomputed: DataFrame, held: DataFrame) -> DataFrame:
     return _add_up(recomputed.unionByName(minus))
 
 
-def _days_of(rows: DataFrame) -> list[int]:
-    """Days since 1970, of which there are more than Python's dates have."""
-    days = rows.select(F.coalesce(F.unix_date(F.to_date("hour")), F.lit(_NO_DAY)).alias("day")).distinct()
-    return [row["day"] for row in days.limit(_MANY_DAYS + 1).collect()]
+def _hours_of(rows: DataFrame) -> list[int]:
+    found = rows.select(F.expr(_NUMBER).alias("hour")).distinct().limit(_MANY_HOURS + 1)
+    return [row["hour"] for row in found.collect()]
 
 
-def _of_days(days: list[int] | None) -> str:
-    """The rows of `days` and of no day, which are a stranger's, as a condition; all rows where the days are many, or None."""
-    if days is None or len(days) > _MANY_DAYS:
+def _of_hours(hours: list[int] | None) -> str:
+    """The rows of `hours` as a condition; all rows where they are many, or None."""
+    if hours is None or len(hours) > _MANY_HOURS:
         return "true"
-    begin, end = min(days) * 86_400, (max(days) + 1) * 86_400
-    within = f"hour >= timestamp_seconds({begin}) AND hour < timestamp_seconds({end})"
-    return f"hour IS NULL OR ({within} AND unix_date(to_date(hour)) IN ({', '.join(map(str, days))}))"
+    if not hours:
+        return "false"
+    begin, end = min(hours) * 3600, (max(hours) + 1) * 3600
+    # The bounds find the files.
+    within = f"hour IS NULL OR hour BETWEEN timestamp_seconds({begin}) AND timestamp_seconds({end})"
+    return f"({within}) AND {_NUMBER} IN ({', '.join(map(str, hours))})"

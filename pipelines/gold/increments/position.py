@@ -68,6 +68,8 @@ def find_position(newest_first: Iterable[Commit], app_id: str) -> Position | Voi
                 if looked_at is None or looked_at >= commit.version:
                     return Void(f"version {commit.version} does not say what its writer had looked at")
                 position = Position(commit.transactions[app_id], looked_at)
+        elif any(other.startswith(APP_IDS) for other in commit.transactions):
+            return Void(f"version {commit.version} holds the position of another source, or of measures defined otherwise")
         elif commit.changes_rows:
             return Void(
                 f"version {commit.version} ({commit.operation or 'of an unknown operation'}) was written by somebody else"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipelines.gold.increments.position import Position, Void
 from pipelines.lake.contract.contract import CHANGE_FEED
 from pipelines.lake.delta_log.commit import Commit
+from pipelines.lake.delta_log.marks import LOST_FILES
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Apply:
 
 @dataclass(frozen=True)
 class Recompute:
-    """Compute anew, from the source at `version`, the days that differ; `why`: half a sentence."""
+    """Compute anew, from the source at `version`, the hours that differ; `why`: half a sentence."""
 
     version: int
     why: str
@@ -88,6 +89,8 @@ def _obstacle(commit: Commit, limits: Limits) -> str | None:
         return f"version {commit.version} of its source is a RESTORE"
     if commit.configuration is not None and commit.configuration.get(CHANGE_FEED, "false").lower() != "true":
         return f"version {commit.version} of its source switched the change feed off"
+    if commit.note("rebuild").get(LOST_FILES):
+        return f"version {commit.version} of its source took the place of files that cannot be read"
     if commit.changed_bytes > limits.recompute_bytes:
         return f"version {commit.version} of its source changed {commit.changed_bytes:,} bytes"
     return None

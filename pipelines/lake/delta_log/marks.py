@@ -11,6 +11,9 @@ MARK = "lakehouse"
 APP_IDS = "lakehouse-"
 """How transaction ids of ours begin (see `Marker.app_id`)."""
 
+LOST_FILES = "has_lost_files"
+"""Key below `rebuild` in a commit that replaced files which cannot be read: nobody can follow the change feed over it."""
+
 
 def marked(writer: str) -> CommitProperties:
     """The mark of a commit that `writer`, a part of this project, makes by deltalake."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +14,12 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.gold.increments import merge_here
+from pipelines.gold.increments import by_key, merge_here
 from pipelines.gold.increments.by_key import ByKey, changed_usage
 from pipelines.gold.increments.position import Move
 from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step
@@ -58,6 +61,11 @@ class Followed:
 
     def sql(self, statement: str) -> None:
         self.spark.sql(statement.format(silver=f"delta.`{self.silver}`", gold=f"delta.`{self.path}`"))
+
+    def compact_and_vacuum(self) -> None:
+        table = DeltaTable(self.silver)
+        table.optimize.compact()
+        table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
 
     @property
     def version(self) -> int:
@@ -158,6 +166,27 @@ def test_log_that_was_cleaned_has_it_recomputed(followed: Followed) -> None:
     assert followed.is_right()
 
 
+def test_feed_whose_files_are_gone_has_it_recomputed(followed: Followed) -> None:
+    followed.books.add({"event_id": "e1"})
+    followed.settle()
+    followed.books.add({"event_id": "e2"})
+    followed.books.add({"event_id": "e3"})
+    followed.compact_and_vacuum()
+    [step] = followed.settle()
+    assert isinstance(step, Recompute)
+    assert "cannot be read: files that it added were compacted and then deleted" in step.why
+    assert followed.is_right()
+
+
+def test_file_of_silver_itself_that_is_gone_is_no_gap(followed: Followed) -> None:
+    followed.settle()
+    followed.books.add({"event_id": "e1"})
+    [uri] = DeltaTable(followed.silver).file_uris()
+    Path(uri).unlink()
+    with pytest.raises((PySparkException, Py4JJavaError)):
+        followed.step()
+
+
 def test_another_silver_has_it_recomputed(followed: Followed) -> None:
     followed.books.add({"event_id": "e1"}, {"event_id": "e2"})
     followed.settle()
@@ -172,6 +201,50 @@ def test_another_silver_has_it_recomputed(followed: Followed) -> None:
     # The other way round, it is the first Silver that the table does not stand for.
     assert isinstance(followed.step(), Recompute)
     assert followed.is_right()
+
+
+def test_silver_that_was_put_back_from_a_backup_has_it_recomputed(followed: Followed, tmp_path: Path) -> None:
+    followed.books.add({"event_id": "e1"})
+    followed.settle()
+    backup = tmp_path / "backup"
+    shutil.copytree(followed.silver, backup)
+    followed.books.add({"event_id": "e2"})
+    followed.settle()
+    shutil.rmtree(followed.silver)
+    shutil.copytree(backup, followed.silver)
+    jvm: Any = followed.spark._jvm
+    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    followed.spark.catalog.clearCache()
+
+    came_to = followed.version
+    [step] = followed.settle()
+    assert step == Recompute(came_to, f"it stands for version {came_to + 1} of its source, which has come to {came_to} only")
+    assert followed.is_right()
+
+
+def test_measures_that_are_defined_otherwise_have_it_recomputed(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed.books.add({"event_id": "e1"})
+    followed.settle()
+    monkeypatch.setattr(by_key, "DEFINITION", "another")
+    [step] = followed.settle()
+    assert step == Recompute(followed.version, "version 1 holds the position of another source, or of measures defined otherwise")
+    followed.books.add({"event_id": "e2"})
+    assert followed.settle() == [Apply(followed.version - 1, followed.version)]
+    assert followed.is_right()
+
+
+def test_two_tables_follow_one_silver_each_at_its_own_position(followed: Followed) -> None:
+    followed.books.add({"event_id": "e1"})
+    followed.settle()
+    path = str(Path(followed.path).with_name("other"))
+    delta.ensure_table(followed.spark, BY_KEY_TABLE, path)
+    other = ByKey(followed.silver, path, LIMITS)
+    for number in range(3):
+        followed.books.add({"event_id": f"f{number}"})
+        (followed.table if number % 2 else other).follow(followed.spark)
+    followed.settle()
+    assert other.follow(followed.spark) == followed.version
+    assert read(followed.spark.read.format("delta").load(path)) == followed.wanted() == followed.usage()
 
 
 def test_second_writer_that_started_from_the_same_position_writes_nothing(followed: Followed) -> None:
@@ -294,12 +367,17 @@ class TableLife(RuleBasedStateMachine):
     def optimize(self, table: str) -> None:
         self.followed.sql(f"OPTIMIZE {table}")
 
+    @rule()
+    def compact_and_vacuum(self) -> None:
+        self.followed.compact_and_vacuum()
+
     @rule(table=st.sampled_from(["silver", "path"]), back=st.integers(1, 3))
     def restore(self, table: str, back: int) -> None:
         found = DeltaTable(getattr(self.followed, table))
         if found.version():
             self._changed()
-            found.restore(max(0, found.version() - back))
+            with suppress(DeltaError):  # files of that version are gone
+                found.restore(max(0, found.version() - back))
 
     @rule(hour=hours)
     def stranger_writes(self, hour: int) -> None:

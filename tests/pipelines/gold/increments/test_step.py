@@ -18,6 +18,7 @@ from pipelines.gold.increments.position import Position, Void, find_position, po
 from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step, next_step
 from pipelines.lake.contract.contract import CHANGE_FEED
 from pipelines.lake.delta_log.commit import Commit
+from pipelines.lake.delta_log.marks import LOST_FILES
 
 ID = position_id("by-key", "silver-1", "sum of bytes")
 LIMITS = Limits(step_bytes=100, recompute_bytes=1000)
@@ -35,6 +36,11 @@ def restore(version: int) -> Commit:
     return Commit(version, {"operation": "RESTORE"}, appends=("a",), changed_bytes=10)
 
 
+def rebuilt(version: int, lost: bool) -> Commit:
+    note = json.dumps({"rebuild": {"run": "r", LOST_FILES: lost}})
+    return Commit(version, {"operation": "WRITE", "userMetadata": note}, appends=("b",), removes=("a",), changed_bytes=10)
+
+
 def moved(version: int, to: int, looked_at: int | None, app_id: str = ID) -> Commit:
     note = json.dumps(position_note(looked_at)) if looked_at is not None else "{}"
     return Commit(version, {"operation": "WRITE", "userMetadata": note}, {app_id: to}, appends=("a",))
@@ -49,7 +55,10 @@ def moved(version: int, to: int, looked_at: int | None, app_id: str = ID) -> Com
         ([moved(4, 9, 3), append(3), append(2)], Position(9, 3)),
         ([moved(4, 9, 1), quiet(3), quiet(2)], Position(9, 1)),
         ([], Void("its log holds no position")),
-        ([quiet(1), moved(0, 9, None, "lakehouse-another")], Void("version 0 (WRITE) was written by somebody else")),
+        (
+            [quiet(1), moved(0, 9, None, "lakehouse-another")],
+            Void("version 0 holds the position of another source, or of measures defined otherwise"),
+        ),
         ([append(5), moved(4, 9, 3)], Void("version 5 (WRITE) was written by somebody else")),
         ([restore(5), moved(4, 9, 3)], Void("version 5 (RESTORE) was written by somebody else")),
         # A stranger between the look and the commit.
@@ -88,6 +97,8 @@ def test_position_reads_no_more_of_the_log_than_it_needs() -> None:
         ([append(6), append(7)], 6, Apply(5, 6)),
         ([append(6), restore(7)], 7, Apply(5, 6)),
         ([restore(6), append(7)], 7, Recompute(7, "version 6 of its source is a RESTORE")),
+        ([rebuilt(6, lost=False)], 6, Apply(5, 6)),
+        ([rebuilt(6, lost=True)], 6, Recompute(6, "version 6 of its source took the place of files that cannot be read")),
         ([append(6, 1001)], 6, Recompute(6, "version 6 of its source changed 1,001 bytes")),
         ([append(6), append(7, 1001)], 7, Apply(5, 6)),
         ([append(7)], 7, Recompute(7, "the log of its source has no version 6 any more")),
