@@ -1,6 +1,6 @@
 """Fills Silver with rows of the past, so that a bench can ask what a full table costs.
 
-python -m benchmarks.history --config FILE --rows N --days D
+python -m benchmarks.history --config FILE --rows N --days D [--end TIME]
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--days", type=float, required=True)
+    parser.add_argument("--end", type=datetime.fromisoformat, default=datetime.now(UTC))
     args = parser.parse_args(argv)
     settings = process_settings(args.config)
     spark = build_session(settings, "bench history")
     schemas = read_schemas(settings.schemas_dir)
     path = SILVER.path(settings)
     delta.ensure_table(spark, silver_table(schemas), path)
-    rows = build_history(spark, schemas, rows=args.rows, days=args.days, end=datetime.now(UTC))
+    rows = build_history(spark, schemas, rows=args.rows, days=args.days, end=args.end)
     rows.write.format("delta").mode("append").save(path)
     spark.stop()
     return 0

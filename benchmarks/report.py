@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.live import LiveResult
+from benchmarks.pace import FACTOR as PACE_FACTOR
 from benchmarks.results import Results, growth_medians, targets
 
 _NAMES = {
@@ -82,6 +84,15 @@ def grids(results: Results) -> Iterator[Grid]:
         rows = [(name, f"{rows:,}", f"{median:,.0f} ms") for name, rows, median in growth_medians(results.growth)]
         note = f"Median of {plan.batches} Silver batches of {plan.batch:,} records in one process, the first batch left out."
         yield Grid("Growth", ("Silver's rows", "Rows", "Median batch"), rows, note)
+    if results.pace is not None:
+        pace = results.pace
+        sizes = ((pace.plan.rows, pace.small_ms), (pace.plan.rows * PACE_FACTOR, pace.large_ms))
+        rows = [(f"{rows:,}", f"{median(ms):,.0f} ms", f"{min(ms):,} to {max(ms):,} ms") for rows, ms in sizes]
+        note = (
+            f"{pace.plan.batches} Gold batches of {pace.plan.batch:,} changed rows in one process: of the day's last hour, and "
+            "1 % of any hour; the first two are left out."
+        )
+        yield Grid("Gold's pace", ("Rows of the day", "Median batch", "All"), rows, note)
     if results.batch is not None:
         found = results.batch
         row = (f"{found.events:,}", f"{found.usage.seconds:.1f}", f"{found.usage.cpu_seconds:.1f}", found.gate)

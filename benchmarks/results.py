@@ -10,10 +10,12 @@ from benchmarks.batch import BatchResult
 from benchmarks.consumer import ConsumerRate
 from benchmarks.growth import DAYS, FACTOR, GrowthResult
 from benchmarks.live import LiveResult
+from benchmarks.pace import PaceResult
 from benchmarks.stages import Rate
 from benchmarks.workload import Fates
 
 CHAIN_TO_PEER, BRONZE_TO_CONSUMER, GROWTH, LIVE_P95_SECONDS, LIVE_SLOPE, HEAP_MIB = 0.6, 0.5, 1.2, 5.0, 0.1, 4096
+PACE = 1.15
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Results:
     """Of `peer`, `bronze`, `silver`, `gold`, `chain`."""
     peer_steps: dict[str, float] = field(default_factory=dict)
     growth: GrowthResult | None = None
+    pace: PaceResult | None = None
     batch: BatchResult | None = None
     live: LiveResult | None = None
 
@@ -69,6 +72,8 @@ def targets(results: Results) -> Iterator[Target]:
     if results.growth is not None:
         yield _at_most("Silver batch, ten times the rows / once", results.growth.ratio, GROWTH)
         yield _info("The same, all rows in the dedup window", results.growth.window_ratio)
+    if results.pace is not None:
+        yield _at_most("Gold batch, thirty times the day's rows / once", results.pace.ratio, PACE)
     if results.live is not None:
         p95, slope = results.live.p95, results.live.slope
         yield Target("Live p95, Kafka to committed Silver", f"{p95:.2f} s", f"<= {LIVE_P95_SECONDS:g} s", p95 <= LIVE_P95_SECONDS)

@@ -20,6 +20,7 @@ from benchmarks.batch import measure_batch
 from benchmarks.growth import GrowthPlan, measure_growth
 from benchmarks.live import LivePlan, measure_live
 from benchmarks.machine import describe_machine, load_average
+from benchmarks.pace import PacePlan, measure_pace
 from benchmarks.report import markdown, print_report
 from benchmarks.results import Results
 from benchmarks.workload import Run, expected_fates, fill_topic, mean_value_bytes, new_run
@@ -30,7 +31,7 @@ from pipelines.lake.kafka.options import bootstrap_servers
 from pipelines.lake.process import run_process
 from pipelines.lake.resources import PROJECT
 
-PARTS = ("consumer", "peer", "stages", "chain", "growth", "batch", "live")
+PARTS = ("consumer", "peer", "stages", "chain", "growth", "pace", "batch", "live")
 TOPIC = "bench-events"
 REPORT = PROJECT / "docs" / "performance.md"
 _SHARED_TOPIC = {"consumer", "peer", "stages", "chain"}
@@ -48,6 +49,7 @@ class BenchPlan:
     events: int
     peer_batch: int
     growth: GrowthPlan
+    pace: PacePlan
     live: LivePlan
     batch_events: int
 
@@ -64,6 +66,8 @@ def run_bench(work: Path, plan: BenchPlan, console: Console) -> Results:
             _measure_rates(work, plan, results, console)
         if "growth" in plan.parts:
             results.growth = measure_growth(work, plan.growth, console.log)
+        if "pace" in plan.parts:
+            results.pace = measure_pace(work, plan.pace, console.log)
         if "batch" in plan.parts:
             results.batch = measure_batch(work, plan.batch_events, console.log)
         if "live" in plan.parts:
@@ -158,11 +162,13 @@ def _plan(args: argparse.Namespace) -> BenchPlan:
         msg = f"--only names {', '.join(unknown)}, expected some of {', '.join(PARTS)}; correct it."
         raise UsageError(msg)
     growth = GrowthPlan(args.growth_rows, args.growth_batch)
+    pace = PacePlan(args.pace_rows, args.pace_batch)
     live = LivePlan(args.live_rate, args.live_seconds)
     events = args.events
     if args.quick:
-        events, growth, live = min(events, 200_000), GrowthPlan(50_000, 5_000, 5), LivePlan(args.live_rate, 45, 15)
-    return BenchPlan(parts, events, args.peer_batch, growth, live, min(args.batch_events, events))
+        events, growth, pace = min(events, 200_000), GrowthPlan(50_000, 5_000, 5), PacePlan(10_000, 500, 3)
+        live = LivePlan(args.live_rate, 45, 15)
+    return BenchPlan(parts, events, args.peer_batch, growth, pace, live, min(args.batch_events, events))
 
 
 def _command(plan: BenchPlan, *, quick: bool) -> str:
@@ -184,6 +190,8 @@ def _parser() -> argparse.ArgumentParser:
         "--growth-rows", type=int, default=500_000, help="rows of the smaller Silver table (default: %(default)s)"
     )
     parser.add_argument("--growth-batch", type=int, default=20_000, help="records in a Silver batch (default: %(default)s)")
+    parser.add_argument("--pace-rows", type=int, default=100_000, help="rows of Gold's smaller day (default: %(default)s)")
+    parser.add_argument("--pace-batch", type=int, default=2_000, help="changed rows in a Gold batch (default: %(default)s)")
     parser.add_argument(
         "--batch-events", type=int, default=1_000_000, help="events of the day that the batch closes (default: %(default)s)"
     )

@@ -13,6 +13,7 @@ from benchmarks.consumer import ConsumerRate
 from benchmarks.growth import GrowthPlan, GrowthResult
 from benchmarks.machine import describe_machine
 from benchmarks.measure import Usage
+from benchmarks.pace import PacePlan, PaceResult
 from benchmarks.report import markdown
 from benchmarks.results import Results, targets
 from benchmarks.run import main
@@ -31,7 +32,8 @@ def _rate(seconds: float, heap_mib: float = 3072) -> Rate:
 def _results() -> Results:
     rates = {"peer": _rate(6, 0), "bronze": _rate(4), "chain": _rate(10)}
     growth = GrowthResult(GrowthPlan(100, 10, 3), small_ms=[100, 90, 500], large_ms=[130, 110, 125], window_ms=[150, 150, 150])
-    return Results(events=1000, rates=rates, consumer=ConsumerRate(1000, 1.0, 0.5), growth=growth, expected=FATES)
+    pace = PaceResult(PacePlan(100, 10, 3), small_ms=[1000, 900, 5000], large_ms=[1100, 1150, 4000])
+    return Results(events=1000, rates=rates, consumer=ConsumerRate(1000, 1.0, 0.5), growth=growth, pace=pace, expected=FATES)
 
 
 def test_each_target_is_met_or_missed_by_its_number() -> None:
@@ -41,6 +43,7 @@ def test_each_target_is_met_or_missed_by_its_number() -> None:
     assert verdicts["Bronze, cold / bare consumer"] == ("0.25", False)
     assert verdicts["Largest driver heap (-Xmx)"] == ("3,072 MiB", True)
     assert verdicts["Silver batch, ten times the rows / once"] == ("1.25", False)
+    assert verdicts["Gold batch, thirty times the day's rows / once"] == ("1.15", True)
 
 
 def test_page_holds_what_was_measured_and_no_host() -> None:
@@ -48,6 +51,7 @@ def test_page_holds_what_was_measured_and_no_host() -> None:
 
     assert "| Chain in one driver | 100 | 50 | 200 |" in page
     assert "| Chain in one driver / peer | 0.60 | >= 0.6 | met |" in page
+    assert "| 3,000 | 1,150 ms | 1,100 to 4,000 ms |" in page
     assert "2026-01-28" in page
     assert "Live" not in page
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", page)

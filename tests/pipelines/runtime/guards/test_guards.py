@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.archive import records
 from pipelines.bronze.schema import TABLE as BRONZE_TABLE
-from pipelines.gold.schema import DAILY_TABLE, HOURLY_TABLE
+from pipelines.gold.schema import BY_KEY_TABLE, DAILY_TABLE, HOURLY_TABLE
 from pipelines.lake.checkpoint.checked_files import create_checked
 from pipelines.lake.checkpoint.identity import open_checkpoint
 from pipelines.lake.errors import CheckpointError, ContractError, DataLossError, LakehouseError, UsageError
@@ -39,6 +39,7 @@ from pipelines.silver.schema import DLQ_TABLE, silver_table
 
 TOPIC = TopicState("t", "topic-1", {0: 0, 1: 0}, {0: 100, 1: 100})
 SCHEMAS = PROJECT / "conf/schemas/api_usage_events"
+GOLD = (BY_KEY_TABLE, HOURLY_TABLE, DAILY_TABLE)
 
 
 @dataclass
@@ -63,7 +64,7 @@ class World:
             return replace(start, reads=(LEDGER,), writes=(BRONZE_TABLE,), topic=TOPIC)
         if job == "silver":
             return replace(start, reads=(BRONZE, LEDGER), writes=(silver_table(schemas), DLQ_TABLE))
-        return replace(start, reads=(SILVER, LEDGER), writes=(HOURLY_TABLE, DAILY_TABLE), first_version=0)
+        return replace(start, reads=(SILVER, LEDGER), writes=GOLD, first_version=0)
 
     def opened(self, job: str) -> Start:
         """The start with its checkpoint: a new one, or the one that is there."""
@@ -102,7 +103,7 @@ def tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The folder of a lake whose tables are there and empty."""
     folder = tmp_path_factory.mktemp("tables")
     settings = _settings(folder)
-    for table in (BRONZE_TABLE, silver_table(read_schemas(settings.schemas_dir)), DLQ_TABLE, HOURLY_TABLE, DAILY_TABLE):
+    for table in (BRONZE_TABLE, silver_table(read_schemas(settings.schemas_dir)), DLQ_TABLE, *GOLD):
         properties = {TOPIC_ID_PROPERTY: "topic-1"} if table is BRONZE_TABLE else {}
         delta.ensure_table(spark, table, table.name.path(settings), properties)
     return folder
