@@ -54,6 +54,7 @@ def build_history(spark: SparkSession, schemas: EventSchemas, *, rows: int, days
         "_kafka_partition": F.lit(0),
         "_kafka_offset": F.col("id") + _OFFSET,
         "_kafka_timestamp": F.timestamp_micros(kafka_us),
+        "_kafka_timestamp_ms": F.floor(kafka_us / 1000),
         "_processed_at": F.timestamp_micros(kafka_us + 2_000_000),
     }
     table = spark.range(0, rows, 1, max(1, rows // _ROWS_PER_FILE))
