@@ -96,8 +96,8 @@ class ByKey:
     def _apply(self, spark: SparkSession, step: Apply, move: Move) -> None:
         changed = changed_usage(spark, self.silver, step.after, step.upto)
         few = changed.limit(self.limits.few_keys + 1).toArrow()
-        if few.num_rows <= self.limits.few_keys and can_add(self.path, few):
-            add(self.path, few, move)
+        # Where deltalake sees another position, Spark's view of the log decides below: what both see is moved by a rival.
+        if few.num_rows <= self.limits.few_keys and can_add(self.path, few) and add(self.path, few, move):
             return
         hours = _hours_of(changed)
         held = read_usage(spark, self.path, move.looked_at, _of_hours(hours))

@@ -28,15 +28,15 @@ def can_add(path: str, changed: pa.Table) -> bool:
     return bounds[0] <= pc.min(hours).as_py() and pc.max(hours).as_py() <= bounds[1] and open_writable(path) is not None
 
 
-def add(path: str, changed: pa.Table, move: Move) -> None:
+def add(path: str, changed: pa.Table, move: Move) -> bool:
     """Add `changed` (BY_KEY_KEYS, BY_KEY_MEASURES) to the rows of its keys and move the position, in one commit.
 
-    A key whose usage comes to nothing has no row. Nothing is written where the position is not `move.expected` any more; a rival
-    that moves it meanwhile fails the commit.
+    A key whose usage comes to nothing has no row. Returns False, with nothing written, where the position is not `move.expected`
+    here; a rival that moves it meanwhile fails the commit.
     """
     table = open_writable(path)
     if table is None or table.transaction_version(move.app_id) != move.expected:
-        return
+        return False
     on = " AND ".join([_within(changed["hour"].unique().to_pylist()), *(f"t.{name} = s.{name}" for name in BY_KEY_KEYS)])
     (
         table.merge(
@@ -55,6 +55,7 @@ def add(path: str, changed: pa.Table, move: Move) -> None:
         .when_not_matched_insert({name: f"s.{name}" for name in (*BY_KEY_KEYS, *BY_KEY_MEASURES)})
         .execute()
     )
+    return True
 
 
 def _within(hours: Sequence[datetime]) -> str:

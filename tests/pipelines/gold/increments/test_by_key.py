@@ -222,6 +222,19 @@ def test_silver_that_was_put_back_from_a_backup_has_it_recomputed(followed: Foll
     assert followed.is_right()
 
 
+def test_checkpoint_of_the_log_that_deltalake_writes_keeps_the_position(followed: Followed) -> None:
+    followed.settle()
+    followed.books.add({"event_id": "e1"})
+    followed.settle()
+    DeltaTable(followed.path).create_checkpoint()
+    jvm: Any = followed.spark._jvm
+    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    assert followed.settle() == []
+    followed.books.add({"event_id": "e2"})
+    assert followed.settle() == [Apply(followed.version - 1, followed.version)]
+    assert followed.is_right()
+
+
 def test_measures_that_are_defined_otherwise_have_it_recomputed(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     followed.books.add({"event_id": "e1"})
     followed.settle()
