@@ -176,7 +176,7 @@ def _ensure_tables(start: Start) -> None:
 def _sink(spark: SparkSession, settings: Settings, checkpoint: Checkpoint) -> GoldSink:
     silver, by_key, hourly, daily = (name.path(settings) for name in (SILVER, GOLD_BY_KEY, GOLD_HOURLY, GOLD_DAILY))
     lease = lease_of(settings, "gold", job=JOB, run=checkpoint.generation)
-    return GoldSink(silver, ByKey(silver, by_key, _limits(spark, settings)), hourly, daily, checkpoint, Ledger(settings), lease)
+    return GoldSink(ByKey(silver, by_key, _limits(spark, settings)), hourly, daily, checkpoint, Ledger(settings), lease)
 
 
 def _limits(spark: SparkSession, settings: Settings) -> Limits:

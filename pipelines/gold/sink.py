@@ -33,7 +33,6 @@ class GoldSink:
     compared with the recomputed hours at each batch.
     """
 
-    silver: str
     by_key: ByKey
     hourly: str
     daily: str
@@ -59,7 +58,7 @@ class GoldSink:
         failpoints.reach("gold.before_by_key")
         silver_version = self.by_key.follow(spark)
         failpoints.reach("gold.after_by_key")
-        table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.silver)
+        table = spark.read.format("delta").option("versionAsOf", silver_version).load(self.by_key.silver)
         usage = build_by_key(in_hours(table, hours)).persist()
         try:
             counts = merge_hourly(spark, self.hourly, sum_hourly(usage), hours, started)

@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.gold.increments.merge_here import add, can_add
+from pipelines.gold.increments.merge_here import add
 from pipelines.gold.increments.position import Move, Position, find_position, position_id, position_note
 from pipelines.gold.increments.step import Apply, Idle, Limits, Recompute, Step, next_step
 from pipelines.gold.publish import moment
@@ -94,14 +94,17 @@ class ByKey:
             raise DamagedError(msg)
 
     def _apply(self, spark: SparkSession, step: Apply, move: Move) -> None:
-        changed = changed_usage(spark, self.silver, step.after, step.upto)
-        few = changed.limit(self.limits.few_keys + 1).toArrow()
-        # Where deltalake sees another position, Spark's view of the log decides below: what both see is moved by a rival.
-        if few.num_rows <= self.limits.few_keys and can_add(self.path, few) and add(self.path, few, move):
-            return
-        hours = _hours_of(changed)
-        held = read_usage(spark, self.path, move.looked_at, _of_hours(hours))
-        self._replace(_add_up(held.unionByName(changed)), hours, move)
+        changed = changed_usage(spark, self.silver, step.after, step.upto).persist()
+        try:
+            few = changed.limit(self.limits.few_keys + 1).toArrow()
+            # Where deltalake sees another position, Spark's view of the log decides below: what both see is moved by a rival.
+            if few.num_rows <= self.limits.few_keys and add(self.path, few, move):
+                return
+            hours = _hours_of(changed)
+            held = read_usage(spark, self.path, move.looked_at, _of_hours(hours))
+            self._replace(_add_up(held.unionByName(changed)), hours, move)
+        finally:
+            changed.unpersist()
 
     def _recompute(self, spark: SparkSession, step: Recompute, move: Move) -> None:
         silver = spark.read.format("delta").option("versionAsOf", step.version).load(self.silver)

@@ -19,22 +19,14 @@ _FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def can_add(path: str, changed: pa.Table) -> bool:
-    """Whether `add` takes `changed`: whole keys, in years that SQL can name, and a table that deltalake can write."""
-    if not changed.num_rows or any(changed[name].null_count for name in BY_KEY_KEYS):
-        return False
-    bounds = [(at - _EPOCH) // timedelta(microseconds=1) for at in (_FIRST, _LAST)]
-    hours = changed["hour"].cast(pa.int64())
-    return bounds[0] <= pc.min(hours).as_py() and pc.max(hours).as_py() <= bounds[1] and open_writable(path) is not None
-
-
 def add(path: str, changed: pa.Table, move: Move) -> bool:
     """Add `changed` (BY_KEY_KEYS, BY_KEY_MEASURES) to the rows of its keys and move the position, in one commit.
 
-    A key whose usage comes to nothing has no row. Returns False, with nothing written, where the position is not `move.expected`
-    here; a rival that moves it meanwhile fails the commit.
+    A key whose usage comes to nothing has no row. Returns False, with nothing written, where Spark has to do it: no rows, or keys
+    that SQL cannot name, a table that deltalake cannot write, or a position that is not `move.expected` here. A rival that moves
+    it meanwhile fails the commit.
     """
-    table = open_writable(path)
+    table = open_writable(path) if _has_plain_keys(changed) else None
     if table is None or table.transaction_version(move.app_id) != move.expected:
         return False
     on = " AND ".join([_within(changed["hour"].unique().to_pylist()), *(f"t.{name} = s.{name}" for name in BY_KEY_KEYS)])
@@ -56,6 +48,15 @@ def add(path: str, changed: pa.Table, move: Move) -> bool:
         .execute()
     )
     return True
+
+
+def _has_plain_keys(changed: pa.Table) -> bool:
+    """Whether there are rows, all of whole keys, and in years that a text of SQL can name."""
+    if not changed.num_rows or any(changed[name].null_count for name in BY_KEY_KEYS):
+        return False
+    first, last = ((at - _EPOCH) // timedelta(microseconds=1) for at in (_FIRST, _LAST))
+    hours = changed["hour"].cast(pa.int64())
+    return bool(first <= pc.min(hours).as_py() and pc.max(hours).as_py() <= last)
 
 
 def _within(hours: Sequence[datetime]) -> str:
